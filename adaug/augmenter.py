@@ -1,0 +1,443 @@
+"""AdversarialAugmenter: looks, scores, updates the generators, and gives the user the pass to train on (Alg. 1, 2)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from adaug import policies
+from adaug.adversary import Adversary, GeneratorFactory, LogProbs, OptimizerFactory, dist_rank, dist_size, draw, uniform
+from adaug.batch import Batch, Key, Rows, Target, parse
+from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of
+from adaug.policy import RANDOM, Branch, Policy
+from adaug.pretrain import Lesson
+from adaug.reward import RewardPenalty
+from adaug.sampling import Stream
+from adaug.taps import unwrap
+from adaug.view import Size, View, concatenate
+
+Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
+STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam at 1e-3: generators that follow the network without a stage of their own. The paper's is RMSProp at 5e-5."""
+    return torch.optim.Adam(parameters, lr=1e-3)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step gives back.
+
+    loss: mean of the losses, with graph. losses [B], with graph. batch: the augmented batch, in the user's structure.
+    branch [B] long: 0 for the random share, i + 1 for the i-th branch. metrics: detached tensors. view: everything
+    that was drawn; `batch` is what it makes of the batch that was given.
+    """
+
+    loss: Tensor
+    losses: Tensor
+    batch: Rows
+    branch: Tensor
+    metrics: dict[str, Tensor]
+    view: View
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The rows of one branch on their way through a step; `branch` None for the random share."""
+
+    branch: Branch | None
+    rows: Tensor  # [n] long, on the device
+    adversarial: View
+    reference: View
+    chosen: Mapping[str, Tensor]
+    log_probs: LogProbs
+
+
+class AdversarialAugmenter:
+    """Makes augmentation part of training: `loss = augmenter.step(model, batch, loss_fn).loss`.
+
+    policy: by default the paper's, without flip. features: layers (names or fnmatch patterns) that the generators
+    read; None finds them, () reads the image. occlude: layers that masks multiply, by default the same; with none they
+    multiply the image. targets: key or position in the batch -> kind. output_size: (h, w) of a view, by default the
+    images'; a loader may hand larger canvases. update: (probabilities, chosen, harder) -> target. generator,
+    optimizer: factories, (shapes, heads) -> module and (parameters) -> optimizer. difficulty: (output, batch) -> [B],
+    what "harder" compares, by default the loss. warmup_steps: random views alone at first (stage 1). update_every:
+    steps between two comparisons. total_steps: drives `progress`, which share schedules read. seed: by default
+    torch's initial seed.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        features: Sequence[str] | None = None,
+        occlude: Sequence[str] | None = None,
+        targets: Mapping[Key, str | Target] | None = None,
+        output_size: Size | int | None = None,
+        update: Update = RewardPenalty(),  # noqa: B008 (frozen)
+        generator: GeneratorFactory | None = None,
+        optimizer: OptimizerFactory | None = None,
+        difficulty: LossFunction | None = None,
+        warmup_steps: int = 0,
+        update_every: int = 1,
+        total_steps: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if policy is not None and not isinstance(policy, Policy):
+            raise TypeError(f"`policy` should be an adaug.Policy. Found {type(policy).__name__}.")
+        if warmup_steps < 0 or update_every < 1 or (total_steps is not None and total_steps < 1):
+            raise ValueError(
+                "`warmup_steps` should be at least 0, `update_every` and `total_steps` at least 1. "
+                f"Found {warmup_steps}, {update_every} and {total_steps}."
+            )
+        self.policy = policies.paper() if policy is None else policy
+        self.features = features
+        self.occlude = occlude
+        self.targets = dict(targets or {})
+        self.output_size: Size | None = (output_size, output_size) if isinstance(output_size, int) else output_size
+        self.update = update
+        self.difficulty = difficulty
+        self.warmup_steps = warmup_steps
+        self.update_every = update_every
+        self.total_steps = total_steps
+        self.seed = torch.initial_seed() if seed is None else seed
+        self.steps = 0
+        self._generator = generator
+        self._optimizer = optimizer or default_optimizer
+        self._progress = 0.0
+        self._counts = {"random": 0, "pretrain": 0}
+        self._bound: Bound | None = None
+        self._adversaries: dict[str, Adversary] = {}
+        self._pending: Mapping[str, Any] | None = None  # a state that waits for a model
+
+    # ---- training
+
+    def step(self, model: nn.Module, batch: Rows, loss_fn: LossFunction) -> StepResult:
+        """One mini-batch: Algorithms 1 and 2. loss_fn(output, batch) -> one loss per sample, [B].
+
+        Touches neither the model's gradients, buffers and training flags nor the global random state nor `batch`,
+        but for what the user's own training pass on the augmented batch does.
+        """
+        fresh = self._bound is None
+        bound, rows = self._prepare(model, batch)
+        output, n = self._output(rows), len(rows)
+        if fresh and self.policy.branches:  # a wrong loss shape should be known before anything changes
+            bound.score(self._centred(bound, rows.rows(_range(min(n, 2), bound.device))), [], loss_fn, "loss_fn")
+        stream = self._stream(STEP, self.steps, device=bound.device)
+        warm = self.steps >= self.warmup_steps
+        compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
+        branch = bound.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long)
+
+        trials = self._propose(bound, rows, output, branch, compares, stream)
+        view = concatenate([trial.adversarial for trial in trials], [len(trial.rows) for trial in trials])
+        if len(trials) > 1:
+            view = view.rows(torch.cat([trial.rows for trial in trials]).argsort())
+        augmented = rows.seen(view, output)
+        metrics = _head_metrics(trials)
+        if compares:
+            metrics |= self._compare(bound, rows, augmented, view, trials, loss_fn)
+
+        result = augmented.user()
+        with bound.taps.masked(view.feature_masks):
+            losses = loss_fn(model(augmented.image), result)
+        check_losses(losses, n, "loss_fn")
+        bound.taps.keep_for_backward(losses, view.feature_masks)
+        for trial in trials:
+            metrics[f"loss/{_name(trial)}"] = losses.detach()[trial.rows].mean()
+        self.steps += 1
+        return StepResult(losses.mean(), losses, result, _move(branch, bound.device), metrics, view)
+
+    def pretrain(
+        self,
+        model: nn.Module,
+        loader: Iterable[Rows],
+        loss_fn: LossFunction,
+        *,
+        steps: int,
+        lr: float | None = None,
+        most_views: int = 64,
+    ) -> dict[str, Tensor]:
+        """Stage 2: trains the generators on a frozen model with `steps` batches of the loader, repeated if it is shorter.
+
+        lr: of the generators' optimizers while it lasts (the paper's is 2.5e-4). most_views: augmentations per image;
+        an m x n product above it is sampled. Returns the KL divergence of every head at each step, [steps].
+        """
+        history: dict[str, list[Tensor]] = {}
+        lesson: Lesson | None = None
+        measure = self.difficulty or loss_fn
+        for batch in itertools.islice(_repeat(loader), steps):
+            bound, rows = self._prepare(model, batch)
+            lesson = lesson or Lesson(bound, self._output(rows), most_views)
+            stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
+            self._counts["pretrain"] += 1
+            for adversary in self._adversaries.values():
+                with _learning_rate(adversary.optimizer, lr):
+                    for head, divergence in lesson.teach(adversary, rows, measure, stream).items():
+                        history.setdefault(head, []).append(divergence)
+        return {head: torch.stack(values) for head, values in history.items()}
+
+    def random(self, batch: Rows) -> Rows:
+        """The batch under random views alone: the baseline, and stage 1 of the paper."""
+        rows = self._parse(batch)
+        device, output = rows.image.device, self._output(rows)
+        check_policy(self.policy, rows)
+        settings = self.policy.draw_reference(len(rows), self._stream(RANDOM_VIEW, self._counts["random"], device=device))
+        self._counts["random"] += 1
+        return rows.seen(self.policy.view(settings, len(rows), rows.size, output, device=device), output).user()
+
+    def distributions(self, model: nn.Module, batch: Rows) -> dict[str, Tensor]:
+        """What the generators would do now with the plain images: "branch.operation" -> probabilities [B, k]."""
+        bound, rows = self._prepare(model, batch)
+        features = bound.look(self._centred(bound, rows.image_only()))
+        found: dict[str, Tensor] = {}
+        for branch in bound.policy.branches:
+            log_probs = uniform(branch, len(rows), bound.device)
+            if branch.learned:
+                with torch.no_grad():
+                    log_probs = self._adversaries[branch.name].predict(features)
+            found |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
+        return found
+
+    # ---- life cycle
+
+    def bind(self, model: nn.Module, batch: Rows) -> None:
+        """Attaches to a model: hooks, and generators for the features that a first look sees. `step` does it by itself.
+
+        Call it before the model's first compiled call. Raises ValueError when bound to another model already.
+        """
+        self._prepare(model, batch)
+
+    @property
+    def progress(self) -> float:
+        """Training progress in [0, 1], which share schedules read: what was set last, or steps / total_steps."""
+        return self._progress if self.total_steps is None else min(1.0, self.steps / self.total_steps)
+
+    @progress.setter
+    def progress(self, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise ValueError(f"`progress` should be in [0, 1]. Found {value}.")
+        self.total_steps, self._progress = None, float(value)
+
+    @property
+    def branch_names(self) -> tuple[str, ...]:
+        """What the numbers in `StepResult.branch` mean."""
+        return (RANDOM, *(branch.name for branch in self.policy.branches))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generators, their optimizers, counters and seed of the random streams, and the policy they belong to.
+
+        The same on every rank. Holds tensors and plain values alone: `torch.load(weights_only=True)` reads it.
+        """
+        if self._pending is not None:
+            return dict(self._pending)
+        return {
+            "policy": self.policy.describe(),
+            "seed": self.seed,
+            "steps": self.steps,
+            "progress": self._progress,
+            "counts": dict(self._counts),
+            "adversaries": {name: adversary.state_dict() for name, adversary in self._adversaries.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave; before binding it is kept until then. Raises ValueError on another policy's."""
+        missing = {"policy", "seed", "steps", "progress", "counts", "adversaries"} - set(state)
+        if missing:
+            raise ValueError(f"A state should come from `state_dict`. Found none of {', '.join(sorted(missing))} in it.")
+        mine = self.policy.describe()
+        if state["policy"] != mine:
+            raise ValueError(
+                "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
+                f"policy that was saved.\n  saved:   {state['policy']}\n  present: {mine}"
+            )
+        if self._bound is not None and state["adversaries"]:
+            for name, adversary in self._adversaries.items():
+                adversary.check_state(state["adversaries"][name])
+            for name, adversary in self._adversaries.items():
+                adversary.load_state_dict(state["adversaries"][name])
+        self._pending = dict(state) if self._bound is None else None
+        self.seed, self.steps, self._progress = state["seed"], state["steps"], state["progress"]
+        self._counts = dict(state["counts"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or a pickle is not bound: it takes the state along and binds to the model that it meets first."""
+        return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": self.state_dict()}
+
+    def __repr__(self) -> str:
+        lines = [f"policy={self.policy}"]
+        if self._bound is None:
+            lines.append("not bound yet")
+        else:
+            taps = self._bound.taps
+            lines.append(f"features={taps.features or 'the image'}")
+            lines.append(f"occlude={taps.occlude or 'the image'}")
+        return f"{type(self).__name__}(\n  " + ",\n  ".join(lines) + f",\n  steps={self.steps},\n)"
+
+    # ---- inside
+
+    def _prepare(self, model: nn.Module, batch: Rows) -> tuple[Bound, Batch]:
+        """Checks everything that can be checked, and binds at the first call."""
+        inner = unwrap(model)
+        if self._bound is not None and self._bound.model is not inner:
+            raise ValueError(
+                f"An augmenter should stay with one model. Found a second one ({type(inner).__name__}); "
+                "make an augmenter for it, because generators follow the weaknesses of one network."
+            )
+        rows = self._parse(batch, device_of(inner, None))
+        if self._bound is None:
+            self._bound = self._attach(model, rows)
+        return self._bound, rows
+
+    def _attach(self, model: nn.Module, rows: Batch) -> Bound:
+        if dist_size() > 1:  # ranks share generators, so they share the seed that they are made from
+            seed = [self.seed]
+            dist.broadcast_object_list(seed, 0)
+            self.seed = seed[0]
+        bound = bind(model, rows, self.policy, self.features, self.occlude, self._output(rows))
+        try:
+            adversaries = {
+                branch.name: Adversary(
+                    branch, bound.shapes, self._generator, self._optimizer, self._stream(GENERATOR, i), bound.device
+                )
+                for i, branch in enumerate(bound.policy.branches)
+                if branch.learned
+            }
+            for name, state in (self._pending or {}).get("adversaries", {}).items():
+                adversaries[name].check_state(state)
+                adversaries[name].load_state_dict(state)
+        except BaseException:
+            bound.taps.remove()
+            raise
+        self._adversaries, self._pending = adversaries, None
+        return bound
+
+    def _parse(self, batch: Rows, device: torch.device | None = None) -> Batch:
+        return parse(batch, self.targets, device)
+
+    def _output(self, rows: Batch) -> Size:
+        return rows.size if self.output_size is None else self.output_size
+
+    def _centred(self, bound: Bound, rows: Batch) -> Batch:
+        """The rows as they are, but for the cut from the canvas."""
+        output = self._output(rows)
+        return rows.seen(bound.policy.view({}, len(rows), rows.size, output, device=bound.device), output)
+
+    def _stream(self, purpose: int, count: int, device: torch.device | str = "cpu") -> Stream:
+        """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
+        return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
+
+    def _propose(self, bound: Bound, rows: Batch, output: Size, branch: Tensor, compares: bool, stream: Stream) -> list[_Trial]:
+        """Looks at the rows of each branch and draws their views. The look sees a row with all that is not on trial
+        already done (flip, colour, other branches' references), so that what it proposes is right for what it saw."""
+        policy, n, device = bound.policy, len(rows), bound.device
+        settings = policy.draw_reference(n, stream)
+        parts: list[tuple[Branch | None, Tensor]] = [(None, torch.nonzero(branch == 0).flatten())]
+        parts += [(b, torch.nonzero(branch == i).flatten()) for i, b in enumerate(policy.branches, 1)]
+        trials: list[_Trial] = []
+        for of, cpu_index in parts:
+            m, index = len(cpu_index), _move(cpu_index, device)
+            if not m:
+                continue
+            mine = settings if m == n else {key: value[index] for key, value in settings.items()}
+            make = functools.partial(policy.view, n=m, canvas=rows.size, output=output, own=of, device=device)
+            if of is None:
+                view = make(mine)
+                trials.append(_Trial(None, index, view, view, {}, {}))
+                continue
+            base = {key: value for key, value in mine.items() if not key.startswith(f"{of.name}.")}
+            log_probs = uniform(of, m, device)
+            if of.learned:
+                features = bound.look(rows.image_only().rows(index).seen(make(base), output))
+                with torch.set_grad_enabled(compares):
+                    log_probs = self._adversaries[of.name].predict(features)
+            drawn = draw(of, log_probs, stream)
+            adversarial, reference = make(base | drawn.adversarial), make(mine | drawn.reference)
+            trials.append(_Trial(of, index, adversarial, reference, drawn.chosen, log_probs))
+        return trials
+
+    def _compare(
+        self, bound: Bound, rows: Batch, augmented: Batch, view: View, trials: Sequence[_Trial], loss_fn: LossFunction
+    ) -> dict[str, Tensor]:
+        """Scores adversarial against reference views, like with like, and updates the generators."""
+        learned = [trial for trial in trials if trial.branch is not None and trial.branch.learned]
+        metrics: dict[str, Tensor] = {}
+        outcome: dict[str, tuple[_Trial, Tensor, Tensor]] = {}
+        if learned:
+            index = torch.cat([trial.rows for trial in learned])
+            sizes = [len(trial.rows) for trial in learned]
+            reference = concatenate([trial.reference for trial in learned], sizes)
+            measure, name = (loss_fn, "loss_fn") if self.difficulty is None else (self.difficulty, "difficulty")
+            hard = bound.score(augmented.rows(index), view.rows(index).feature_masks, measure, name)
+            usual = bound.score(rows.rows(index).seen(reference, self._output(rows)), reference.feature_masks, measure, name)
+            valid = torch.isfinite(hard) & torch.isfinite(usual)
+            metrics["nonfinite"] = (~valid).sum()
+            for trial, a, b, ok in zip(learned, hard.split(sizes), usual.split(sizes), valid.split(sizes), strict=True):
+                outcome[_name(trial)] = (trial, a > b, ok)
+        for name, adversary in self._adversaries.items():
+            if name in outcome:
+                trial, harder, ok = outcome[name]
+                metrics[f"reward_rate/{name}"] = (harder & ok).sum() / ok.sum().clamp(min=1)
+                adversary.learn(
+                    {
+                        head: (self.update(log_probs.detach().exp(), trial.chosen[head], harder), log_probs)
+                        for head, log_probs in trial.log_probs.items()
+                    },
+                    ok,
+                )
+            elif dist_size() > 1:  # other ranks may have rows of this branch, and wait for everybody's share
+                adversary.learn({}, torch.zeros(0, dtype=torch.bool, device=bound.device))
+        return metrics
+
+
+def _name(trial: _Trial) -> str:
+    return RANDOM if trial.branch is None else trial.branch.name
+
+
+def _head_metrics(trials: Sequence[_Trial]) -> dict[str, Tensor]:
+    """Entropy (nats) and mean distribution of each head."""
+    metrics = {}
+    for trial in trials:
+        for head, value in trial.log_probs.items():
+            log_probs = value.detach()
+            metrics[f"entropy/{_name(trial)}.{head}"] = -(log_probs.exp() * log_probs).sum(1).mean()
+            metrics[f"distribution/{_name(trial)}.{head}"] = log_probs.exp().mean(0)
+    return metrics
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=True)
+
+
+def _range(n: int, device: torch.device) -> Tensor:
+    return torch.arange(n, device=device)
+
+
+def _repeat(loader: Iterable[Rows]) -> Iterator[Rows]:
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("`loader` should give batches for all `steps`. Found it exhausted; pass a list or a DataLoader.")
+
+
+@contextmanager
+def _learning_rate(optimizer: torch.optim.Optimizer, lr: float | None) -> Iterator[None]:
+    usual = [group["lr"] for group in optimizer.param_groups]
+    try:
+        for group in optimizer.param_groups if lr is not None else ():
+            group["lr"] = lr
+        yield
+    finally:
+        for group, value in zip(optimizer.param_groups, usual, strict=True):
+            group["lr"] = value

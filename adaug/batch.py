@@ -1,0 +1,265 @@
+"""The user's mini-batch: what each of its tensors is, and how a view moves it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaug.view import Size, View, apply_colours, inside, sampling_grid, swap_pairs, warp, warp_boxes, warp_points
+
+KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
+USUAL_NAMES = {
+    "image": ("image", "images", "img", "imgs", "pixel_values"),
+    "keypoints": ("keypoints", "joints", "landmarks", "points"),
+    "visibility": ("visibility", "visible", "vis"),
+    "heatmaps": ("heatmaps", "heatmap"),
+    "mask": ("mask", "masks", "segmentation"),
+    "boxes": ("boxes", "bboxes"),
+    "label": ("label", "labels", "class", "classes"),
+    "other": ("id", "ids", "index", "indices", "sample_id", "image_id", "weight", "weights", "name", "path", "meta"),
+}
+KIND_OF = {name: kind for kind, names in USUAL_NAMES.items() for name in names}
+DIMENSIONS = {"image": (4,), "keypoints": (3, 4), "visibility": (2, 3), "heatmaps": (4,), "mask": (3, 4), "boxes": (3, 4)}
+
+Key = str | int
+Rows = Any  # a user's batch: a mapping, a tuple or a list
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of target with what lies outside the canvas, e.g. Target("mask", fill=255) for an ignore index."""
+
+    kind: str
+    fill: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A user's batch with the kind of each of its entries."""
+
+    entries: dict[Key, Any]
+    targets: dict[Key, Target]
+    source: Any  # the user's own object, for its structure
+
+    @property
+    def image(self) -> Tensor:
+        """The images [B, C, H, W]."""
+        image: Tensor = self.entries[self._key("image")]
+        return image
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def has(self, kind: str) -> bool:
+        """Whether some entry is of a kind."""
+        return any(target.kind == kind for target in self.targets.values())
+
+    def of(self, kind: str) -> list[Tensor]:
+        """The entries of a kind."""
+        return [self.entries[key] for key, target in self.targets.items() if target.kind == kind]
+
+    def rows(self, index: Tensor) -> Batch:
+        """Some rows only, `index` [n] long."""
+        where: list[int] | None = None
+        entries: dict[Key, Any] = {}
+        for key, value in self.entries.items():
+            if isinstance(value, Tensor) and value.ndim and len(value) == len(self):
+                entries[key] = value[index]
+            elif isinstance(value, (list, tuple)) and len(value) == len(self) and not isinstance(value, str):
+                where = index.tolist() if where is None else where
+                entries[key] = type(value)([value[i] for i in where])
+            else:
+                entries[key] = value
+        return replace(self, entries=entries)
+
+    def image_only(self) -> Batch:
+        """Without its targets, for passes that only look."""
+        key = self._key("image")
+        return Batch({key: self.entries[key]}, {key: self.targets[key]}, {})
+
+    def user(self) -> Rows:
+        """The batch in the user's own structure."""
+        if isinstance(self.source, Mapping):
+            return dict(self.entries) if type(self.source) is dict else type(self.source)(self.entries)  # type: ignore[call-arg]
+        values = [self.entries[key] for key in range(len(self.entries))]
+        return type(self.source)(*values) if hasattr(self.source, "_fields") else type(self.source)(values)
+
+    def seen(self, view: View, output: Size) -> Batch:
+        """The batch as the view sees it, at an output size. What the view does not touch is carried along as it is."""
+        entries = dict(self.entries)
+        inner = view.matrix
+        if inner is not None:
+            grid = sampling_grid(inner, self.size, output)
+            gone: Tensor | None = None
+            for key, target in self.targets.items():
+                value = entries[key]
+                if target.kind == "keypoints":
+                    entries[key] = self._moved_points(value, inner, view)
+                    gone = ~inside(entries[key][..., :2], output)
+                    if value.shape[-1] == 3:
+                        entries[key] = torch.cat([entries[key][..., :2], _unseen(entries[key][..., 2:], gone)], -1)
+                elif target.kind == "boxes":
+                    entries[key] = warp_boxes(value, inner, output)
+                elif target.kind in ("image", "heatmaps", "mask"):
+                    entries[key] = self._warped(value, target, grid, output)
+                if target.kind == "heatmaps" and view.flipped is not None:
+                    entries[key] = swap_pairs(entries[key], view.flipped, view.pairs or (), 1)
+            for key, target in self.targets.items():
+                if target.kind == "visibility":
+                    value = entries[key]
+                    if view.flipped is not None:
+                        value = swap_pairs(value, view.flipped, view.pairs or (), self._joint_dim(value))
+                    entries[key] = value if gone is None else _unseen(value, gone)
+        key = self._key("image")
+        entries[key] = apply_colours(entries[key], view)
+        return replace(self, entries=entries)
+
+    def _key(self, kind: str) -> Key:
+        return next(key for key, target in self.targets.items() if target.kind == kind)
+
+    def _joint_dim(self, visibility: Tensor) -> int:
+        points = self.of("keypoints")
+        return points[0].ndim - 2 if points else visibility.ndim - 1
+
+    def _moved_points(self, points: Tensor, matrix: Tensor, view: View) -> Tensor:
+        moved = warp_points(points[..., :2], matrix)
+        moved = torch.cat([moved, points[..., 2:]], -1)
+        return moved if view.flipped is None else swap_pairs(moved, view.flipped, view.pairs or (), moved.ndim - 2)
+
+    def _warped(self, value: Tensor, target: Target, grid: Tensor, output: Size) -> Tensor:
+        planes = value if value.ndim == 4 else value[:, None]
+        height, width = self.size
+        size = (round(planes.shape[-2] * output[0] / height), round(planes.shape[-1] * output[1] / width))
+        mode = "nearest" if target.kind == "mask" else "bilinear"
+        warped = warp(planes, grid, size, mode=mode, fill=target.fill)
+        return warped if value.ndim == 4 else warped[:, 0]
+
+
+def _unseen(visibility: Tensor, gone: Tensor) -> Tensor:
+    """Marks what left the frame as not visible. Keeps shape and dtype."""
+    return torch.where(gone.reshape(visibility.shape), torch.zeros_like(visibility), visibility)
+
+
+def parse(batch: Any, targets: Mapping[Key, str | Target] | None, device: torch.device | None = None) -> Batch:
+    """Reads a user's batch: a mapping or a tuple of tensors, row first.
+
+    Raises TypeError or ValueError, each with what to do, on an entry whose kind nobody said, on integer images, on
+    row numbers or devices that differ, and on shapes that do not fit their kind.
+    """
+    if isinstance(batch, Mapping):
+        entries: dict[Key, Any] = dict(batch)
+    elif isinstance(batch, (tuple, list)):
+        entries = dict(enumerate(batch))
+    else:
+        raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
+    given = {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in (targets or {}).items()}
+    for key, target in given.items():
+        if target.kind not in KINDS:
+            raise ValueError(f"`targets[{key!r}]` should be one of {', '.join(KINDS)}. Found {target.kind!r}.")
+    kinds = {key: given.get(key) or _guess(key, value) for key, value in entries.items()}
+    parsed = Batch(entries, kinds, batch)
+    _check_images(parsed, device)
+    for key, target in kinds.items():
+        _check_entry(key, entries[key], target.kind, parsed)
+    _check_joints(parsed)
+    return parsed
+
+
+def _guess(key: Key, value: Any) -> Target:
+    if key in KIND_OF:
+        return Target(KIND_OF[str(key)])
+    if key == 0:
+        return Target("image")
+    integers = isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point()
+    if isinstance(key, int) and integers:
+        return Target("label")  # one integer a row cannot go stale when pixels move
+    if _holds_numbers(value):
+        raise ValueError(
+            f"Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found {key!r} without "
+            f"one; pass targets={{{key!r}: kind}} with one of {', '.join(KINDS)}."
+        )
+    return Target("other")
+
+
+def _holds_numbers(value: Any) -> bool:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return True
+    if isinstance(value, Mapping):
+        return any(_holds_numbers(item) for item in value.values())
+    return isinstance(value, (list, tuple)) and any(_holds_numbers(item) for item in value)
+
+
+def _check_images(batch: Batch, device: torch.device | None) -> None:
+    images = [key for key, target in batch.targets.items() if target.kind == "image"]
+    if len(images) != 1:
+        raise ValueError(
+            f"A batch should hold one entry of kind image. Found {len(images)} among {list(batch.entries)}; "
+            'say which it is with targets={key: "image"}.'
+        )
+    image = batch.entries[images[0]]
+    if not isinstance(image, Tensor):
+        raise TypeError(f"Images should be a tensor [B, C, H, W]. Found {type(image).__name__} at {images[0]!r}.")
+    if image.ndim != 4:
+        raise ValueError(f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}.")
+    if not image.is_floating_point():
+        raise TypeError(f"Images should be floating point. Found {image.dtype}; use image.float() / 255.")
+    if len(image) == 0:
+        raise ValueError("A batch should have at least one row. Found an empty one.")
+    if device is not None and image.device != device:
+        raise ValueError(f"The batch should be on the model's device, {device}. Found images on {image.device}.")
+
+
+def _check_entry(key: Key, value: Any, kind: str, batch: Batch) -> None:
+    if kind in ("label", "other"):
+        if isinstance(value, Tensor) and kind == "label" and (value.ndim == 0 or len(value) != len(batch)):
+            raise ValueError(f"{key!r} should have one row for each of {len(batch)} images. Found {tuple(value.shape)}.")
+        return
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{key!r}, of kind {kind}, should be a tensor. Found {type(value).__name__}.")
+    if value.ndim not in DIMENSIONS[kind] or len(value) != len(batch):
+        dimensions = " or ".join(map(str, DIMENSIONS[kind]))
+        raise ValueError(
+            f"{key!r}, of kind {kind}, should have {dimensions} dimensions and {len(batch)} rows. Found {tuple(value.shape)}."
+        )
+    if value.device != batch.image.device:
+        raise ValueError(f"{key!r} should be on the device of the images, {batch.image.device}. Found {value.device}.")
+    last = {"keypoints": (2, 3), "boxes": (4,)}.get(kind)
+    if last and value.shape[-1] not in last:
+        wanted = " or ".join(map(str, last))
+        raise ValueError(f"{key!r}, of kind {kind}, should have a last dimension of {wanted}. Found {tuple(value.shape)}.")
+    if kind in ("keypoints", "boxes", "heatmaps") and not value.is_floating_point():
+        raise TypeError(f"{key!r}, of kind {kind}, should be floating point. Found {value.dtype}; use .float().")
+
+
+def _check_joints(batch: Batch) -> None:
+    for points, visible in zip(batch.of("keypoints"), batch.of("visibility"), strict=False):
+        if visible.numel() != points[..., 0].numel():
+            raise ValueError(
+                f"Visibility should have one number for each keypoint, {tuple(points.shape[:-1])}. "
+                f"Found {tuple(visible.shape)}."
+            )
+
+
+def check_flip(batch: Batch, pairs: Sequence[tuple[int, int]] | None) -> None:
+    """Raises ValueError when the batch has keypoints that a flip would leave with the names of the other side."""
+    counts = [value.shape[-2] for value in batch.of("keypoints")] + [value.shape[1] for value in batch.of("heatmaps")]
+    if not counts:
+        return
+    if pairs is None:
+        raise ValueError(
+            "A Flip should know which keypoints change places. Found keypoints or heat maps in the batch and pairs=None; "
+            "pass flip_pairs=[(left, right), ...], or () if none do."
+        )
+    highest = max((index for pair in pairs for index in pair), default=-1)
+    if highest >= min(counts):
+        raise ValueError(f"Flip pairs should name keypoints from 0 to {min(counts) - 1}. Found {highest} in {list(pairs)}.")

@@ -1,0 +1,79 @@
+"""Our network: features of the target network in, the logits of one distribution per operation out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]  # channels, height, width
+Head = int | tuple[int, int]  # bins, or (rows, columns) of cells
+
+
+class Bottleneck(nn.Module):
+    """Pre-activation residual bottleneck. GroupNorm, because rows must not influence each other."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half, groups = width // 2, max(1, width // 16)
+        self.layers = nn.Sequential(
+            nn.GroupNorm(groups, width), nn.ReLU(), nn.Conv2d(width, half, 1),
+            nn.GroupNorm(max(1, groups // 2), half), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1),
+            nn.GroupNorm(max(1, groups // 2), half), nn.ReLU(), nn.Conv2d(half, width, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.layers(x)
+        return out
+
+
+class Generator(nn.Module):
+    """The top-down half of an hourglass, one module a resolution (section 5.1), over pooled and narrowed features.
+
+    features: shapes (C, h, w) of what it reads, in any order. heads: name -> bins, or (rows, columns) of cells.
+    width: channels inside. size: finer features are first pooled to at most this side, which keeps the network a few
+    per cent of the cost of the one it watches. It starts at the uniform distribution.
+    """
+
+    def __init__(self, features: Sequence[Shape], heads: Mapping[str, Head], *, width: int = 64, size: int = 16) -> None:
+        super().__init__()
+        self.order = sorted(range(len(features)), key=lambda i: -features[i][1] * features[i][2])  # finest first
+        self.sides = [(min(h, size), min(w, size)) for h, w in (features[i][1:] for i in self.order)]
+        self.entries = nn.ModuleList(self._entry(features[i], width) for i in self.order)
+        self.blocks = nn.ModuleList(Bottleneck(width) for _ in features)
+        self.neck = Bottleneck(width)
+        self.heads = nn.ModuleDict()
+        for name, head in heads.items():
+            if isinstance(head, int):  # where things are matters: a grid of cells, not their mean
+                self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, head))
+            else:
+                self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(head), nn.Conv2d(width, 1, 1), nn.Flatten())
+            for parameter in self.heads[name].parameters():
+                nn.init.zeros_(parameter)
+
+    @staticmethod
+    def _entry(shape: Shape, width: int) -> nn.Module:
+        if shape[0] > 4:
+            return nn.Conv2d(shape[0], width, 1)
+        return nn.Sequential(  # an image: edges first, or pooling would leave only its colours
+            nn.AdaptiveAvgPool2d((min(shape[1], 64), min(shape[2], 64))),
+            nn.Conv2d(shape[0], width, 5, stride=2, padding=2), nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Feature maps [B, C, h, w] -> logits [B, k] for each head."""
+        x: Tensor | None = None
+        for i, side, entry, block in zip(self.order, self.sides, self.entries, self.blocks, strict=True):
+            level = features[i]
+            if isinstance(entry, nn.Conv2d):
+                level = entry(F.adaptive_avg_pool2d(level, side))
+            else:
+                level = F.adaptive_avg_pool2d(entry(level), side)
+            x = block(level if x is None else level + F.adaptive_max_pool2d(x, side))
+        if x is None:
+            raise ValueError("A generator should read at least one feature map. Found none.")
+        x = torch.relu(self.neck(x))
+        return {name: head(x) for name, head in self.heads.items()}

@@ -1,0 +1,178 @@
+"""For networks that find keypoints: heat maps and back, flips, a size-free error, PCK.
+
+Coordinates are pixels, x then y, (0, 0) the centre of the first pixel; with a stride, heat-map x = (x + 0.5) / stride - 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Pairs = Sequence[tuple[int, int]]
+
+
+def render_heatmaps(
+    keypoints: Tensor, size: tuple[int, int] | int, sigma: float = 1.0, *, stride: float = 1, visibility: Tensor | None = None
+) -> Tensor:
+    """Gaussians of peak 1 around the keypoints. [B, K, 2] image pixels -> [B, K, h, w].
+
+    size: (h, w) of the heat maps. sigma: in heat-map pixels. visibility [B, K]: joints at 0 get an empty map. The
+    Gaussian is evaluated at the exact place, not at the nearest pixel.
+    """
+    h, w = (size, size) if isinstance(size, int) else size
+    centre = (keypoints[..., :2].float() + 0.5) / stride - 0.5  # [B, K, 2]
+    x = torch.arange(w, device=keypoints.device) - centre[..., 0, None]  # [B, K, w]
+    y = torch.arange(h, device=keypoints.device) - centre[..., 1, None]  # [B, K, h]
+    maps = torch.exp(-y.square() / (2 * sigma**2))[..., None] * torch.exp(-x.square() / (2 * sigma**2))[..., None, :]
+    if visibility is not None:
+        maps = torch.where((visibility > 0).reshape(*maps.shape[:2], 1, 1), maps, 0)
+    return maps.to(keypoints.dtype)
+
+
+def decode_heatmaps(heatmaps: Tensor, *, stride: float = 1) -> tuple[Tensor, Tensor]:
+    """Keypoints [B, K, 2] in image pixels and their scores [B, K] (the peaks) from heat maps [B, K, h, w].
+
+    The peak is refined by a parabola through the logarithms of its neighbours, which is exact for a Gaussian
+    (the idea of DARK, Zhang et al., CVPR 2020), by at most half a pixel, or one at the border.
+    """
+    h, w = heatmaps.shape[-2:]
+    maps = heatmaps.detach().float()
+    scores, index = maps.flatten(2).max(2)
+    row, column = index // w, index % w
+    floor = scores.abs()[..., None] * 1e-6 + torch.finfo(torch.float32).tiny
+    lines_x = maps.gather(2, row[..., None, None].expand(-1, -1, 1, w))[:, :, 0]  # [B, K, w] the row of each peak
+    lines_y = maps.gather(3, column[..., None, None].expand(-1, -1, h, 1))[..., 0]  # [B, K, h]
+    x = column + _vertex(lines_x.maximum(floor).log(), column)
+    y = row + _vertex(lines_y.maximum(floor).log(), row)
+    points = (torch.stack([x, y], -1) + 0.5) * stride - 0.5
+    return points.to(heatmaps.dtype), scores.to(heatmaps.dtype)
+
+
+def _vertex(logs: Tensor, peak: Tensor) -> Tensor:
+    """Where the parabola through three points around the peak has its top, relative to the peak. [B, K, n], [B, K]."""
+    n = logs.shape[-1]
+    if n < 3:
+        return torch.zeros_like(logs[..., 0])
+    middle = peak.clamp(1, n - 2)
+    left, centre, right = (logs.gather(2, (middle + i)[..., None])[..., 0] for i in (-1, 0, 1))
+    curvature = left - 2 * centre + right
+    shift = torch.where(curvature < 0, (left - right) / (2 * curvature).clamp(max=-1e-12), 0.0)
+    border = (middle != peak).float()
+    return ((middle - peak) + shift).clamp(-0.5 - border / 2, 0.5 + border / 2)
+
+
+def flip_keypoints(keypoints: Tensor, width: int, pairs: Pairs) -> Tensor:
+    """Mirrors keypoints [..., K, 2 or 3] in an image of some width; left and right change places."""
+    flipped = keypoints[..., _order(keypoints.shape[-2], pairs), :].clone()
+    flipped[..., 0] = width - 1 - flipped[..., 0]
+    return flipped
+
+
+def flip_heatmaps(heatmaps: Tensor, pairs: Pairs) -> Tensor:
+    """Mirrors heat maps [B, K, h, w]; left and right change places. For the flip test: average it with the unflipped."""
+    return heatmaps[:, _order(heatmaps.shape[1], pairs)].flip(-1)
+
+
+def _order(count: int, pairs: Pairs) -> list[int]:
+    order = list(range(count))
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    return order
+
+
+def normalized_error(
+    output: Any,
+    batch: Mapping[str, Tensor],
+    *,
+    clip: float = 0.5,
+    image: str = "image",
+    keypoints: str = "keypoints",
+    visibility: str = "visibility",
+) -> Tensor:
+    """A difficulty that does not depend on the person's size in pixels: [B] mean error over the labelled joints.
+
+    Each joint's error is divided by the longer side of the box of labelled joints and clipped at `clip`, so that one
+    lost joint does not decide. output: heat maps [B, K, h, w], keypoints [B, K, 2], or a list of stacks, the last of
+    which counts. A person without labelled joints gets NaN, which no generator learns from.
+    """
+    if isinstance(output, (list, tuple)):
+        output = output[-1]
+    truth = batch[keypoints][..., :2].float()
+    predicted = output.detach().float()
+    if predicted.ndim == 4:
+        predicted, _ = decode_heatmaps(predicted, stride=batch[image].shape[-1] / predicted.shape[-1])
+    labelled = (batch[visibility] > 0).reshape(truth.shape[:2]) if visibility in batch else truth[..., 0].isfinite()
+    seen = labelled[..., None]
+    low, high = (torch.where(seen, truth, fill) for fill in (torch.inf, -torch.inf))
+    side = (high.amax(1) - low.amin(1)).amax(1).clamp(min=1.0)  # [B]
+    error = ((predicted - truth).norm(dim=-1) / side[:, None]).clamp(max=clip)
+    return torch.where(labelled, error, 0).sum(1) / labelled.sum(1)
+
+
+class PCK:
+    """Percentage of correct keypoints: those nearer to the truth than threshold x size. Sums over ranks.
+
+    normalizer: two joints whose distance is a person's size (a torso: LSP's PCK@0.2), a function of the true
+    keypoints [B, K, 2] -> [B], a number of pixels, or None if `update` gets the sizes (head sizes: MPII's PCKh@0.5).
+    """
+
+    def __init__(
+        self, threshold: float, normalizer: tuple[int, int] | Callable[[Tensor], Tensor] | float | None = None
+    ) -> None:
+        if not threshold > 0:
+            raise ValueError(f"`threshold` should be above 0. Found {threshold}.")
+        self.threshold, self.normalizer = threshold, normalizer
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._counts: Tensor | None = None
+
+    def update(self, predicted: Tensor, target: Tensor, visibility: Tensor | None = None, size: Tensor | None = None) -> None:
+        """Counts keypoints [B, K, 2] against the true ones; those of visibility [B, K] 0 do not count."""
+        if predicted.shape[:2] != target.shape[:2]:
+            raise ValueError(
+                f"Predictions should have the shape of the targets, {tuple(target.shape)}. Found {tuple(predicted.shape)}."
+            )
+        truth = target[..., :2].float()
+        distance = (predicted[..., :2].float() - truth).norm(dim=-1)  # [B, K]
+        labelled = torch.ones_like(distance, dtype=torch.bool)
+        if visibility is not None:
+            labelled = (visibility > 0).reshape(distance.shape)
+        correct = (distance <= self.threshold * self._sizes(truth, size)[:, None]) & labelled
+        counts = torch.stack([correct.sum(0), labelled.sum(0)]).double()  # [2, K]
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def compute(self) -> Tensor:
+        """The share of correct keypoints among all labelled ones, in [0, 1]; NaN before any update."""
+        correct, labelled = self._summed().sum(1)
+        return correct / labelled
+
+    def per_joint(self) -> Tensor:
+        """The share for each joint, [K]."""
+        correct, labelled = self._summed()
+        return correct / labelled
+
+    def _summed(self) -> Tensor:
+        if self._counts is None:
+            return torch.zeros(2, 1, dtype=torch.float64)
+        counts = self._counts.clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(counts)
+        return counts
+
+    def _sizes(self, truth: Tensor, size: Tensor | None) -> Tensor:
+        if size is not None:
+            return size.float().reshape(len(truth))
+        if self.normalizer is None:
+            raise ValueError("A PCK without `normalizer` should get sizes [B] in `update`. Found none; pass size=head_sizes.")
+        if callable(self.normalizer):
+            return self.normalizer(truth)
+        if isinstance(self.normalizer, tuple):
+            a, b = self.normalizer
+            return (truth[:, a] - truth[:, b]).norm(dim=-1)
+        return truth.new_full((len(truth),), float(self.normalizer))

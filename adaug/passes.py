@@ -1,0 +1,129 @@
+"""The user's model as the library sees it: bound once, then looked through and scored without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from adaug.batch import Batch, check_flip
+from adaug.operations import OccludeFeatures, OccludeImage, Photometric
+from adaug.policy import Policy
+from adaug.taps import FeatureMasks, Taps, find_layers, is_compiled, match_layers, probe, quiet, unwrap
+from adaug.view import Size
+
+LossFunction = Callable[[Any, Any], Tensor]  # (output, batch) -> one number per sample, [B]
+Shape = tuple[int, int, int]
+D = TypeVar("D", torch.device, None)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One model with its hooks. `policy` is the user's, with masks on the image when no layer takes them."""
+
+    model: nn.Module
+    device: torch.device
+    policy: Policy
+    taps: Taps
+    shapes: tuple[Shape, ...]  # of the features that the generators read
+
+    def look(self, rows: Batch) -> list[Tensor]:
+        """The features that the generators read, as the model has them now."""
+        if not self.taps.features:
+            return [rows.image]
+        with quiet(self.model, self.device):
+            return self.taps.look(self.model, rows.image)
+
+    def score(self, rows: Batch, masks: FeatureMasks, measure: LossFunction, name: str) -> Tensor:
+        """`measure` of every row, float32 [n]; eval behaviour, so that rows do not influence each other."""
+        with quiet(self.model, self.device), self.taps.masked(masks):
+            values = measure(self.model(rows.image), rows.user())
+        check_losses(values, len(rows), name)
+        return values.detach().float()
+
+
+def bind(
+    model: nn.Module, rows: Batch, policy: Policy, features: Sequence[str] | None, occlude: Sequence[str] | None, output: Size
+) -> Bound:
+    """Finds the layers, attaches the hooks, and tries them on the first rows. Raises before anything is attached."""
+    inner = unwrap(model)
+    device = device_of(inner, rows.image.device)
+    check_policy(policy, rows)
+    branches = policy.branches
+    hides = any(isinstance(op, OccludeFeatures) for branch in branches for op in branch.operations)
+    reads = any(branch.learned for branch in branches)
+    first = rows.image_only().rows(torch.arange(min(2, len(rows)), device=device))
+    image = first.seen(policy.view({}, len(first), rows.size, output, device=device), output).image
+    shapes: dict[str, tuple[int, ...]] = {}
+    final: set[str] = set()
+    if (reads and features != ()) or (hides and occlude != ()):
+        with quiet(inner, device):
+            shapes, final = probe(inner, image)
+    read: list[str] = []
+    if features is None and (reads or (hides and occlude is None)):
+        read = find_layers(shapes, final)
+    elif features:
+        read = match_layers(inner, features, "features")
+    hidden = (match_layers(inner, occlude, "occlude") if occlude else list(read) if occlude is None else []) if hides else []
+    silent = [name for name in [*read, *hidden] if name not in shapes]
+    if silent:
+        raise ValueError(
+            "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w]. "
+            f"Found that {', '.join(dict.fromkeys(silent))} did not; the layers that do are {', '.join(list(shapes)[:20])}."
+        )
+    taps = Taps(inner, read if reads else [], hidden)
+    taps.set_levels(shapes)
+    if is_compiled(model):
+        torch.compiler.reset()  # compiled code that predates the hooks would never call them
+    maps = [shapes[name] for name in taps.features] or [tuple(image.shape)]
+    return Bound(inner, device, policy if hidden else _on_image(policy), taps, tuple((s[1], s[2], s[3]) for s in maps))
+
+
+def device_of(model: nn.Module, default: D) -> torch.device | D:
+    """Where the model is; `default` when it has no parameters."""
+    tensor = next(iteritertools.chain(model.parameters(), model.buffers()), None)
+    return default if tensor is None else tensor.device
+
+
+def check_losses(values: Any, n: int, name: str) -> None:
+    """Raises unless `values` holds one number per sample."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"`{name}` should return a tensor, one loss per sample, shape ({n},). Found {type(values).__name__}.")
+    if values.shape != (n,):
+        raise ValueError(
+            f"`{name}` should return one loss per sample, shape ({n},). Found shape {tuple(values.shape)}. "
+            "Use reduction='none' and average over the other dimensions."
+        )
+
+
+def check_policy(policy: Policy, rows: Batch) -> None:
+    """Raises ValueError when a batch cannot go through a policy: flips without pairs, colours outside [0, 1]."""
+    if policy.flip is not None:
+        check_flip(rows, policy.flip.pairs)
+    operations = [*policy.common, *(operation for branch in policy.branches for operation in branch.operations)]
+    coloured = [type(operation).__name__ for operation in operations if isinstance(operation, Photometric)]
+    low, high = (float(edge) for edge in rows.image.detach().aminmax()) if coloured else (0.0, 1.0)
+    if low < -0.01 or high > 1.01:
+        raise ValueError(
+            f"{', '.join(coloured)} should get images in [0, 1]. Found values from {low:.3g} to {high:.3g}; normalise inside "
+            "the model, or leave the colour operations out."
+        )
+
+
+def _on_image(policy: Policy) -> Policy:
+    """The policy with every mask on the image."""
+    return replace(
+        policy,
+        branches=[
+            replace(
+                branch,
+                operations=[
+                    OccludeImage(op.grid, op.cells) if isinstance(op, OccludeFeatures) else op for op in branch.operations
+                ],
+            )
+            for branch in policy.branches
+        ],
+    )

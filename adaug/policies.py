@@ -1,0 +1,53 @@
+"""Ready policies: the paper's, the authors' release, the uniform baseline, and a schedule for shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from adaug.operations import Gain, OccludeFeatures, Rotate, Scale
+from adaug.policy import Branch, Flip, Policy
+from adaug.sampling import ClippedNormal
+
+Pairs = Sequence[tuple[int, int]] | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """A share that is on from `start` to `end` of the training progress and 0 elsewhere."""
+
+    share: float
+    start: float = 0.0
+    end: float = 1.0
+
+    def __call__(self, progress: float) -> float:
+        return self.share if self.start <= progress < self.end or progress == self.end == 1 else 0.0
+
+
+def paper(flip_pairs: Pairs = None) -> Policy:
+    """Peng, Tang et al., CVPR 2018: a third each for random, ASR (7 scales, 9 rotations) and AHO (4 x 4 cells).
+
+    flip_pairs: keypoints that change places in a mirror image, () if none do. None leaves the flip out: not everything
+    may be mirrored.
+    """
+    asr = Branch("asr", (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 1 / 3)
+    aho = Branch("aho", (OccludeFeatures(grid=(4, 4), cells=(1, 2)),), 1 / 3)
+    return Policy((asr, aho), () if flip_pairs is None else (Flip(flip_pairs),))
+
+
+def released(flip_pairs: Pairs = None) -> Policy:
+    """The authors' code of 2018: ASR alone on half the rows, seven scales of 2^-0.6 to 2^0.6 and seven rotations of
+    -60 to 60 degrees (bin centres), a clipped normal reference that leaves 60 % of the rotations out, channel gains.
+
+    Their cap of 2 / k and alpha, beta = 0.2, 0.5 are the defaults of RewardPenalty.
+    """
+    scale = Scale(2**-0.7, 2**0.7, 7, log=True, reference=ClippedNormal(0, 0.25, -0.5, 0.5, base=2))
+    rotate = Rotate(-70, 70, 7, reference=ClippedNormal(0, 30, -60, 60, still=0.6))
+    gains = tuple(Gain(0.6, 1.4, 2, channel=channel) for channel in range(3))
+    common: tuple[Flip | Gain, ...] = gains if flip_pairs is None else (Flip(flip_pairs), *gains)
+    return Policy((Branch("asr", (scale, rotate), 1 / 2),), common)
+
+
+def uniform(policy: Policy) -> Policy:
+    """The same bins, cells and shares with nothing learned: the baseline that tells the range from the learning."""
+    return replace(policy, branches=[replace(branch, learned=False) for branch in policy.branches])

@@ -1,0 +1,77 @@
+"""How a comparison becomes a target for the generator: reward and penalty, Eq. (5) and (6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FLOOR = 1e-4  # a probability is never pushed below this, so that no bin is lost for good
+
+
+@dataclass(frozen=True)
+class RewardPenalty:
+    """Eq. (5) and (6), kept on the simplex, and capped as in the authors' release.
+
+    alpha, beta: share of a sampled bin's probability that it wins or loses, 0 < alpha, beta <= 1. The fixed point is
+    P(harder) = beta / (alpha + beta): with alpha < beta a branch that is rarely harder is pulled back to uniform.
+    cap: no probability of the target above cap / k; `inf` for none, which collapses on the hardest bin.
+    """
+
+    alpha: float = 0.2
+    beta: float = 0.5
+    cap: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` should be in (0, 1]. Found {getattr(self, name)}.")
+        if not self.cap > 1:
+            raise ValueError(f"`cap` should be above 1 (1 would force the uniform distribution). Found {self.cap}.")
+
+    def __call__(self, probabilities: Tensor, chosen: Tensor, harder: Tensor) -> Tensor:
+        """Targets [B, k] from predictions [B, k], the sampled bins or cells [B, s] and who was harder [B] (bool).
+
+        A bin that stands twice in `chosen` counts once. Raises ValueError on shapes that do not fit and (on the CPU,
+        where looking costs no synchronisation) on probabilities that are not finite.
+        """
+        p = probabilities
+        _check(p, chosen, harder)
+        sampled = torch.zeros_like(p, dtype=torch.bool).scatter_(1, chosen, True)  # [B, k] the set S
+        others = (p.shape[1] - sampled.sum(1, keepdim=True)).clamp(min=1)  # [B, 1] k - |S|
+        mass = (p * sampled).sum(1, keepdim=True)  # [B, 1] of S together
+        gives = (sampled != harder[:, None]) & ~sampled.all(1, keepdim=True)  # S gives when penalised, the rest when not
+        # Eq. (5) alone leaves the simplex (a sharp prediction has nothing left to take), so nobody gives below FLOOR.
+        given = torch.where(sampled, self.beta * p, self.alpha * mass / others).minimum((p - FLOOR).clamp(min=0)) * gives
+        share = torch.where(sampled, p / mass.clamp(min=FLOOR**2), 1 / others) * ~gives
+        return self._capped(p - given + share * given.sum(1, keepdim=True))
+
+    def _capped(self, target: Tensor) -> Tensor:
+        limit = self.cap / target.shape[1]
+        if limit >= 1:
+            return target
+        excess = (target - limit).clamp(min=0).sum(1, keepdim=True)
+        room = (limit - target).clamp(min=0)
+        # Spread in proportion to the room below the cap: one pass, and nobody is pushed above it.
+        return target.clamp(max=limit) + room * excess / room.sum(1, keepdim=True)
+
+
+def _check(p: Tensor, chosen: Tensor, harder: Tensor) -> None:
+    if p.ndim != 2 or chosen.ndim != 2 or chosen.shape[0] != p.shape[0] or harder.shape != p.shape[:1]:
+        raise ValueError(
+            "`probabilities`, `chosen` and `harder` should have shapes (B, k), (B, s) and (B,). "
+            f"Found {tuple(p.shape)}, {tuple(chosen.shape)} and {tuple(harder.shape)}."
+        )
+    if harder.dtype != torch.bool:
+        raise TypeError(f"`harder` should be bool. Found {harder.dtype}; compare the two difficulties with `>`.")
+    if p.device.type == "cpu" and not torch.isfinite(p).all():
+        raise ValueError(
+            "`probabilities` should be finite. Found NaN or inf: the generator has diverged; "
+            "load an earlier state or lower the learning rate of its optimizer."
+        )
+
+
+def kl_divergence(target: Tensor, log_probs: Tensor) -> Tensor:
+    """Eq. (3) and (4) for each row: KL(target || predicted). [B, k], [B, k] -> [B]."""
+    return (torch.xlogy(target, target) - target * log_probs).sum(1)

@@ -1,0 +1,81 @@
+"""Random streams, and the bounded distributions that operations draw from: pure functions of uniform noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Stream:
+    """Uniform noise named by (seed, *keys), e.g. (seed, step, rank): nothing to save but the counter.
+
+    It is drawn on the CPU and copied to `device` without waiting, so every device sees the same draws and no
+    call synchronises. The global random state is neither read nor advanced.
+    """
+
+    def __init__(self, seed: int, *keys: int, device: torch.device | str = "cpu") -> None:
+        state = np.random.SeedSequence([seed & (2**64 - 1), *keys]).generate_state(1, np.uint64)
+        self.generator = torch.Generator().manual_seed(int(state[0]) >> 1)
+        self.device = torch.device(device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Noise in the open interval (0, 1), of the given shape."""
+        noise = torch.rand(shape, generator=self.generator).clamp(2.0**-24, 1 - 2.0**-24)
+        return noise.to(self.device, non_blocking=True)
+
+    def permutation(self, n: int) -> Tensor:
+        """A random order of n rows, on the CPU."""
+        return torch.randperm(n, generator=self.generator)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Runs a block under a seed of its own and puts the global (CPU) random state back."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed % 2**63)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def truncated_normal(noise: Tensor, bound: float) -> Tensor:
+    """Standard normal conditioned on [-bound, bound], by its inverse distribution function: no mass at the edges."""
+    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64)).item()
+    return torch.special.ndtri(tail + noise * (1 - 2 * tail)).clamp(-bound, bound)
+
+
+def gumbel(noise: Tensor) -> Tensor:
+    """Gumbel noise from uniform noise; `argmax(log_probs + gumbel)` draws from the distribution."""
+    return -torch.log(-torch.log(noise))
+
+
+def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Tensor:
+    """`most` different indices a row, in the order of their draw. [n, k], [n, k] -> [n, most] long (Gumbel top-k)."""
+    return (log_probs + gumbel(noise)).topk(most, dim=-1).indices
+
+
+@dataclass(frozen=True)
+class ClippedNormal:
+    """Inverse distribution function of N(mean, std) clipped to [low, high], or `mean` with probability `still`.
+
+    The random reference of the authors' release: mass does pile up at the two ends.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    still: float = 0.0
+    base: float | None = None  # the value is an exponent of this base, e.g. 2 for octaves of scale
+
+    def __call__(self, noise: Tensor) -> Tensor:
+        moved = ((noise - self.still) / (1 - self.still)).clamp(2.0**-24, 1 - 2.0**-24)
+        value = (self.mean + self.std * torch.special.ndtri(moved)).clamp(self.low, self.high)
+        value = torch.where(noise < self.still, torch.full_like(value, self.mean), value)
+        return value if self.base is None else self.base**value

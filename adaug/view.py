@@ -1,0 +1,163 @@
+"""A view: how each row is to be seen. One matrix, so that pixels are interpolated once; colour; occlusion.
+
+Pure functions of tensors. Coordinates are pixels, x then y, (0, 0) the centre of the first pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from kornia.geometry import transform_points
+from torch import Tensor
+
+from adaug.operations import OccludeFeatures, Occlusion, Photometric
+
+T = TypeVar("T")
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class View:
+    """The view of n rows. A part that changes nothing is None or empty, and costs nothing.
+
+    matrix [n, 3, 3]: canvas pixels to output pixels. flipped [n] bool: the rows whose left and right change names, by
+    `pairs`. colours: name -> operation and its magnitude a row [n]. masks: name -> occlusion and the mask that it
+    drew, [n, ...], 1 to keep and 0 to occlude.
+    """
+
+    matrix: Tensor | None = None
+    flipped: Tensor | None = None
+    pairs: Sequence[tuple[int, int]] | None = None
+    colours: Mapping[str, tuple[Photometric, Tensor]] = field(default_factory=dict)
+    masks: Mapping[str, tuple[Occlusion, Tensor]] = field(default_factory=dict)
+
+    def rows(self, index: Tensor) -> View:
+        """The view of some rows only, `index` [m] long."""
+        return replace(
+            self,
+            matrix=None if self.matrix is None else self.matrix[index],
+            flipped=None if self.flipped is None else self.flipped[index],
+            colours={name: (op, magnitude[index]) for name, (op, magnitude) in self.colours.items()},
+            masks={name: (op, mask[index]) for name, (op, mask) in self.masks.items()},
+        )
+
+    @property
+    def feature_masks(self) -> list[tuple[OccludeFeatures, Tensor]]:
+        """The occlusions that multiply features of the network, not the image."""
+        return [(op, mask) for op, mask in self.masks.values() if isinstance(op, OccludeFeatures)]
+
+
+def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
+    """The rows of several views of one policy, one after the other; whoever lacks a mask keeps everything."""
+
+    def joined(parts: list[Tensor | None], neutral: float) -> Tensor:
+        like = next(part for part in parts if part is not None)
+        return torch.cat(
+            [
+                torch.full((n, *like.shape[1:]), neutral, device=like.device) if part is None else part
+                for part, n in zip(parts, sizes, strict=True)
+            ]
+        )
+
+    def named(mappings: list[Mapping[str, tuple[T, Tensor]]], neutral: float) -> dict[str, tuple[T, Tensor]]:
+        operations = {name: op for mapping in mappings for name, (op, _) in mapping.items()}
+        return {
+            name: (op, joined([mapping[name][1] if name in mapping else None for mapping in mappings], neutral))
+            for name, op in operations.items()
+        }
+
+    matrices = [view.matrix for view in views if view.matrix is not None]
+    flips = [view.flipped for view in views if view.flipped is not None]
+    return View(
+        matrix=torch.cat(matrices) if matrices else None,
+        flipped=torch.cat(flips) if flips else None,
+        pairs=views[0].pairs,
+        colours=named([view.colours for view in views], 1.0),
+        masks=named([view.masks for view in views], 1.0),
+    )
+
+
+def mirror(flipped: Tensor) -> Tensor:
+    """The matrix about the origin that mirrors x in the rows [n] that are flipped. [n, 3, 3]."""
+    side = torch.where(flipped, -1.0, 1.0)
+    return torch.diag_embed(torch.stack([side, torch.ones_like(side), torch.ones_like(side)], -1))
+
+
+def centred(matrix: Tensor, canvas: Size, output: Size) -> Tensor:
+    """Turns a matrix about the origin into one from canvas pixels to output pixels, centre to centre. [n, 3, 3]."""
+    to_origin, from_origin = torch.eye(3), torch.eye(3)
+    to_origin[:2, 2] = -torch.tensor([(canvas[1] - 1) / 2, (canvas[0] - 1) / 2])
+    from_origin[:2, 2] = torch.tensor([(output[1] - 1) / 2, (output[0] - 1) / 2])
+    device = matrix.device
+    return from_origin.to(device, non_blocking=True) @ matrix @ to_origin.to(device, non_blocking=True)
+
+
+def sampling_grid(matrix: Tensor, canvas: Size, output: Size) -> Tensor:
+    """Where each output pixel comes from, for images of any resolution that span the same canvas.
+
+    Returns the inverse map in the normalised coordinates of `align_corners=False`, [n, 2, 3]. There a heat map of
+    stride s, whose x is (x + 0.5) / s - 0.5, has the same coordinates as its image.
+    """
+    inverse = torch.linalg.inv_ex(matrix).inverse  # inv() would wait for the device to report singular matrices
+    from_pixels = torch.tensor([[2 / canvas[1], 0, 1 / canvas[1] - 1], [0, 2 / canvas[0], 1 / canvas[0] - 1], [0, 0, 1]])
+    to_pixels = torch.tensor([[output[1] / 2, 0, (output[1] - 1) / 2], [0, output[0] / 2, (output[0] - 1) / 2], [0, 0, 1]])
+    device = matrix.device
+    return (from_pixels.to(device, non_blocking=True) @ inverse @ to_pixels.to(device, non_blocking=True))[:, :2]
+
+
+def warp(image: Tensor, grid: Tensor, size: Size, *, mode: str = "bilinear", fill: float = 0.0) -> Tensor:
+    """Samples [n, C, H, W] at a `sampling_grid`, to `size`; outside the canvas lies `fill`. Keeps the dtype."""
+    points = F.affine_grid(grid, [image.shape[0], 1, *size], align_corners=False)
+    source = image.to(points.dtype) - fill if fill else image.to(points.dtype)
+    sampled = F.grid_sample(source, points, mode=mode, padding_mode="zeros", align_corners=False)
+    return (sampled + fill if fill else sampled).to(image.dtype)
+
+
+def warp_points(points: Tensor, matrix: Tensor) -> Tensor:
+    """Maps points [n, ..., 2] by a matrix a row [n, 3, 3]. Keeps the dtype."""
+    flat = points.reshape(points.shape[0], -1, 2)
+    return transform_points(matrix, flat.to(matrix.dtype)).reshape(points.shape).to(points.dtype)
+
+
+def warp_boxes(boxes: Tensor, matrix: Tensor, output: Size) -> Tensor:
+    """Maps boxes [n, ..., 4] (xyxy) to the boxes around their four moved corners, cut to the frame.
+
+    A box that left the frame stays in its place in the list, with no area. Keeps the dtype.
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).reshape(*boxes.shape[:-1], 4, 2)
+    moved = warp_points(corners.to(matrix.dtype), matrix)
+    limit = torch.tensor([output[1] - 0.5, output[0] - 0.5]).to(moved.device, non_blocking=True)
+    low, high = (edge.clamp(min=-0.5).minimum(limit) for edge in (moved.amin(-2), moved.amax(-2)))
+    return torch.cat([low, high], -1).to(boxes.dtype)
+
+
+def inside(points: Tensor, size: Size) -> Tensor:
+    """Which points [..., 2] lie on the pixels of a frame. Returns bool [...]; NaN lies outside."""
+    x, y = points.unbind(-1)
+    return (x >= -0.5) & (x < size[1] - 0.5) & (y >= -0.5) & (y < size[0] - 0.5)
+
+
+def swap_pairs(values: Tensor, flipped: Tensor, pairs: Sequence[tuple[int, int]], dim: int) -> Tensor:
+    """Exchanges left and right along `dim` in the rows [n] that were flipped."""
+    if not pairs:
+        return values
+    order = list(range(values.shape[dim]))
+    for left, right in pairs:
+        order[left], order[right] = right, left
+    swapped = values.index_select(dim, torch.tensor(order).to(values.device, non_blocking=True))
+    return torch.where(flipped.reshape(-1, *[1] * (values.ndim - 1)), swapped, values)
+
+
+def apply_colours(image: Tensor, view: View) -> Tensor:
+    """Applies the view's colour operations and image occlusions to [n, C, H, W]. Keeps the dtype."""
+    for operation, magnitude in view.colours.values():
+        image = operation.apply(image, magnitude).to(image.dtype)
+    for occlusion, mask in view.masks.values():
+        if not isinstance(occlusion, OccludeFeatures):
+            image = image * occlusion.resized(mask, (image.shape[-2], image.shape[-1]), 0).to(image.dtype)
+    return image
