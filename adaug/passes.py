@@ -84,7 +84,7 @@ def bind(
 
 def device_of(model: nn.Module, default: D) -> torch.device | D:
     """Where the model is; `default` when it has no parameters."""
-    tensor = next(iteritertools.chain(model.parameters(), model.buffers()), None)
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
     return default if tensor is None else tensor.device
 
 
