@@ -1,0 +1,32 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test fast lint bench clean
+
+demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversarial, and draw what happened
+	$(BIN)/python examples/hourglass_mpii.py --out runs/demo
+
+test: lint  ## everything that CI runs
+	$(BIN)/python -m pytest
+
+fast: $(STAMP)  ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## the cost of a step, written to benchmarks/results/
+	$(BIN)/python benchmarks/step_overhead.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs

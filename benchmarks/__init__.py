@@ -1,0 +1,1 @@
+"""One question a file; `results/` holds what each printed, with the command and the machine."""

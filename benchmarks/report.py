@@ -1,0 +1,53 @@
+"""What every result must say of itself: the command, the machine, the date; and how a spread is written."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def provenance() -> dict[str, Any]:
+    """Command, machine, versions and date of this run."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    script = Path(sys.argv[0]).resolve()
+    root = Path(__file__).parent.parent
+    name = script.relative_to(root) if script.is_relative_to(root) else script.name
+    return {
+        "command": " ".join(["python", str(name), *sys.argv[1:]]),
+        "machine": gpu or f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def save(name: str, result: dict[str, Any]) -> Path:
+    """Writes `results/NAME.json` with the provenance in front."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"provenance": provenance(), **result}, indent=1) + "\n")
+    return path
