@@ -92,14 +92,21 @@ class Adversary:
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError when a state does not fit, before anything is loaded."""
+        owner = f"A state of branch {self.branch.name!r}"
+        if not isinstance(state, Mapping) or not {"generator", "optimizer"} <= set(state):
+            raise ValueError(f"{owner} should hold `generator` and `optimizer`. Found {state!r:.60}.")
         mine = {name: tuple(tensor.shape) for name, tensor in self.generator.state_dict().items()}
         saved = {name: tuple(tensor.shape) for name, tensor in state["generator"].items()}
         if mine != saved:
             name = next(name for name in [*mine, *saved] if mine.get(name) != saved.get(name))
             raise ValueError(
-                f"A state of branch {self.branch.name!r} should fit its generator. Found {name} of shape {saved.get(name)} "
-                f"for {mine.get(name)}; use the layers in `features` (and the generator) that it was saved with."
+                f"{owner} should fit its generator. Found {name} of shape {saved.get(name)} for {mine.get(name)}; "
+                "use the layers in `features` (and the generator) that it was saved with."
             )
+        sizes = [len(group["params"]) for group in self.optimizer.param_groups]
+        found = [len(group["params"]) for group in state["optimizer"].get("param_groups", ())]
+        if sizes != found:
+            raise ValueError(f"{owner} should fit its optimizer, parameter groups of {sizes}. Found groups of {found}.")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""

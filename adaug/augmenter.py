@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -249,24 +250,38 @@ class AdversarialAugmenter:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave; before binding it is kept until then. Raises ValueError on another policy's."""
-        missing = {"policy", "seed", "steps", "progress", "counts", "adversaries"} - set(state)
-        if missing:
-            raise ValueError(f"A state should come from `state_dict`. Found none of {', '.join(sorted(missing))} in it.")
+        """Takes back what `state_dict` gave; before binding it is kept until then.
+
+        Raises ValueError or TypeError, and changes nothing, on the state of another policy or other layers.
+        """
+        self._check_state(state)
+        self.seed, self.steps, self._progress = state["seed"], state["steps"], state["progress"]
+        self._counts = dict(state["counts"])
+        if self._bound is None:
+            self._pending = copy.deepcopy(dict(state))
+        elif not state["adversaries"]:  # it was saved before binding
+            self._adversaries = self._make_adversaries(self._bound)
+        for name, adversary in self._adversaries.items() if state["adversaries"] else ():
+            adversary.load_state_dict(state["adversaries"][name])
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        types = {"policy": dict, "seed": int, "steps": int, "progress": float, "counts": dict, "adversaries": dict}
+        if not isinstance(state, Mapping):
+            raise TypeError(f"A state should be what `state_dict` gave, a mapping. Found {type(state).__name__}.")
+        wrong = [f"{name}={state.get(name)!r:.40}" for name, kind in types.items() if not isinstance(state.get(name), kind)]
+        if wrong:
+            raise ValueError(f"A state should be what `state_dict` gave. Found {', '.join(wrong)}.")
         mine = self.policy.describe()
         if state["policy"] != mine:
             raise ValueError(
                 "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
                 f"policy that was saved.\n  saved:   {state['policy']}\n  present: {mine}"
             )
-        if self._bound is not None and state["adversaries"]:
-            for name, adversary in self._adversaries.items():
-                adversary.check_state(state["adversaries"][name])
-            for name, adversary in self._adversaries.items():
-                adversary.load_state_dict(state["adversaries"][name])
-        self._pending = dict(state) if self._bound is None else None
-        self.seed, self.steps, self._progress = state["seed"], state["steps"], state["progress"]
-        self._counts = dict(state["counts"])
+        learned = {branch.name for branch in self.policy.branches if branch.learned}
+        if state["adversaries"] and set(state["adversaries"]) != learned:
+            raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {sorted(state['adversaries'])}.")
+        for name, adversary in self._adversaries.items() if state["adversaries"] else ():
+            adversary.check_state(state["adversaries"][name])
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is not bound: it takes the state along and binds to the model that it meets first."""
@@ -304,13 +319,7 @@ class AdversarialAugmenter:
             self.seed = seed[0]
         bound = bind(model, rows, self.policy, self.features, self.occlude, self._output(rows))
         try:
-            adversaries = {
-                branch.name: Adversary(
-                    branch, bound.shapes, self._generator, self._optimizer, self._stream(GENERATOR, i), bound.device
-                )
-                for i, branch in enumerate(bound.policy.branches)
-                if branch.learned
-            }
+            adversaries = self._make_adversaries(bound)
             for name, state in (self._pending or {}).get("adversaries", {}).items():
                 adversaries[name].check_state(state)
                 adversaries[name].load_state_dict(state)
@@ -319,6 +328,15 @@ class AdversarialAugmenter:
             raise
         self._adversaries, self._pending = adversaries, None
         return bound
+
+    def _make_adversaries(self, bound: Bound) -> dict[str, Adversary]:
+        return {
+            branch.name: Adversary(
+                branch, bound.shapes, self._generator, self._optimizer, self._stream(GENERATOR, i), bound.device
+            )
+            for i, branch in enumerate(bound.policy.branches)
+            if branch.learned
+        }
 
     def _parse(self, batch: Rows, device: torch.device | None = None) -> Batch:
         return parse(batch, self.targets, device)

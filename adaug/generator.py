@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,11 +18,12 @@ class Bottleneck(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        half, groups = width // 2, max(1, width // 16)
+        half = width // 2
+        groups, half_groups = (math.gcd(channels, max(1, channels // 16)) for channels in (width, half))
         self.layers = nn.Sequential(
             nn.GroupNorm(groups, width), nn.ReLU(), nn.Conv2d(width, half, 1),
-            nn.GroupNorm(max(1, groups // 2), half), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1),
-            nn.GroupNorm(max(1, groups // 2), half), nn.ReLU(), nn.Conv2d(half, width, 1),
+            nn.GroupNorm(half_groups, half), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1),
+            nn.GroupNorm(half_groups, half), nn.ReLU(), nn.Conv2d(half, width, 1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,6 +15,13 @@ from torch import Tensor
 Pairs = Sequence[tuple[int, int]]
 
 
+def labelled(keypoints: Tensor, visibility: Tensor | None = None) -> Tensor:
+    """Which keypoints [..., K, 2 or 3] count: visibility [..., K] above 0, else a third column above 0, else all finite."""
+    if visibility is not None:
+        return (visibility > 0).reshape(keypoints.shape[:-1])
+    return keypoints[..., 2] > 0 if keypoints.shape[-1] == 3 else keypoints.isfinite().all(-1)
+
+
 def render_heatmaps(
     keypoints: Tensor, size: tuple[int, int] | int, sigma: float = 1.0, *, stride: float = 1, visibility: Tensor | None = None
 ) -> Tensor:
@@ -28,9 +35,7 @@ def render_heatmaps(
     x = torch.arange(w, device=keypoints.device) - centre[..., 0, None]  # [B, K, w]
     y = torch.arange(h, device=keypoints.device) - centre[..., 1, None]  # [B, K, h]
     maps = torch.exp(-y.square() / (2 * sigma**2))[..., None] * torch.exp(-x.square() / (2 * sigma**2))[..., None, :]
-    if visibility is not None:
-        maps = torch.where((visibility > 0).reshape(*maps.shape[:2], 1, 1), maps, 0)
-    return maps.to(keypoints.dtype)
+    return torch.where(labelled(keypoints, visibility)[..., None, None], maps, 0).to(keypoints.dtype)
 
 
 def decode_heatmaps(heatmaps: Tensor, *, stride: float = 1) -> tuple[Tensor, Tensor]:
@@ -105,12 +110,11 @@ def normalized_error(
     predicted = output.detach().float()
     if predicted.ndim == 4:
         predicted, _ = decode_heatmaps(predicted, stride=batch[image].shape[-1] / predicted.shape[-1])
-    labelled = (batch[visibility] > 0).reshape(truth.shape[:2]) if visibility in batch else truth[..., 0].isfinite()
-    seen = labelled[..., None]
-    low, high = (torch.where(seen, truth, fill) for fill in (torch.inf, -torch.inf))
+    counts = labelled(batch[keypoints], batch.get(visibility))
+    low, high = (torch.where(counts[..., None], truth, fill) for fill in (torch.inf, -torch.inf))
     side = (high.amax(1) - low.amin(1)).amax(1).clamp(min=1.0)  # [B]
     error = ((predicted - truth).norm(dim=-1) / side[:, None]).clamp(max=clip)
-    return torch.where(labelled, error, 0).sum(1) / labelled.sum(1)
+    return torch.where(counts, error, 0).sum(1) / counts.sum(1)
 
 
 class PCK:
@@ -140,11 +144,9 @@ class PCK:
             )
         truth = target[..., :2].float()
         distance = (predicted[..., :2].float() - truth).norm(dim=-1)  # [B, K]
-        labelled = torch.ones_like(distance, dtype=torch.bool)
-        if visibility is not None:
-            labelled = (visibility > 0).reshape(distance.shape)
-        correct = (distance <= self.threshold * self._sizes(truth, size)[:, None]) & labelled
-        counts = torch.stack([correct.sum(0), labelled.sum(0)]).double()  # [2, K]
+        known = labelled(target, visibility)
+        correct = (distance <= self.threshold * self._sizes(truth, size)[:, None]) & known
+        counts = torch.stack([correct.sum(0), known.sum(0)]).double()  # [2, K]
         self._counts = counts if self._counts is None else self._counts + counts
 
     def compute(self) -> Tensor:

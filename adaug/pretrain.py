@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adaug.adversary import Adversary
 from adaug.batch import Batch
+from adaug.keypoints import labelled
 from adaug.operations import Binned, Occlusion
 from adaug.passes import Bound, LossFunction
 from adaug.policy import Branch, Operation, Settings
@@ -77,11 +78,7 @@ class Lesson:
     def _vote(self, key: str, operation: Occlusion, rows: Batch) -> Tensor:
         """P^o of Eq. (4): the joints of all images so far, counted into cells, the same for every row. [n, k]."""
         points = rows.of("keypoints")[0]
-        seen = torch.ones_like(points[..., 0], dtype=torch.bool)
-        if rows.has("visibility"):
-            seen = (rows.of("visibility")[0] > 0).reshape(seen.shape)
-        elif points.shape[-1] == 3:
-            seen = points[..., 2] > 0
+        seen = labelled(points, rows.of("visibility")[0] if rows.has("visibility") else None)
         counts = cell_votes(points[..., :2], seen, rows.size, operation.grid)
         self.votes[key] = self.votes.get(key, torch.zeros_like(counts)) + counts
         total = self.votes[key].sum().clamp(min=1)

@@ -63,8 +63,8 @@ def _check(p: Tensor, chosen: Tensor, harder: Tensor) -> None:
             "`probabilities`, `chosen` and `harder` should have shapes (B, k), (B, s) and (B,). "
             f"Found {tuple(p.shape)}, {tuple(chosen.shape)} and {tuple(harder.shape)}."
         )
-    if harder.dtype != torch.bool:
-        raise TypeError(f"`harder` should be bool. Found {harder.dtype}; compare the two difficulties with `>`.")
+    if harder.dtype != torch.bool or chosen.dtype != torch.long:
+        raise TypeError(f"`harder` should be bool and `chosen` long. Found {harder.dtype} and {chosen.dtype}.")
     if p.device.type == "cpu" and not torch.isfinite(p).all():
         raise ValueError(
             "`probabilities` should be finite. Found NaN or inf: the generator has diverged; "
