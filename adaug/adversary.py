@@ -44,9 +44,9 @@ class Adversary:
     def predict(self, features: Sequence[Tensor]) -> LogProbs:
         """Log-probabilities [n, k] of each head from feature maps, in float32 also inside autocast.
 
-        A row with features that are not finite is answered with the uniform distribution, as NaN rows of `learn`.
+        Features that are not finite count as 0: a broken image must not break the generator for all.
         """
-        rows = [feature.detach().float() for feature in features]
+        rows = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0) for feature in features]
         with torch.autocast(rows[0].device.type, enabled=False):
             logits: dict[str, Tensor] = self.generator(rows)
         for name, head in self.branch.heads.items():

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from adaug import policies
 from adaug.adversary import Adversary, GeneratorFactory, LogProbs, OptimizerFactory, dist_rank, dist_size, draw, uniform
 from adaug.batch import Batch, Key, Rows, Target, parse
+from adaug.layers import unwrap
 from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of
 from adaug.policy import RANDOM, Branch, Policy
 from adaug.pretrain import Lesson
 from adaug.reward import RewardPenalty
 from adaug.sampling import Stream
-from adaug.taps import unwrap
 from adaug.view import Size, View, concatenate
 
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
@@ -104,7 +104,7 @@ class AdversarialAugmenter:
         self.features = features
         self.occlude = occlude
         self.targets = dict(targets or {})
-        self.output_size: Size | None = (output_size, output_size) if isinstance(output_size, int) else output_size
+        self.output_size = _size(output_size)
         self.update = update
         self.difficulty = difficulty
         self.warmup_steps = warmup_steps
@@ -293,8 +293,8 @@ class AdversarialAugmenter:
             lines.append("not bound yet")
         else:
             taps = self._bound.taps
-            lines.append(f"features={taps.features or 'the image'}")
-            lines.append(f"occlude={taps.occlude or 'the image'}")
+            lines.append(f"features={list(taps.features) or 'the image'}")
+            lines.append(f"occlude={list(taps.occlude) or 'the image'}")
         return f"{type(self).__name__}(\n  " + ",\n  ".join(lines) + f",\n  steps={self.steps},\n)"
 
     # ---- inside
@@ -414,6 +414,15 @@ class AdversarialAugmenter:
             elif dist_size() > 1:  # other ranks may have rows of this branch, and wait for everybody's share
                 adversary.learn({}, torch.zeros(0, dtype=torch.bool, device=bound.device))
         return metrics
+
+
+def _size(size: Sequence[int] | int | None) -> Size | None:
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise ValueError(f"`output_size` should be (height, width), two positive integers. Found {size!r}.")
+    return (sides[0], sides[1])
 
 
 def _name(trial: _Trial) -> str:

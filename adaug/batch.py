@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +33,10 @@ Rows = Any  # a user's batch: a mapping, a tuple or a list
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of target with what lies outside the canvas, e.g. Target("mask", fill=255) for an ignore index."""
+    """A kind of target with what lies outside the canvas, e.g. Target("mask", fill=255) for an ignore index.
+
+    Masks go through float32, which holds integers up to 2^24.
+    """
 
     kind: str
     fill: float = 0.0
@@ -49,7 +53,7 @@ class Batch:
     @property
     def image(self) -> Tensor:
         """The images [B, C, H, W]."""
-        image: Tensor = self.entries[self._key("image")]
+        image: Tensor = self.entries[self._keys("image")[0]]
         return image
 
     @property
@@ -62,79 +66,74 @@ class Batch:
 
     def has(self, kind: str) -> bool:
         """Whether some entry is of a kind."""
-        return any(target.kind == kind for target in self.targets.values())
+        return bool(self._keys(kind))
 
     def of(self, kind: str) -> list[Tensor]:
         """The entries of a kind."""
-        return [self.entries[key] for key, target in self.targets.items() if target.kind == kind]
+        return [self.entries[key] for key in self._keys(kind)]
 
     def rows(self, index: Tensor) -> Batch:
         """Some rows only, `index` [n] long."""
-        where: list[int] | None = None
-        entries: dict[Key, Any] = {}
-        for key, value in self.entries.items():
-            if isinstance(value, Tensor) and value.ndim and len(value) == len(self):
-                entries[key] = value[index]
-            elif isinstance(value, (list, tuple)) and len(value) == len(self) and not isinstance(value, str):
-                where = index.tolist() if where is None else where
-                entries[key] = type(value)([value[i] for i in where])
-            else:
-                entries[key] = value
-        return replace(self, entries=entries)
+        return replace(self, entries={key: _rows(value, index, len(self)) for key, value in self.entries.items()})
 
     def image_only(self) -> Batch:
         """Without its targets, for passes that only look."""
-        key = self._key("image")
+        key = self._keys("image")[0]
         return Batch({key: self.entries[key]}, {key: self.targets[key]}, {})
 
     def user(self) -> Rows:
         """The batch in the user's own structure."""
         if isinstance(self.source, Mapping):
-            return dict(self.entries) if type(self.source) is dict else type(self.source)(self.entries)  # type: ignore[call-arg]
+            if not isinstance(self.source, MutableMapping):
+                return type(self.source)(self.entries)  # type: ignore[call-arg]
+            made = copy.copy(self.source)  # keeps what a subclass carries
+            made.update(self.entries)
+            return made
         values = [self.entries[key] for key in range(len(self.entries))]
         return type(self.source)(*values) if hasattr(self.source, "_fields") else type(self.source)(values)
 
     def seen(self, view: View, output: Size) -> Batch:
         """The batch as the view sees it, at an output size. What the view does not touch is carried along as it is."""
         entries = dict(self.entries)
-        inner = view.matrix
-        if inner is not None:
-            grid = sampling_grid(inner, self.size, output)
-            gone: Tensor | None = None
+        matrix, flipped, pairs = view.matrix, view.flipped, view.pairs or ()
+        if matrix is not None:
+            grid = sampling_grid(matrix, self.size, output)
             for key, target in self.targets.items():
-                value = entries[key]
-                if target.kind == "keypoints":
-                    entries[key] = self._moved_points(value, inner, view)
-                    gone = ~inside(entries[key][..., :2], output)
-                    if value.shape[-1] == 3:
-                        entries[key] = torch.cat([entries[key][..., :2], _unseen(entries[key][..., 2:], gone)], -1)
+                if target.kind in ("image", "heatmaps", "mask"):
+                    entries[key] = self._warped(entries[key], target, grid, output)
+                    if target.kind == "heatmaps" and flipped is not None:
+                        entries[key] = swap_pairs(entries[key], flipped, pairs, 1)
                 elif target.kind == "boxes":
-                    entries[key] = warp_boxes(value, inner, output)
-                elif target.kind in ("image", "heatmaps", "mask"):
-                    entries[key] = self._warped(value, target, grid, output)
-                if target.kind == "heatmaps" and view.flipped is not None:
-                    entries[key] = swap_pairs(entries[key], view.flipped, view.pairs or (), 1)
-            for key, target in self.targets.items():
-                if target.kind == "visibility":
-                    value = entries[key]
-                    if view.flipped is not None:
-                        value = swap_pairs(value, view.flipped, view.pairs or (), self._joint_dim(value))
-                    entries[key] = value if gone is None else _unseen(value, gone)
-        key = self._key("image")
+                    entries[key] = warp_boxes(entries[key], matrix, output)
+            gone: Tensor | None = None
+            for key in self._keys("keypoints"):
+                entries[key], gone = self._moved_points(entries[key], view, output)
+            for key in self._keys("visibility"):
+                seen = entries[key]
+                if flipped is not None:
+                    seen = swap_pairs(seen, flipped, pairs, self.joint_dim(seen))
+                entries[key] = seen if gone is None else _unseen(seen, gone)
+        key = self._keys("image")[0]
         entries[key] = apply_colours(entries[key], view)
         return replace(self, entries=entries)
 
-    def _key(self, kind: str) -> Key:
-        return next(key for key, target in self.targets.items() if target.kind == kind)
+    def _keys(self, kind: str) -> list[Key]:
+        return [key for key, target in self.targets.items() if target.kind == kind]
 
-    def _joint_dim(self, visibility: Tensor) -> int:
+    def joint_dim(self, visibility: Tensor) -> int:
+        """The dimension of a visibility along which keypoints change."""
         points = self.of("keypoints")
         return points[0].ndim - 2 if points else visibility.ndim - 1
 
-    def _moved_points(self, points: Tensor, matrix: Tensor, view: View) -> Tensor:
-        moved = warp_points(points[..., :2], matrix)
-        moved = torch.cat([moved, points[..., 2:]], -1)
-        return moved if view.flipped is None else swap_pairs(moved, view.flipped, view.pairs or (), moved.ndim - 2)
+    @staticmethod
+    def _moved_points(points: Tensor, view: View, output: Size) -> tuple[Tensor, Tensor]:
+        """Keypoints as the view sees them, and which of them left the frame."""
+        assert view.matrix is not None
+        moved = torch.cat([warp_points(points[..., :2], view.matrix), points[..., 2:]], -1)
+        if view.flipped is not None:
+            moved = swap_pairs(moved, view.flipped, view.pairs or (), moved.ndim - 2)
+        gone = ~inside(moved[..., :2], output)
+        return torch.cat([moved[..., :2], _unseen(moved[..., 2:], gone)], -1) if moved.shape[-1] == 3 else moved, gone
 
     def _warped(self, value: Tensor, target: Target, grid: Tensor, output: Size) -> Tensor:
         planes = value if value.ndim == 4 else value[:, None]
@@ -143,6 +142,21 @@ class Batch:
         mode = "nearest" if target.kind == "mask" else "bilinear"
         warped = warp(planes, grid, size, mode=mode, fill=target.fill)
         return warped if value.ndim == 4 else warped[:, 0]
+
+
+def _rows(value: Any, index: Tensor, n: int) -> Any:
+    """Some rows of an entry with n of them; what has no rows is kept."""
+    if isinstance(value, Mapping):
+        return {key: _rows(item, index, n) for key, item in value.items()}
+    if hasattr(value, "_fields"):
+        return type(value)(*(_rows(item, index, n) for item in value))
+    if isinstance(value, Tensor):
+        return value[index.to(value.device)] if value.ndim and len(value) == n else value
+    if isinstance(value, np.ndarray):
+        return value[index.cpu().numpy()] if value.ndim and len(value) == n else value
+    if isinstance(value, (list, tuple)) and len(value) == n:
+        return type(value)([value[i] for i in index.tolist()])
+    return value
 
 
 def _unseen(visibility: Tensor, gone: Tensor) -> Tensor:
@@ -242,7 +256,13 @@ def _check_entry(key: Key, value: Any, kind: str, batch: Batch) -> None:
 
 
 def _check_joints(batch: Batch) -> None:
-    for points, visible in zip(batch.of("keypoints"), batch.of("visibility"), strict=False):
+    sets, visibilities = batch.of("keypoints"), batch.of("visibility")
+    if sets and visibilities and len(sets) + len(visibilities) > 2:
+        raise ValueError(
+            f"A batch should hold one set of keypoints if it holds visibility. Found {len(sets)} and {len(visibilities)}; "
+            "join them, or keep visibility as a third column."
+        )
+    for points, visible in zip(sets, visibilities, strict=False):
         if visible.numel() != points[..., 0].numel():
             raise ValueError(
                 f"Visibility should have one number for each keypoint, {tuple(points.shape[:-1])}. "
@@ -253,6 +273,7 @@ def _check_joints(batch: Batch) -> None:
 def check_flip(batch: Batch, pairs: Sequence[tuple[int, int]] | None) -> None:
     """Raises ValueError when the batch has keypoints that a flip would leave with the names of the other side."""
     counts = [value.shape[-2] for value in batch.of("keypoints")] + [value.shape[1] for value in batch.of("heatmaps")]
+    counts += [value.shape[batch.joint_dim(value)] for value in batch.of("visibility")]
     if not counts:
         return
     if pairs is None:

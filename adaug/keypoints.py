@@ -72,17 +72,18 @@ def _vertex(logs: Tensor, peak: Tensor) -> Tensor:
 
 def flip_keypoints(keypoints: Tensor, width: int, pairs: Pairs) -> Tensor:
     """Mirrors keypoints [..., K, 2 or 3] in an image of some width; left and right change places."""
-    flipped = keypoints[..., _order(keypoints.shape[-2], pairs), :].clone()
+    flipped = keypoints[..., swapped_order(keypoints.shape[-2], pairs), :].clone()
     flipped[..., 0] = width - 1 - flipped[..., 0]
     return flipped
 
 
 def flip_heatmaps(heatmaps: Tensor, pairs: Pairs) -> Tensor:
     """Mirrors heat maps [B, K, h, w]; left and right change places. For the flip test: average it with the unflipped."""
-    return heatmaps[:, _order(heatmaps.shape[1], pairs)].flip(-1)
+    return heatmaps[:, swapped_order(heatmaps.shape[1], pairs)].flip(-1)
 
 
-def _order(count: int, pairs: Pairs) -> list[int]:
+def swapped_order(count: int, pairs: Pairs) -> list[int]:
+    """Where each of `count` keypoints comes from in a mirror image."""
     order = list(range(count))
     for left, right in pairs:
         order[left], order[right] = right, left
@@ -102,7 +103,8 @@ def normalized_error(
 
     Each joint's error is divided by the longer side of the box of labelled joints and clipped at `clip`, so that one
     lost joint does not decide. output: heat maps [B, K, h, w], keypoints [B, K, 2], or a list of stacks, the last of
-    which counts. A person without labelled joints gets NaN, which no generator learns from.
+    which counts. A person without labelled joints gets NaN, which no generator learns from. Joints that a view moved out
+    of the frame are not labelled any more, so the box is that of what can be seen.
     """
     if isinstance(output, (list, tuple)):
         output = output[-1]

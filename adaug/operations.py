@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, SupportsIndex, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from kornia.geometry import angle_to_rotation_matrix, get_shear_matrix2d
 from torch import Tensor
 
 from adaug.sampling import draw_without_replacement, truncated_normal
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class Binned:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if isinstance(self.bins, bool) or not isinstance(self.bins, int) or self.bins < 2:
+        if isinstance(self.bins, bool) or not isinstance(self.bins, SupportsIndex) or operator.index(self.bins) < 2:
             raise ValueError(f"`bins` of {name} should be an integer of at least 2. Found {self.bins!r}.")
+        object.__setattr__(self, "bins", operator.index(self.bins))
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"The range of {name} should have low < high. Found low={self.low}, high={self.high}.")
         if self.log and self.low <= 0:
@@ -101,8 +105,6 @@ class Geometric(Binned):
 
 class Photometric(Binned):
     """A binned operation that changes pixel values in [0, 1] and moves nothing."""
-
-    neutral = 1.0  # the magnitude that changes nothing
 
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         """The changed image. [n, C, H, W], [n] -> [n, C, H, W]."""
@@ -178,6 +180,11 @@ class Shear(Geometric):
         return get_shear_matrix2d(centre, sx=angle) if self.axis == "x" else get_shear_matrix2d(centre, sy=-angle)
 
 
+def _integer(value: T) -> T | int:
+    """NumPy's integers as plain ones, so that a saved policy stays plain; anything else as it is, to be refused."""
+    return operator.index(value) if isinstance(value, SupportsIndex) else value
+
+
 def _check_axis(axis: str) -> None:
     if axis not in ("x", "y"):
         raise ValueError(f'`axis` should be "x" or "y". Found {axis!r}.')
@@ -219,6 +226,8 @@ class Gain(Photometric):
         return f"gain_{self.channel}"
 
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        if self.channel >= image.shape[1]:
+            raise ValueError(f"A Gain of channel {self.channel} should get as many channels. Found {image.shape[1]}.")
         factors = torch.ones(*image.shape[:2], 1, 1, device=image.device)
         factors[:, self.channel] = magnitude[:, None, None]
         return (image * factors).clamp(0, 1)
@@ -233,9 +242,10 @@ class Occlusion:
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        cells = (self.cells,) if isinstance(self.cells, int) else tuple(self.cells)
-        object.__setattr__(self, "cells", cells)
-        object.__setattr__(self, "grid", tuple(self.grid))
+        cells = (self.cells,) if isinstance(self.cells, SupportsIndex) else tuple(self.cells)
+        object.__setattr__(self, "cells", tuple(_integer(number) for number in cells))
+        object.__setattr__(self, "grid", tuple(_integer(number) for number in self.grid))
+        cells = self.cells
         if len(self.grid) != 2 or any(not isinstance(n, int) or n < 1 for n in self.grid) or math.prod(self.grid) < 2:
             raise ValueError(f"`grid` of {name} should be (rows, columns) with at least 2 cells. Found {self.grid}.")
         if not cells or any(not isinstance(n, int) or not 1 <= n < math.prod(self.grid) for n in cells):
@@ -306,7 +316,7 @@ class OccludeFeatures(Occlusion):
     variant "up": one mask of the lowest resolution, scaled up (the paper's choice). "down": one mask of the highest
     resolution, not bound to the coarse grid, scaled down so that whatever it touches is hidden (more than needed).
     "independent": cells of their own at every resolution (what one hides another may show). The last two are those
-    that the paper's discussion compares.
+    that the paper's discussion compares. When no layer takes masks they multiply the image, as OccludeImage does.
     """
 
     variant: Variant = "up"

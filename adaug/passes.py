@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from adaug.batch import Batch, check_flip
+from adaug.layers import Layer, Probe, find_layers, is_compiled, match_layers, probe, unwrap
 from adaug.operations import OccludeFeatures, OccludeImage, Photometric
 from adaug.policy import Policy
-from adaug.taps import FeatureMasks, Taps, find_layers, is_compiled, match_layers, probe, quiet, unwrap
+from adaug.taps import FeatureMasks, Taps, quiet
 from adaug.view import Size
 
 LossFunction = Callable[[Any, Any], Tensor]  # (output, batch) -> one number per sample, [B]
@@ -58,29 +59,30 @@ def bind(
     reads = any(branch.learned for branch in branches)
     first = rows.image_only().rows(torch.arange(min(2, len(rows)), device=device))
     image = first.seen(policy.view({}, len(first), rows.size, output, device=device), output).image
-    shapes: dict[str, tuple[int, ...]] = {}
-    final: set[str] = set()
+    seen = Probe({}, set(), {})
     if (reads and features != ()) or (hides and occlude != ()):
         with quiet(inner, device):
-            shapes, final = probe(inner, image)
+            seen = probe(inner, image)
     read: list[str] = []
     if features is None and (reads or (hides and occlude is None)):
-        read = find_layers(shapes, final)
+        read = find_layers(seen)
     elif features:
         read = match_layers(inner, features, "features")
     hidden = (match_layers(inner, occlude, "occlude") if occlude else list(read) if occlude is None else []) if hides else []
-    silent = [name for name in [*read, *hidden] if name not in shapes]
+    layers = seen.layers
+    silent = [name for name in [*read, *hidden] if name not in layers]
     if silent:
         raise ValueError(
-            "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w]. "
-            f"Found that {', '.join(dict.fromkeys(silent))} did not; the layers that do are {', '.join(list(shapes)[:20])}."
+            "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w] or "
+            f"tokens [B, N, C]. Found that {', '.join(dict.fromkeys(silent))} did not; those that do are "
+            f"{', '.join(list(layers)[:20])}."
         )
-    taps = Taps(inner, read if reads else [], hidden)
-    taps.set_levels(shapes)
+    taps = Taps(inner, {name: layers[name] for name in read} if reads else {}, {name: layers[name] for name in hidden})
     if is_compiled(model):
         torch.compiler.reset()  # compiled code that predates the hooks would never call them
-    maps = [shapes[name] for name in taps.features] or [tuple(image.shape)]
-    return Bound(inner, device, policy if hidden else _on_image(policy), taps, tuple((s[1], s[2], s[3]) for s in maps))
+    maps = list(taps.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
+    shapes = tuple((layer.channels, *layer.size) for layer in maps)
+    return Bound(inner, device, policy if hidden else _on_image(policy), taps, shapes)
 
 
 def device_of(model: nn.Module, default: D) -> torch.device | D:

@@ -7,11 +7,11 @@ view is a pure function of it.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -205,4 +205,6 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if callable(value):  # a repr would hold an address, and never match after a restart
         return getattr(value, "__qualname__", type(value).__qualname__)
-    return value if isinstance(value, (str, bool, int)) or value is None or math.isfinite(value) else str(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if value is None or isinstance(value, (str, bool, int, float)) else repr(value)

@@ -36,8 +36,8 @@ class RewardPenalty:
         A bin that stands twice in `chosen` counts once. Raises ValueError on shapes that do not fit and (on the CPU,
         where looking costs no synchronisation) on probabilities that are not finite.
         """
-        p = probabilities
-        _check(p, chosen, harder)
+        _check(probabilities, chosen, harder)
+        p = probabilities.clamp(min=FLOOR**2)  # one that underflowed to 0 could never be won back
         sampled = torch.zeros_like(p, dtype=torch.bool).scatter_(1, chosen, True)  # [B, k] the set S
         others = (p.shape[1] - sampled.sum(1, keepdim=True)).clamp(min=1)  # [B, 1] k - |S|
         mass = (p * sampled).sum(1, keepdim=True)  # [B, 1] of S together

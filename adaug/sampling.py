@@ -19,7 +19,7 @@ class Stream:
     """
 
     def __init__(self, seed: int, *keys: int, device: torch.device | str = "cpu") -> None:
-        state = np.random.SeedSequence([seed & (2**64 - 1), *keys]).generate_state(1, np.uint64)
+        state = np.random.SeedSequence(seed & (2**64 - 1), spawn_key=keys).generate_state(1, np.uint64)
         self.generator = torch.Generator().manual_seed(int(state[0]) >> 1)
         self.device = torch.device(device)
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from kornia.geometry import transform_points
 from torch import Tensor
 
+from adaug.keypoints import swapped_order
 from adaug.operations import OccludeFeatures, Occlusion, Photometric
 
-T = TypeVar("T")
 Size = tuple[int, int]  # height, width
 
 
@@ -54,30 +53,26 @@ class View:
 def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
     """The rows of several views of one policy, one after the other; whoever lacks a mask keeps everything."""
 
-    def joined(parts: list[Tensor | None], neutral: float) -> Tensor:
-        like = next(part for part in parts if part is not None)
-        return torch.cat(
-            [
-                torch.full((n, *like.shape[1:]), neutral, device=like.device) if part is None else part
-                for part, n in zip(parts, sizes, strict=True)
-            ]
-        )
+    def masks(name: str) -> Tensor:
+        like = next(view.masks[name][1] for view in views if name in view.masks)
+        parts = [
+            view.masks[name][1] if name in view.masks else torch.ones(n, *like.shape[1:], device=like.device)
+            for view, n in zip(views, sizes, strict=True)
+        ]
+        return torch.cat(parts)
 
-    def named(mappings: list[Mapping[str, tuple[T, Tensor]]], neutral: float) -> dict[str, tuple[T, Tensor]]:
-        operations = {name: op for mapping in mappings for name, (op, _) in mapping.items()}
-        return {
-            name: (op, joined([mapping[name][1] if name in mapping else None for mapping in mappings], neutral))
-            for name, op in operations.items()
-        }
-
+    occlusions = {name: occlusion for view in views for name, (occlusion, _) in view.masks.items()}
     matrices = [view.matrix for view in views if view.matrix is not None]
     flips = [view.flipped for view in views if view.flipped is not None]
     return View(
         matrix=torch.cat(matrices) if matrices else None,
         flipped=torch.cat(flips) if flips else None,
         pairs=views[0].pairs,
-        colours=named([view.colours for view in views], 1.0),
-        masks=named([view.masks for view in views], 1.0),
+        colours={
+            name: (operation, torch.cat([view.colours[name][1] for view in views]))
+            for name, (operation, _) in views[0].colours.items()
+        },
+        masks={name: (occlusion, masks(name)) for name, occlusion in occlusions.items()},
     )
 
 
@@ -112,6 +107,8 @@ def sampling_grid(matrix: Tensor, canvas: Size, output: Size) -> Tensor:
 def warp(image: Tensor, grid: Tensor, size: Size, *, mode: str = "bilinear", fill: float = 0.0) -> Tensor:
     """Samples [n, C, H, W] at a `sampling_grid`, to `size`; outside the canvas lies `fill`. Keeps the dtype."""
     points = F.affine_grid(grid, [image.shape[0], 1, *size], align_corners=False)
+    if mode == "nearest":  # exactly between two pixels it would round to the even one, and double every second pixel
+        points = points + 1e-4 / max(image.shape[-2:])
     source = image.to(points.dtype) - fill if fill else image.to(points.dtype)
     sampled = F.grid_sample(source, points, mode=mode, padding_mode="zeros", align_corners=False)
     return (sampled + fill if fill else sampled).to(image.dtype)
@@ -146,10 +143,8 @@ def swap_pairs(values: Tensor, flipped: Tensor, pairs: Sequence[tuple[int, int]]
     """Exchanges left and right along `dim` in the rows [n] that were flipped."""
     if not pairs:
         return values
-    order = list(range(values.shape[dim]))
-    for left, right in pairs:
-        order[left], order[right] = right, left
-    swapped = values.index_select(dim, torch.tensor(order).to(values.device, non_blocking=True))
+    order = torch.tensor(swapped_order(values.shape[dim], pairs)).to(values.device, non_blocking=True)
+    swapped = values.index_select(dim, order)
     return torch.where(flipped.reshape(-1, *[1] * (values.ndim - 1)), swapped, values)
 
 

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import examples.hourglass.checkpoint as checkpoint
+from examples import hourglass_mpii
+from examples.hourglass.people import MPII, People
+from examples.hourglass.synthetic import draw_people
+from examples.hourglass.training import (
+    ARMS,
+    Arm,
+    Config,
+    Machine,
+    Run,
+    learning_rate,
+    model_of,
+    policy_of,
+    train,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+# Eight pixels a side at the neck's level would be no hourglass; 32 pixels, stride 2 and two halvings leave 4 x 4.
+TINY = Config(
+    size=32,
+    width=8,
+    depth=2,
+    epochs=(1, 1, 1),
+    batch_size=6,
+    pretrain_people=6,
+    pretrain_views=4,
+    evaluate_every=1,
+    bins_every=0,
+)
+OPTIONS = [
+    *("--size", "32", "--width", "8", "--depth", "2"),
+    *("--epochs", "1", "1", "1", "--batch-size", "6"),
+    *("--people", "12", "--test-people", "6", "--device", "cpu"),
+]
+
+
+@pytest.fixture(scope="module")
+def people() -> People:
+    return draw_people(12, size=32, canvas=48)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    # Tiny tensors, and TensorBoard's own imports warn.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="tensorboard")
+        yield
+    torch.set_num_threads(before)
+
+
+def run(people: People, folder: Path, **changes: Any) -> Run:
+    return train(people, people.subset([0, 1, 2]), replace(TINY, **changes), folder, progress=False)
+
+
+def same(a: Run, b: Run) -> bool:
+    mine, other = a.model.state_dict(), b.model.state_dict()
+    return all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def test_the_script_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "all"
+    results = hourglass_mpii.main([*OPTIONS, "--arms", *ARMS, "--bins-every", "1", "--out", str(out)])
+    printed = capsys.readouterr().out
+    assert list(results["arms"]) == list(ARMS)
+    assert json.loads((out / "results.json").read_text())["arms"].keys() == results["arms"].keys()
+    assert {runs[0]["images"] for runs in results["arms"].values()} == {24}, "every arm sees as many images"
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert lines[0].replace(" ", "") == "|%|Head|Sho.|Elb.|Wri.|Hip|Knee|Ank.|Mean|"
+    assert len({len(line) for line in lines[:11]}) == 1
+    assert any(line.startswith("| asr+aho − random") for line in lines)
+    assert "1.0 is uniform" in printed
+    for name in ("pck_curve", "distributions", "status_scale", "status_rotation", "views"):
+        assert (out / f"{name}.png").stat().st_size > 10_000
+        assert f"{name}.png" in printed
+    history = results["arms"]["asr+aho"][0]["history"]
+    assert [epoch["stage"] for epoch in history] == [1, 2, 3]
+    assert history[2]["distribution"].keys() == {"asr.scale", "asr.rotate", "aho.occlude"}
+    assert history[2]["reward_rate"].keys() == {"asr", "aho"}
+    assert history[2]["loss"].keys() == {"random", "asr", "aho"}
+    assert [len(history[2]["by_bin"][name]) for name in ("scale", "rotate")] == [7, 9]
+    assert list((out / "asr+aho-seed0" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: Path, arm: Arm) -> None:
+    first = run(people, tmp_path / "a", arm=arm, epochs=(1, 0, 0))
+    assert same(first, run(people, tmp_path / "random", arm="random", epochs=(1, 0, 0)))
+    third = run(people, tmp_path / "b", arm=arm, epochs=(1, 1, 1))
+    assert arm == "random" or not same(third, run(people, tmp_path / "c", arm="random", epochs=(1, 1, 1)))
+    learned = [branch.name for branch in policy_of(third.config, MPII).branches if branch.learned]
+    assert "+".join(learned) == ("" if arm in ("random", "uniform") else arm)
+
+
+def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) -> None:
+    runs = [run(people, tmp_path / str(i), seed=seed) for i, seed in enumerate((3, 3, 4))]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+    state = torch.get_rng_state()
+    model_of(TINY, MPII)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "mse", "optimizer": "rmsprop", "lr": 2.5e-4, "patience": 1},
+        {"precision": "bf16"},
+        {"accumulate": 2},
+        {"block": "dense", "stacks": 2},
+        {"measure": "loss", "until": 0.5},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = run(people, tmp_path, **changes)
+    assert all(torch.isfinite(value).all() for value in found.model.state_dict().values())
+    assert [epoch.stage for epoch in found.history] == [1, 2, 3]
+
+
+def test_channels_last_changes_no_result(people: People, tmp_path: Path) -> None:
+    usual = run(people, tmp_path / "a")
+    other = train(people, people.subset(range(5)), TINY, tmp_path / "b", machine=Machine(channels_last=True), progress=False)
+    for mine, theirs in zip(usual.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=3e-3, rtol=0)  # Adam's step is 1e-3 whatever the gradient's size
+
+
+def test_learning_rates() -> None:
+    config = Config(lr=1.0, decay=0.1, decay_at=(0.5, 0.75))
+    assert [round(learning_rate(config, done, []), 3) for done in (0, 0.49, 0.5, 0.75, 1)] == [1, 1, 0.1, 0.01, 0.01]
+    patient = Config(lr=1.0, decay=0.2, patience=2)
+    scores = [10.0, 20.0, 15.0, 21.0, 19.0, 21.0, 30.0]
+    assert [learning_rate(patient, 0, scores[:n]) for n in range(8)] == [1, 1, 1, 1, 1, 1, 0.2, 0.2]
+
+
+def test_config_says_what_is_wrong(people: People, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`arm` should be one of random.*Found 'none'"):
+        Config(arm="none")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`epochs` should be three numbers"):
+        Config(epochs=(0, 1, 0))
+    with pytest.raises(ValueError, match=r"multiple of ranks x accumulate = 4\. Found 6"):
+        run(people, tmp_path, accumulate=4)
+    with pytest.raises(ValueError, match=r"at least a batch of people to train on, 6\. Found 3"):
+        run(people.subset(range(3)), tmp_path)
+
+
+# -- resuming --------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_not_trained_again(people: People, tmp_path: Path) -> None:
+    first = run(people, tmp_path)
+    again = run(people, tmp_path)
+    assert same(first, again)
+    assert again.history == first.history
+
+
+def test_a_folder_is_not_taken_from_another_run(people: People, tmp_path: Path) -> None:
+    run(people, tmp_path, epochs=(1, 0, 0))
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"same settings\. Found another one \(lr: 0\.001 there, 0\.5 now\).*--no-resume"):
+        run(people, tmp_path, epochs=(1, 0, 0), lr=0.5)
+    with pytest.raises(ValueError, match=r"people: 'MPII-12-.*' there, 'MPII-9-.*' now"):
+        run(people.subset(range(9)), tmp_path, epochs=(1, 0, 0))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    (tmp_path / "checkpoint.pt").write_bytes(before[:1000])
+    with pytest.raises(ValueError, match=r"should be a checkpoint\. Found that it cannot be read"):
+        run(people, tmp_path, epochs=(1, 0, 0))
+    train(people, people, replace(TINY, epochs=(1, 0, 0), lr=0.5), tmp_path, resume=False, progress=False)
+
+
+def test_a_folder_that_cannot_be_written_is_known_at_once(people: People, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"should be writable\. Found .*file/run that is not .*choose another"):
+        run(people, tmp_path / "file" / "run")
+
+
+def test_a_half_written_checkpoint_does_not_count(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(people, tmp_path / "whole")
+    replaced = os.replace
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def second(source: Any, target: Any) -> None:
+        monkeypatch.setattr(checkpoint.os, "replace", killed)
+        replaced(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", second)
+    with pytest.raises(KeyboardInterrupt):
+        run(people, tmp_path / "part")
+    monkeypatch.setattr(checkpoint.os, "replace", replaced)
+    assert (tmp_path / "part" / "checkpoint.pt.tmp").exists()
+    assert same(run(people, tmp_path / "part"), whole)
+
+
+KILLED = """
+import os, signal, sys, torch
+torch.set_num_threads(1)
+import examples.hourglass.training as training
+from examples import hourglass_mpii
+
+stage, calls, when = int(sys.argv[1]), 0, int(sys.argv[2])
+for name, of in (("_random", 1), ("_step", 3)):
+    def wrapped(self, *args, usual=getattr(training._Session, name), of=of):
+        global calls
+        calls += of == stage
+        if of == stage and calls == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return usual(self, *args)
+    setattr(training._Session, name, wrapped)
+if stage == 2:
+    score = training.error_of
+    def scored(*args):
+        global calls
+        calls += 1
+        if calls == when:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(*args)
+    training.error_of = scored
+if stage == 4:
+    save = torch.save
+    def half(state, file):
+        global calls
+        calls += 1
+        if calls == when:
+            file.write(b"half of it")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(state, file)
+    torch.save = half
+hourglass_mpii.main(sys.argv[3:])
+"""
+
+
+def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "when"), [(1, 2), (2, 3), (3, 1), (3, 4), (4, 2)])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path: Path, stage: int, when: int) -> None:
+    options = [*OPTIONS, "--epochs", "1", "1", "2", "--arms", "asr+aho", "--bins-every", "0", "--out"]
+    torch.set_num_threads(1)
+    killed = _python("-c", KILLED, str(stage), str(when), *options, str(tmp_path / "a"))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = hourglass_mpii.main([*options, str(tmp_path / "a")])
+    whole = hourglass_mpii.main([*options, str(tmp_path / "b")])
+    states = [torch.load(tmp_path / name / "asr+aho-seed0" / "checkpoint.pt", weights_only=True) for name in "ab"]
+    _assert_equal(states[0]["session"], states[1]["session"])
+    assert _untimed(resumed) == _untimed(whole)
+
+
+def _untimed(results: dict[str, Any]) -> Any:
+    (found,) = results["arms"]["asr+aho"]
+    history = [{**epoch, "seconds": 0} for epoch in found["history"]]
+    return json.loads(json.dumps({**found, "seconds": 0, "wall_seconds_now": 0, "history": history}))
+
+
+def _assert_equal(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            _assert_equal(a[key], b[key])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.mark.slow
+def test_two_ranks(tmp_path: Path) -> None:
+    options = [*OPTIONS, "--test-people", "7", "--bins-every", "0", "--out", str(tmp_path)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "examples/hourglass_mpii.py"]
+    done = _python(*torchrun, *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Written:") == 1, "one rank alone prints"
+    results = json.loads((tmp_path / "results.json").read_text())
+    (found,) = results["arms"]["asr+aho"]
+    assert found["images"] == 24
+    # Seven people, 14 joints in groups: every share is a whole number of 98ths, so nobody was counted twice.
+    hits = found["pck"]["0.5"]["Mean"] * 98 / 100
+    assert hits == pytest.approx(round(hits), abs=1e-6)
+    again = _python(*torchrun, *options)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["arms"]["asr+aho"][0]["pck"] == found["pck"]

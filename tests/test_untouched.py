@@ -1,0 +1,350 @@
+"""A step leaves nothing behind in the user's model, batch and random state but the user's own training pass."""
+
+from __future__ import annotations
+
+import networks as nets
+import pytest
+import torch
+from torch import Tensor, nn
+
+import adaug
+
+
+class Stop(Exception):
+    """Raised by a loss on purpose."""
+
+
+class Raises:
+    """A loss that raises at its n-th call."""
+
+    def __init__(self, at: int, error: type[BaseException] = Stop) -> None:
+        self.at, self.calls, self.error = at, 0, error
+
+    def __call__(self, output: object, batch: dict[str, Tensor]) -> Tensor:
+        self.calls += 1
+        if self.calls == self.at:
+            raise self.error
+        return nets.loss_fn(output, batch)
+
+
+def frozen_parts(model: nn.Module) -> nn.Module:
+    """What users do by hand: a BN layer in eval, a frozen layer, gradients that wait for the next optimizer step."""
+    model.stem[1].eval()
+    model.stacks[1].skip1.eval()
+    model.heads[0].requires_grad_(False)
+    for i, parameter in enumerate(model.parameters()):
+        if parameter.requires_grad and i % 2:
+            parameter.grad = torch.full_like(parameter, 0.5)
+    return model
+
+
+def in_mode(model: nn.Module, mode: str) -> nn.Module:
+    """A model in "train", "eval" or "mixed" mode."""
+    return frozen_parts(model) if mode == "mixed" else model.train(mode == "train")
+
+
+# ---- nothing to do: the user's own step
+
+
+@pytest.mark.parametrize("network", nets.NETWORKS)
+def test_an_empty_policy_is_the_users_own_step_bit_for_bit(network):
+    def train(augmented: bool):
+        torch.manual_seed(3)
+        model = nets.make_network(network)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        augmenter = adaug.AdversarialAugmenter(adaug.Policy(branches=()), seed=0)
+        seen = []
+        for i in range(20):
+            batch = nets.make_batch(6, seed=i)
+            if augmented:
+                result = augmenter.step(model, batch, nets.loss_fn)
+                losses, loss = result.losses, result.loss
+            else:
+                losses = nets.loss_fn(model(batch["image"]), batch)
+                loss = losses.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            seen.append((nets.cloned(losses), loss.detach(), [nets.cloned(p.grad) for p in model.parameters()]))
+            optimizer.step()
+        return seen, model.state_dict(), torch.get_rng_state()
+
+    assert nets.same(train(True), train(False))
+
+
+def test_a_view_that_changes_nothing_costs_one_forward_and_hands_back_the_same_tensors():
+    model, batch = nets.make_network(), nets.make_batch()
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    result = adaug.AdversarialAugmenter(adaug.Policy(())).step(model, batch, nets.loss_fn)
+    assert len(runs) == 1
+    assert all(result.batch[key] is batch[key] for key in batch)
+    assert not result.branch.any()
+
+
+def test_nothing_learned_costs_one_forward_a_step():
+    model = nets.make_network()
+    augmenter = nets.make_augmenter(adaug.policies.uniform(adaug.policies.paper([(0, 1)])))
+    augmenter.bind(model, nets.make_batch())
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    for i in range(3):
+        augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn)
+    assert len(runs) == 3
+
+
+# ---- looking and scoring
+
+
+def before_training(augmenter: object, model: nn.Module, batch: dict[str, Tensor]) -> tuple[int, dict]:
+    """Runs a step up to the call of the training forward; the traces at that moment."""
+    seen: list[dict] = []
+
+    def spy(module: nn.Module, args: tuple) -> None:
+        if torch.is_grad_enabled():
+            seen.append(nets.traces(model))
+
+    handle = model.register_forward_pre_hook(spy)
+    try:
+        augmenter.step(model, batch, nets.loss_fn)
+    finally:
+        handle.remove()
+    assert len(seen) == 1
+    seen[0]["hooks"] -= 1  # the spy
+    return seen[0]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first step", "later step"])
+@pytest.mark.parametrize("policy", ["paper", "released"])
+def test_looking_and_scoring_leave_no_trace(first, policy):
+    model = frozen_parts(nets.make_network())
+    augmenter = nets.make_augmenter(getattr(adaug.policies, policy)([(0, 1)]))
+    if not first:
+        augmenter.step(model, nets.make_batch(seed=1), nets.loss_fn)
+    before = nets.traces(model)
+    at_training = before_training(augmenter, model, nets.make_batch())
+    if first:
+        at_training["hooks"] = before["hooks"]  # binding attaches the library's own
+    assert nets.differences(before, at_training) == []
+
+
+@pytest.mark.parametrize("model_mode", ["train", "eval", "mixed"])
+def test_a_step_leaves_flags_and_grads_and_hooks(model_mode):
+    model = nets.make_network()
+    model = in_mode(model, model_mode)
+    augmenter = nets.make_augmenter()
+    augmenter.bind(model, nets.make_batch())
+    before = nets.traces(model)
+    for i in range(3):
+        augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn)
+    changed = set(nets.differences(before, nets.traces(model)))
+    assert changed <= ({"random", "buffers"} if model_mode != "eval" else set())  # the training passes' own
+
+
+@pytest.mark.parametrize("act", ["bind", "distributions", "pretrain", "random"])
+def test_everything_but_a_step_leaves_no_trace_at_all(act):
+    model, batch = frozen_parts(nets.make_network()), nets.make_batch()
+    augmenter, before, copied = nets.make_augmenter(), nets.traces(model), nets.cloned(batch)
+    if act == "bind":
+        augmenter.bind(model, batch)
+    elif act == "distributions":
+        augmenter.distributions(model, batch)
+    elif act == "pretrain":
+        augmenter.pretrain(model, [batch], nets.loss_fn, steps=2, most_views=4)
+    else:
+        augmenter.random(batch)
+    assert set(nets.differences(before, nets.traces(model))) <= {"hooks"}
+    assert nets.same(batch, copied)
+
+
+def test_the_batch_that_was_given_is_not_changed():
+    batch = nets.make_batch() | {"id": [str(i) for i in range(9)]}
+    copied, kept, model, augmenter = nets.cloned(batch), dict(batch), nets.make_network(), nets.make_augmenter()
+    for _ in range(3):
+        result = augmenter.step(model, batch, nets.loss_fn)
+        result.loss.backward()
+    assert batch.keys() == kept.keys()
+    assert all(batch[key] is kept[key] for key in kept)
+    assert nets.same(batch, copied)
+    assert result.batch is not batch
+    assert result.batch["id"] == batch["id"]
+
+
+def test_a_frozen_batch_norm_stays_frozen():
+    class Frozen(nn.BatchNorm2d):
+        def train(self, mode: bool = True):
+            return super().train(False)
+
+        def eval(self):
+            raise AssertionError("the library should not call a user's eval()")
+
+    model = nets.make_network()
+    model.stem[1] = Frozen(8).train()
+    before = nets.cloned(dict(model.stem[1].named_buffers()))
+    augmenter = nets.make_augmenter()
+    for i in range(3):
+        augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn).loss.backward()
+    assert not model.stem[1].training
+    assert nets.same(dict(model.stem[1].named_buffers()), before)
+
+
+# ---- the training pass
+
+
+@pytest.mark.parametrize("mode", ["train", "eval", "mixed"])
+def test_the_training_pass_is_a_masked_forward_of_the_augmented_batch(mode):
+    model = nets.make_network()
+    model = in_mode(model, mode)
+    for parameter in model.parameters():
+        parameter.grad = None
+    augmenter = nets.make_augmenter()
+    for i in range(3):
+        twin, state = nets.clean_copy(model), torch.get_rng_state()
+        model.zero_grad()
+        result = augmenter.step(model, nets.make_batch(12, seed=i), nets.loss_fn)
+        result.loss.backward()
+        after = torch.get_rng_state()
+        torch.set_rng_state(state)
+        losses = nets.replayed(twin, result)
+        losses.mean().backward()
+        assert any(not mask.all() for _, mask in result.view.feature_masks)
+        assert torch.equal(losses, result.losses)
+        assert torch.equal(result.loss, result.losses.mean())
+        for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+            assert (mine.grad is None) == (theirs.grad is None) == (not mine.requires_grad), name
+            assert mine.grad is None or torch.equal(mine.grad, theirs.grad), name
+        assert nets.same(dict(model.named_buffers()), dict(twin.named_buffers()))
+        assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_only_rows_of_an_occlusion_branch_are_occluded():
+    result = nets.make_augmenter().step(nets.make_network(), nets.make_batch(24), nets.loss_fn)
+    (_, mask), = result.view.feature_masks
+    hidden = (mask == 0).flatten(1).sum(1)
+    occluded = result.branch == 2
+    assert occluded.sum() == 8
+    assert not hidden[~occluded].any()
+    assert ((hidden[occluded] == 1) | (hidden[occluded] == 2)).all()
+
+
+# ---- outside a step
+
+
+@pytest.mark.parametrize("moment", ["bound", "after a step", "after backward", "raised in score", "raised in train", "interrupted"])
+def test_outside_a_step_the_model_is_never_masked(moment):
+    model, batch = nets.make_network(), nets.make_batch()
+    augmenter = nets.make_augmenter()
+    augmenter.bind(model, batch)
+    if moment == "after a step":
+        augmenter.step(model, batch, nets.loss_fn)
+    elif moment == "after backward":
+        augmenter.step(model, batch, nets.loss_fn).loss.backward()
+    elif moment != "bound":
+        at, error = {"raised in score": (1, Stop), "raised in train": (3, Stop), "interrupted": (3, KeyboardInterrupt)}[moment]
+        with pytest.raises(error):
+            augmenter.step(model, batch, Raises(at, error))
+    model.zero_grad()
+    for mode in (True, False):
+        module = model.train(mode)
+        twin, state = nets.clean_copy(module), torch.get_rng_state()
+        expected = twin(batch["image"])
+        torch.set_rng_state(state)
+        found = module(batch["image"])
+        assert torch.equal(found, expected)
+        found.sum().backward()
+        expected.sum().backward()
+        assert all(torch.equal(a.grad, b.grad) for a, b in zip(module.parameters(), twin.parameters(), strict=True))
+        module.zero_grad()
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("first", [True, False], ids=["first step", "later step"])
+def test_a_loss_that_raises_leaves_the_model_as_it_was(first, at, error):
+    model, batch = frozen_parts(nets.make_network()), nets.make_batch()
+    augmenter = nets.make_augmenter()
+    augmenter.bind(model, batch)
+    if not first:
+        augmenter.step(model, batch, nets.loss_fn)
+    before, steps, learned, copied = nets.traces(model), augmenter.steps, nets.generators(augmenter), nets.cloned(batch)
+    with pytest.raises(error):
+        augmenter.step(model, batch, Raises(at, error))
+    own = {"buffers", "random"} if at == 3 else set()  # the training pass itself had run
+    assert set(nets.differences(before, nets.traces(model))) <= own
+    assert augmenter.steps == steps
+    assert nets.same(batch, copied)
+    if at < 3:
+        assert nets.same(nets.generators(augmenter), learned)
+    assert torch.isfinite(augmenter.step(model, batch, nets.loss_fn).losses).all()
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_loss_that_raises_in_the_first_step_leaves_a_model_that_still_works(at):
+    model, batch = frozen_parts(nets.make_network()), nets.make_batch()
+    twin, before, augmenter = nets.clean_copy(model), nets.traces(model), nets.make_augmenter()
+    with pytest.raises(Stop):
+        augmenter.step(model, batch, Raises(at))
+    allowed = {"hooks"} | ({"buffers", "random"} if at == 4 else set())
+    assert set(nets.differences(before, nets.traces(model))) <= allowed
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(batch["image"]), twin.eval()(batch["image"]))
+
+
+def test_a_forward_that_raises_is_passed_on_and_cleaned_up():
+    model, batch = nets.make_network(), nets.make_batch()
+    augmenter = nets.make_augmenter()
+    augmenter.bind(model, batch)
+    before = nets.traces(model)
+    handle = model.heads[1].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(Stop))
+    with pytest.raises(Stop):
+        augmenter.step(model, batch, nets.loss_fn)
+    handle.remove()
+    assert nets.differences(before, nets.traces(model)) == []
+    assert torch.equal(model.eval()(batch["image"]), nets.clean_copy(model)(batch["image"]))
+
+
+def test_hooks_do_not_pile_up():
+    model, augmenter = nets.make_network(), nets.make_augmenter()
+    augmenter.bind(model, nets.make_batch())
+    hooks = nets.count_hooks(model)
+    for i in range(4):
+        augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn).loss.backward()
+        augmenter.distributions(model, nets.make_batch(seed=i))
+    augmenter.pretrain(model, [nets.make_batch()], nets.loss_fn, steps=1, most_views=4)
+    assert nets.count_hooks(model) == hooks
+
+
+# ---- the early stop of a look
+
+
+class Cautious(nets.Hourglass):
+    """A user's forward that falls back when anything fails."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        try:
+            return super().forward(image)
+        except Exception:  # noqa: BLE001
+            return image.new_zeros(len(image), 2, 16, 16)
+
+
+def test_a_forward_that_catches_exceptions_does_not_swallow_the_early_stop():
+    torch.manual_seed(0)
+    model, reached = Cautious(), []
+    model.heads[1].register_forward_hook(lambda *_: reached.append(torch.is_grad_enabled()))
+    augmenter = nets.make_augmenter()
+    augmenter.bind(model, nets.make_batch())
+    reached.clear()
+    augmenter.distributions(model, nets.make_batch())
+    assert reached == []  # stopped early
+    augmenter.step(model, nets.make_batch(), nets.loss_fn)
+    assert [graph for graph in reached if graph] == [True]  # scored without a graph, trained once with one
+
+
+def test_the_look_stops_after_the_last_layer_that_is_read():
+    model, ran = nets.make_network(), []
+    augmenter = nets.make_augmenter()
+    augmenter.bind(model, nets.make_batch())
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    augmenter.distributions(model, nets.make_batch())
+    assert any(name.startswith("stacks.0") for name in ran)
+    assert not any(name.startswith(("stacks.1", "heads")) for name in ran)
