@@ -112,6 +112,7 @@ class AdversarialAugmenter:
         self.total_steps = total_steps
         self.seed = torch.initial_seed() if seed is None else seed
         self.steps = 0
+        self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see its result
         self._generator = generator
         self._optimizer = optimizer or default_optimizer
         self._progress = 0.0
@@ -155,6 +156,7 @@ class AdversarialAugmenter:
         for trial in trials:
             metrics[f"loss/{_name(trial)}"] = losses.detach()[trial.rows].mean()
         self.steps += 1
+        self.metrics = metrics
         return StepResult(losses.mean(), losses, result, _move(branch, bound.device), metrics, view)
 
     def pretrain(

@@ -14,10 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug.view import Size
 
+SHARDED: tuple[type, ...] = ()
+if dist.is_available():
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    SHARDED = (FSDPModule, FullyShardedDataParallel)
 PREFIXES = (0, 1, 2, 5)  # tokens before the patches: none, a class token, with a distillation token, with registers
 
 
@@ -54,17 +60,24 @@ def describe(output: Tensor, image: Tensor) -> Layer | None:
         return None
     aspect = image.shape[-1] / image.shape[-2]
     if output.ndim == 4:
-        return Layer(output.shape[1], (output.shape[2], output.shape[3]))
+        height, width = output.shape[2:]
+        fits = abs(width - height * aspect) <= 1 + 0.1 * width  # or it is something else, such as [B, h, w, C]
+        return Layer(output.shape[1], (height, width)) if fits else None
     for prefix in PREFIXES:
         n = output.shape[1] - prefix
         height = round(math.sqrt(n / aspect)) if n > 0 else 0
-        if height > 1 and n % height == 0 and abs(n / height**2 / aspect - 1) < 0.2:
+        if height > 1 and height * round(height * aspect) == n:
             return Layer(output.shape[2], (height, n // height), prefix)
     return None
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside DistributedDataParallel and torch.compile."""
+    """The user's module inside DistributedDataParallel and torch.compile. Raises TypeError on what cannot be looked through."""
+    if dist.is_available() and any(isinstance(module, SHARDED) for module in model.modules()):
+        raise TypeError(
+            "The model should be whole on every rank, as in DistributedDataParallel. Found FSDP, whose layers gather their "
+            "parameters on the way: a look that stops half-way would leave them gathered."
+        )
     while True:
         if isinstance(model, nn.DataParallel):
             raise TypeError("Use DistributedDataParallel. Found DataParallel, whose replicas would meet other rows' masks.")
@@ -162,6 +175,8 @@ def probe(model: nn.Module, image: Tensor) -> Probe:
 
 
 BRIDGES = ("skip", "bridge", "lateral")  # what the layers are called that a decoder gets its features through
+NECKS = ("neck", "middle", "mid_block")  # and what the lowest is called
+INSIDE = ("attn", "attention")  # where a map is made small for a moment
 
 
 def find_layers(seen: Probe, most: int = 5) -> list[str]:
@@ -172,7 +187,8 @@ def find_layers(seen: Probe, most: int = 5) -> list[str]:
     there it is blocks at a quarter, a half and three quarters, because a mask after the last block would hide what
     no class token reads any more.
     """
-    inner = {name: seen.layers[name] for name in seen.layers if name in seen.simple and seen.layers[name].area > 1}
+    path = [name for name in seen.layers if not any(word in name.lower() for word in INSIDE)]
+    inner = {name: seen.layers[name] for name in path if name in seen.simple and seen.layers[name].area > 1}
     inner = inner or seen.layers
     if not inner:
         raise ValueError(
@@ -186,10 +202,12 @@ def find_layers(seen: Probe, most: int = 5) -> list[str]:
             break  # on the way up
         if not down or layer.area <= min(down):
             down.setdefault(layer.area, []).append(name)
-    chosen = {area: max(reversed(names), key=seen.weights.__getitem__) for area, names in down.items()}
+    chosen = {
+        area: max(reversed(names), key=lambda name: (_called(name, NECKS), seen.weights[name])) for area, names in down.items()
+    }
     bridges: dict[int, str] = {}
     for name in inner:
-        if _is_bridge(name) and not any(map(_is_bridge, _parents(name))):
+        if _called(name, BRIDGES) and not any(_called(parent, BRIDGES) for parent in _parents(name)):
             bridges.setdefault(inner[name].area, name)  # the first stack's
     if len(bridges) > 1:
         chosen = bridges | {area: name for area, name in chosen.items() if area < min(bridges)}
@@ -201,8 +219,8 @@ def find_layers(seen: Probe, most: int = 5) -> list[str]:
     return [blocks[len(blocks) * i // 4] for i in (1, 2, 3)]
 
 
-def _is_bridge(name: str) -> bool:
-    return any(word in name.rpartition(".")[2].lower() for word in BRIDGES)
+def _called(name: str, words: Sequence[str]) -> bool:
+    return any(word in name.rpartition(".")[2].lower() for word in words)
 
 
 def _longest_chain(names: Sequence[str]) -> list[str]:

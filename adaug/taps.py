@@ -6,6 +6,7 @@ do nothing outside a step. A copy of the model carries inert copies of them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -136,8 +137,9 @@ class Taps:
 
     def _multiplied(self, output: Any, masks: FeatureMasks, name: str) -> Any:
         if isinstance(output, Mapping):
-            first = next(iter(output))
-            return type(output)({**output, first: self._multiplied(output[first], masks, name)})  # type: ignore[call-arg]
+            changed, first = copy.copy(output), next(iter(output))
+            changed[first] = self._multiplied(output[first], masks, name)  # type: ignore[index]
+            return changed
         if isinstance(output, (tuple, list)):
             return type(output)([self._multiplied(output[0], masks, name), *output[1:]])
         layer = self.occlude[name]

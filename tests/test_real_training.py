@@ -175,7 +175,7 @@ def small():
 
 
 def on_small(**kwargs):
-    return occluding(features=["body.0", "neck"], occlude=["body.0", "neck"], **kwargs)
+    return occluding(**{"features": ["body.0", "neck"], "occlude": ["body.0", "neck"], **kwargs})
 
 
 def whole(model, backend):

@@ -121,7 +121,13 @@ def test_the_three_forms_agree(root: Path, joints: np.ndarray) -> None:
     hourglass = mpii.read_annotations(root)
     for path, row, labelled in (("train.json", joints[0], [True] * 16), ("valid.json", joints[1], known)):
         points = np.where(np.array(labelled)[:, None], row, -1).tolist()
-        entry = {"image": "a.jpg", "center": [100, 80], "scale": 2, "joints": points, "joints_vis": np.array(labelled, int).tolist()}
+        entry = {
+            "image": "a.jpg",
+            "center": [100, 80],
+            "scale": 2,
+            "joints": points,
+            "joints_vis": np.array(labelled, int).tolist(),
+        }
         (root / path).write_text(json.dumps([entry]))
     hrnet = [*mpii.read_annotations(root / "train.json"), *mpii.read_annotations(root / "valid.json")]
     for people in (hourglass, hrnet):
@@ -249,9 +255,14 @@ def test_check_without_annotations_or_with_few(tmp_path: Path, root: Path, joint
 # -- the real annotations --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def published() -> list[mpii.Annotation]:
+    return mpii.read_annotations(REAL / "mpii")
+
+
 @needs_annotations
-def test_the_published_annotations() -> None:
-    people = mpii.read_annotations(REAL / "mpii")
+def test_the_published_annotations(published: list[mpii.Annotation]) -> None:
+    people = published
     assert len(people) == 25204
     assert len(mpii.select(people, "valid")) == 2958
     assert not {person.image for person in mpii.select(people, "train")} & {p.image for p in mpii.select(people, "valid")}
@@ -271,22 +282,25 @@ def test_the_published_annotations() -> None:
 
 
 @needs_annotations
-def test_head_sizes_follow_from_the_scale() -> None:
+def test_head_sizes_follow_from_the_scale(published: list[mpii.Annotation]) -> None:
     h5py = pytest.importorskip("h5py", reason="needs h5py to read the published head sizes")
-    people = mpii.select(mpii.read_annotations(REAL / "mpii"), "valid")
+    people = mpii.select(published, "valid")
     with h5py.File(REAL / "mpii" / "valid.h5") as file:
         assert [person.source for person in people] == [
             (int(i) + 1, int(j) + 1) for i, j in zip(file["index"][()], file["person"][()], strict=True)
         ]
         np.testing.assert_allclose([mpii.head_size(person) for person in people], file["normalize"][()], atol=0.0126)
-        crops = mpii.originals(people, REAL)
+        crops, parts = mpii.originals(people, REAL), file["part"][()]
+        known = crops.visibility > 0
+        assert (known == parts.any(-1)).all()
+        assert np.abs(crops.keypoints + 1 - parts)[known].max() <= 1  # whole pixels there
         np.testing.assert_allclose(crops.centre + 1, file["center"][()], atol=0.01)
         np.testing.assert_allclose(crops.side / 200, file["scale"][()], atol=0.001)
 
 
 @needs_annotations
-def test_the_published_images(tmp_path: Path) -> None:
-    annotations = [p for p in mpii.read_annotations(REAL / "mpii") if (REAL / "mpii" / "images" / p.image).is_file()]
+def test_the_published_images(tmp_path: Path, published: list[mpii.Annotation]) -> None:
+    annotations = [p for p in published if (REAL / "mpii" / "images" / p.image).is_file()]
     crops = mpii.originals(annotations, REAL / "mpii" / "images")
     people, _ = mpii.load_crops(crops, "few", size=64, canvas=96, cache_dir=tmp_path, progress=False)
     x, y = people.keypoints.round().long().clamp(0, 95).unbind(2)

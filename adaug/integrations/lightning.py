@@ -1,0 +1,41 @@
+"""Lightning: a callback that saves, restores and logs an augmenter that an ordinary `training_step` uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+from adaug.augmenter import AdversarialAugmenter
+
+
+class AugmenterCallback(L.Callback):
+    """Keeps an augmenter's state in Lightning's checkpoints and its scalars in Lightning's loggers.
+
+        def training_step(self, batch, index):
+            return self.augmenter.step(self.network, batch, self.loss_fn).loss
+
+    The augmenter looks at `self.network`, not at the LightningModule. It drives `progress` from the trainer's steps,
+    unless it was given `total_steps`. log: whether the scalars of each step are logged.
+    """
+
+    def __init__(self, augmenter: AdversarialAugmenter, *, log: bool = True) -> None:
+        self.augmenter, self.log_scalars = augmenter, log
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        total = trainer.estimated_stepping_batches
+        if self.augmenter.total_steps is None and 0 < total < float("inf"):
+            self.augmenter.progress = min(1.0, trainer.global_step / total)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.log_scalars:
+            scalars = {name: value.float() for name, value in self.augmenter.metrics.items() if value.ndim == 0}
+            pl_module.log_dict({f"adaug/{name}": value for name, value in scalars.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.augmenter.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.augmenter.load_state_dict(state_dict)

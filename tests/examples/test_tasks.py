@@ -1,0 +1,125 @@
+"""The smaller examples: segmentation, classification, and the plain loop."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from examples import plain_loop, segmentation
+
+ROOT = Path(__file__).parents[2]
+
+
+# -- segmentation ----------------------------------------------------------------------------------------------------
+
+
+def test_scenes_depend_on_their_own_number_and_mark_borders():
+    data, fewer = segmentation.draw_scenes(6, 48, seed=0), segmentation.draw_scenes(2, 48, seed=0)
+    assert torch.equal(fewer["image"], data["image"][:2])
+    assert torch.equal(fewer["mask"], data["mask"][:2])
+    assert data["image"].shape == (6, 3, 48, 48)
+    assert data["image"].dtype == torch.float32
+    assert 0 <= float(data["image"].min()) < 0.3 < 0.7 < float(data["image"].max()) <= 1
+    assert data["mask"].dtype == torch.uint8
+    assert set(data["mask"].unique().tolist()) <= {0, 1, 2, 3, 4, 255}
+    inside = data["mask"].long()
+    for a, b in ((inside[:, 1:], inside[:, :-1]), (inside[:, :, 1:], inside[:, :, :-1])):
+        touching = (a != b) & (a != 255) & (b != 255)
+        assert touching.float().mean() < 0.01  # labels meet only where a border runs exactly between two pixels
+    assert 0.02 < float((data["mask"] == 255).float().mean()) < 0.2
+
+
+def test_the_loss_is_the_mean_over_the_valid_pixels_of_each_image():
+    torch.manual_seed(0)
+    output, mask = torch.randn(3, 5, 8, 8), torch.randint(0, 5, (3, 8, 8)).byte()
+    mask[0, :5] = 255
+    mask[2] = 255
+    losses = segmentation.loss_fn(output, {"mask": mask})
+    log_probs = output.double().log_softmax(1).numpy()
+    for i in range(3):
+        rows = [-log_probs[i, mask[i, y, x], y, x] for y in range(8) for x in range(8) if mask[i, y, x] != 255]
+        assert float(losses[i]) == pytest.approx(np.mean(rows) if rows else 0, rel=1e-5)
+
+
+def test_iou_is_that_of_a_plain_reference():
+    rng = np.random.default_rng(0)
+    mask, predicted = rng.integers(0, 4, (2, 3, 16, 16))  # class 4 is nowhere
+    mask[rng.random(mask.shape) < 0.1] = 255
+    expected = []
+    for c in range(5):
+        valid = mask != 255
+        union = ((mask == c) | (predicted == c)) & valid
+        expected.append(((mask == c) & (predicted == c)).sum() / union.sum() if union.any() else math.nan)
+    found = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(mask).byte(), 5)
+    np.testing.assert_allclose(found.numpy(), expected)
+    perfect = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(predicted).byte(), 5)
+    np.testing.assert_array_equal(perfect.numpy(), [1, 1, 1, 1, math.nan])
+
+
+def test_segmentation_runs_and_ignored_pixels_stay_ignored(monkeypatch, capsys):
+    seen = []
+
+    def watched(output, batch, loss_fn=segmentation.loss_fn):
+        seen.append(batch["mask"].unique())
+        return loss_fn(output, batch)
+
+    monkeypatch.setattr(segmentation, "loss_fn", watched)
+    scores = segmentation.main(["--size", "32", "--epochs", "1", "--batch-size", "6", "--scenes", "12", "4"])
+    assert set(torch.cat(seen).tolist()) <= {0, 1, 2, 3, 4, 255}
+    assert list(scores) == ["random", "adversarial"]
+    for arm in scores.values():
+        assert list(arm) == [*segmentation.CLASSES, "mIoU"]
+        assert 0 <= arm["mIoU"] <= 100
+    assert "difference" in capsys.readouterr().out
+
+
+# -- classification --------------------------------------------------------------------------------------------------
+
+
+def test_digits():
+    classification = pytest.importorskip("examples.classification", reason="needs scikit-learn, of the [examples] extra")
+    (image, label), (test, _) = classification.digits(100)
+    assert image.shape == (100, 1, 32, 32)
+    assert test.shape == (797, 1, 32, 32)
+    assert 0 <= float(image.min()) < float(image.max()) <= 1
+    assert label[:10].tolist() == list(range(10))
+    upright, same = classification.turned((image, label), 0)
+    torch.testing.assert_close(upright, image, rtol=0, atol=1e-4)
+    assert torch.equal(same, label)
+    quarter, _ = classification.turned((image, label), 90)
+    torch.testing.assert_close(quarter, image.rot90(1, (2, 3)), rtol=0, atol=1e-3)  # counter-clockwise
+    with pytest.raises(ValueError, match="797"):
+        classification.digits(1797)
+
+
+def test_classification_runs(capsys):
+    classification = pytest.importorskip("examples.classification", reason="needs scikit-learn, of the [examples] extra")
+    scores = classification.main(["--epochs", "1", "--batch-size", "8", "--digits", "16"])
+    assert list(scores) == ["random", "adversarial"]
+    for arm in scores.values():
+        assert list(arm) == ["upright", "-30°", "+30°", "-45°", "+45°"]
+        assert all(0 <= value <= 100 for value in arm.values())
+    assert "difference" in capsys.readouterr().out
+
+
+# -- the plain loop --------------------------------------------------------------------------------------------------
+
+
+def test_the_plain_loop_runs(capsys):
+    scores = plain_loop.main(["--epochs", "1", "--people", "12"])
+    assert list(scores) == ["random", "adversarial"]
+    assert all(0 <= value <= 100 for value in scores.values())
+    assert f"{scores['adversarial'] - scores['random']:+6.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", [["examples/plain_loop.py"], ["-m", "examples.face_alignment"]])
+def test_scripts_start_both_ways(how):
+    found = subprocess.run([sys.executable, *how, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "--epochs" in found.stdout
