@@ -5,6 +5,7 @@ from adaug.augmenter import AdversarialAugmenter, StepResult
 from adaug.batch import Target
 from adaug.generator import Generator
 from adaug.operations import (
+    Apply,
     Binned,
     Brightness,
     Contrast,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdversarialAugmenter",
+    "Apply",
     "Binned",
     "Branch",
     "Brightness",

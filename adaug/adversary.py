@@ -34,7 +34,7 @@ class Adversary:
         device: torch.device,
     ) -> None:
         self.branch = branch
-        with seeded(stream.generator.initial_seed()):
+        with seeded(stream.seed):
             self.generator = (make_generator or Generator)(shapes, branch.heads).to(device)
         if dist_size() > 1:
             for tensor in [*self.generator.parameters(), *self.generator.buffers()]:

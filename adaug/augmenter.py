@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adaug import policies
 from adaug.adversary import Adversary, GeneratorFactory, LogProbs, OptimizerFactory, dist_rank, dist_size, draw, uniform
-from adaug.batch import Batch, Key, Rows, Target, parse
+from adaug.batch import Batch, Key, Rows, Target, as_targets, parse
 from adaug.layers import unwrap
 from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of
 from adaug.policy import RANDOM, Branch, Policy
@@ -100,10 +100,20 @@ class AdversarialAugmenter:
                 "`warmup_steps` should be at least 0, `update_every` and `total_steps` at least 1. "
                 f"Found {warmup_steps}, {update_every} and {total_steps}."
             )
+        for name, function in {
+            "update": update,
+            "difficulty": difficulty,
+            "generator": generator,
+            "optimizer": optimizer,
+        }.items():
+            if function is not None and not callable(function):
+                raise TypeError(f"`{name}` should be callable. Found {function!r}.")
+        if seed is not None and not isinstance(seed, int):
+            raise TypeError(f"`seed` should be an integer. Found {seed!r}.")
         self.policy = policies.paper() if policy is None else policy
         self.features = features
         self.occlude = occlude
-        self.targets = dict(targets or {})
+        self.targets = as_targets(targets or {})
         self.output_size = _size(output_size)
         self.update = update
         self.difficulty = difficulty
@@ -135,6 +145,7 @@ class AdversarialAugmenter:
         if fresh and self.policy.branches:  # a wrong loss shape should be known before anything changes
             bound.score(self._centred(bound, rows.rows(_range(min(n, 2), bound.device))), [], loss_fn, "loss_fn")
         stream = self._stream(STEP, self.steps, device=bound.device)
+        rows = rows.with_image(bound.policy.paint(rows.image, stream))
         warm = self.steps >= self.warmup_steps
         compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
         branch = bound.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long)
@@ -192,9 +203,11 @@ class AdversarialAugmenter:
         """The batch under random views alone: the baseline, and stage 1 of the paper."""
         rows = self._parse(batch)
         device, output = rows.image.device, self._output(rows)
-        check_policy(self.policy, rows)
-        settings = self.policy.draw_reference(len(rows), self._stream(RANDOM_VIEW, self._counts["random"], device=device))
+        check_policy(self.policy, rows, wait=self._counts["random"] == 0)
+        stream = self._stream(RANDOM_VIEW, self._counts["random"], device=device)
         self._counts["random"] += 1
+        rows = rows.with_image(self.policy.paint(rows.image, stream))
+        settings = self.policy.draw_reference(len(rows), stream)
         return rows.seen(self.policy.view(settings, len(rows), rows.size, output, device=device), output).user()
 
     def distributions(self, model: nn.Module, batch: Rows) -> dict[str, Tensor]:
@@ -310,6 +323,7 @@ class AdversarialAugmenter:
                 "make an augmenter for it, because generators follow the weaknesses of one network."
             )
         rows = self._parse(batch, device_of(inner, None))
+        check_policy(self.policy, rows, wait=self._bound is None)
         if self._bound is None:
             self._bound = self._attach(model, rows)
         return self._bound, rows

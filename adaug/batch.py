@@ -76,6 +76,10 @@ class Batch:
         """Some rows only, `index` [n] long."""
         return replace(self, entries={key: _rows(value, index, len(self)) for key, value in self.entries.items()})
 
+    def with_image(self, image: Tensor) -> Batch:
+        """The same batch with other images."""
+        return replace(self, entries={**self.entries, self._keys("image")[0]: image})
+
     def image_only(self) -> Batch:
         """Without its targets, for passes that only look."""
         key = self._keys("image")[0]
@@ -164,6 +168,15 @@ def _unseen(visibility: Tensor, gone: Tensor) -> Tensor:
     return torch.where(gone.reshape(visibility.shape), torch.zeros_like(visibility), visibility)
 
 
+def as_targets(targets: Mapping[Key, str | Target]) -> dict[Key, Target]:
+    """Kinds by name as Targets. Raises ValueError on an unknown kind."""
+    given = {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in targets.items()}
+    for key, target in given.items():
+        if target.kind not in KINDS:
+            raise ValueError(f"`targets[{key!r}]` should be one of {', '.join(KINDS)}. Found {target.kind!r}.")
+    return given
+
+
 def parse(batch: Any, targets: Mapping[Key, str | Target] | None, device: torch.device | None = None) -> Batch:
     """Reads a user's batch: a mapping or a tuple of tensors, row first.
 
@@ -176,10 +189,7 @@ def parse(batch: Any, targets: Mapping[Key, str | Target] | None, device: torch.
         entries = dict(enumerate(batch))
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
-    given = {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in (targets or {}).items()}
-    for key, target in given.items():
-        if target.kind not in KINDS:
-            raise ValueError(f"`targets[{key!r}]` should be one of {', '.join(KINDS)}. Found {target.kind!r}.")
+    given = as_targets(targets or {})
     kinds = {key: given.get(key) or _guess(key, value) for key, value in entries.items()}
     parsed = Batch(entries, kinds, batch)
     _check_images(parsed, device)

@@ -73,6 +73,8 @@ def describe(output: Tensor, image: Tensor) -> Layer | None:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's module inside DistributedDataParallel and torch.compile. Raises TypeError on what cannot be looked through."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` should be a torch.nn.Module. Found {type(model).__name__}.")
     if dist.is_available() and any(isinstance(module, SHARDED) for module in model.modules()):
         raise TypeError(
             "The model should be whole on every rank, as in DistributedDataParallel. Found FSDP, whose layers gather their "
@@ -92,7 +94,10 @@ def unwrap(model: nn.Module) -> nn.Module:
 def is_compiled(model: nn.Module) -> bool:
     """Whether any part of the model is compiled, so that its compiled code may predate a hook."""
     return any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()
+        hasattr(module, "_orig_mod")
+        or getattr(module, "_compiled_call_impl", None) is not None
+        or hasattr(module.forward, "_torchdynamo_orig_callable")
+        for module in model.modules()
     )
 
 
@@ -126,8 +131,9 @@ def match_layers(model: nn.Module, patterns: Sequence[str], argument: str) -> li
         hits = set(matched)
         chosen |= {name for name in matched if not any(parent in hits for parent in _parents(name))}
     layers = layer_names(model)
-    first = {id(layers[name]): name for name in reversed(names) if name in chosen}  # one hook for a layer of two names
-    return [name for name in names if first.get(id(layers[name])) == name]
+    meant = {id(layers[name]) for name in chosen}
+    first = {id(layers[name]): name for name in reversed(names)}  # a layer of two names goes by the first
+    return [name for name in names if id(layers[name]) in meant and first[id(layers[name])] == name]
 
 
 def _parents(name: str) -> Iterator[str]:

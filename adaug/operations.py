@@ -234,6 +234,21 @@ class Gain(Photometric):
 
 
 @dataclass(frozen=True)
+class Apply(Photometric):
+    """Any function of images [n, C, H, W] and magnitudes [n] that moves no pixels, e.g. kornia.enhance.adjust_gamma."""
+
+    _: KW_ONLY
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", "apply").strip("<>")
+
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return self.function(image, magnitude)
+
+
+@dataclass(frozen=True)
 class Occlusion:
     """Hides some cells of a grid (rows, columns) laid over the view; `cells`: how many, one of these numbers a row."""
 

@@ -53,7 +53,6 @@ def bind(
     """Finds the layers, attaches the hooks, and tries them on the first rows. Raises before anything is attached."""
     inner = unwrap(model)
     device = device_of(inner, rows.image.device)
-    check_policy(policy, rows)
     branches = policy.branches
     hides = any(isinstance(op, OccludeFeatures) for branch in branches for op in branch.operations)
     reads = any(branch.learned for branch in branches)
@@ -102,13 +101,18 @@ def check_losses(values: Any, n: int, name: str) -> None:
         )
 
 
-def check_policy(policy: Policy, rows: Batch) -> None:
-    """Raises ValueError when a batch cannot go through a policy: flips without pairs, colours outside [0, 1]."""
+def check_policy(policy: Policy, rows: Batch, *, wait: bool = True) -> None:
+    """Raises ValueError when a batch cannot go through a policy: flips without pairs, colours outside [0, 1].
+
+    wait: whether to look at pixel values on a GPU too, which means waiting for it.
+    """
     if policy.flip is not None:
         check_flip(rows, policy.flip.pairs)
     operations = [*policy.common, *(operation for branch in policy.branches for operation in branch.operations)]
     coloured = [type(operation).__name__ for operation in operations if isinstance(operation, Photometric)]
-    low, high = (float(edge) for edge in rows.image.detach().aminmax()) if coloured else (0.0, 1.0)
+    if not coloured or (rows.image.device.type != "cpu" and not wait):
+        return
+    low, high = (float(edge) for edge in rows.image.detach().aminmax())
     if low < -0.01 or high > 1.01:
         raise ValueError(
             f"{', '.join(coloured)} should get images in [0, 1]. Found values from {low:.3g} to {high:.3g}; normalise inside "

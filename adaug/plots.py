@@ -54,7 +54,7 @@ def loss_by_bin(
     for batch in loader:
         device = device_of(inner, None)
         rows = parse(batch, targets, device)
-        check_policy(policy, rows)
+        check_policy(policy, rows, wait=not tables)
         tables.append(
             torch.stack([_losses(inner, rows, policy, i, loss_fn, size or rows.size) for i in range(operation.bins)], 1)
         )

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from adaug.operations import Gain, OccludeFeatures, Rotate, Scale
+from adaug.operations import (
+    Brightness,
+    Contrast,
+    Gain,
+    Geometric,
+    OccludeFeatures,
+    Photometric,
+    Rotate,
+    Saturation,
+    Scale,
+    Shear,
+    Translate,
+)
 from adaug.policy import Branch, Flip, Policy
-from adaug.sampling import ClippedNormal
+from adaug.sampling import ClippedNormal, Constant
 
+AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 Pairs = Sequence[tuple[int, int]] | None
 
 
@@ -46,6 +60,22 @@ def released(flip_pairs: Pairs = None) -> Policy:
     gains = tuple(Gain(0.6, 1.4, 2, channel=channel) for channel in range(3))
     common: tuple[Flip | Gain, ...] = gains if flip_pairs is None else (Flip(flip_pairs), *gains)
     return Policy((Branch("asr", (scale, rotate), 1 / 2),), common)
+
+
+def trivial(flip_pairs: Pairs = None) -> Policy:
+    """In the manner of TrivialAugment (Müller and Hutter, ICCV 2021): a row gets one operation, of a uniform magnitude,
+    or none; nothing is learned. The baseline of those who do not tune."""
+    geometric: list[Geometric] = [
+        Scale(0.5, 2.0, 30, log=True, reference=Constant(1.0)),
+        Rotate(-45, 45, 30, reference=Constant(0.0)),
+        *(Translate(-0.25, 0.25, 30, axis=axis, reference=Constant(0.0)) for axis in AXES),
+        *(Shear(-30, 30, 30, axis=axis, reference=Constant(0.0)) for axis in AXES),
+    ]
+    colours: list[Photometric] = [kind(0.3, 1.7, 30, reference=Constant(1.0)) for kind in (Brightness, Contrast, Saturation)]
+    operations = [*geometric, *colours]
+    share = 1 / (len(operations) + 1)
+    branches = [Branch(operation.name, (operation,), share, learned=False) for operation in operations]
+    return Policy(branches, () if flip_pairs is None else (Flip(flip_pairs),))
 
 
 def uniform(policy: Policy) -> Policy:

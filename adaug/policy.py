@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from kornia.augmentation._2d.geometric.base import GeometricAugmentationBase2D
 from torch import Tensor
 
 from adaug.operations import Binned, Geometric, Occlusion, Photometric
-from adaug.sampling import Stream
+from adaug.sampling import Stream, seeded
 from adaug.view import Size, View, centred, mirror
 
 Operation = Binned | Occlusion
+Painter = Callable[[Tensor], Tensor]
 Share = float | Callable[[float], float]
 Settings = dict[str, Tensor]  # "branch.operation" -> magnitude [n], mask [n, ...], or flipped [n] bool
 RANDOM = "random"  # the share that no branch claims
@@ -87,10 +89,14 @@ class Branch:
 
 @dataclass(frozen=True)
 class Policy:
-    """Branches, and what is done to every row alike. The random share is what the branches leave."""
+    """Branches, and what is done to every row alike. The random share is what the branches leave.
+
+    common: a Flip, binned operations (their references), and functions of images [B, C, H, W] that move no pixels, such
+    as kornia's ColorJiggle; a function sees the batch before anything else and may draw from torch's random state.
+    """
 
     branches: Sequence[Branch]
-    common: Sequence[Flip | Binned] = ()
+    common: Sequence[Flip | Binned | Painter] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "branches", tuple(self.branches))
@@ -99,8 +105,12 @@ class Policy:
             if not isinstance(branch, Branch):
                 raise TypeError(f"`branches` should hold adaug.Branch. Found {branch!r}.")
         for operation in self.common:
-            if not isinstance(operation, (Flip, Binned)):
-                raise TypeError(f"`common` should hold adaug.Flip and binned operations. Found {operation!r}.")
+            known = isinstance(operation, Flip | Binned) or callable(operation)
+            if not known or isinstance(operation, GeometricAugmentationBase2D):
+                raise TypeError(
+                    "`common` should hold adaug.Flip, binned operations and functions of images that move no pixels. "
+                    f"Found {operation!r}; use adaug's own geometric operations, which move the targets too."
+                )
         _check_names("branches", [branch.name for branch in self.branches])
         _check_names("common", [operation.name for operation in self.common if isinstance(operation, Binned)])
         if sum(isinstance(operation, Flip) for operation in self.common) > 1:
@@ -113,6 +123,15 @@ class Policy:
     def flip(self) -> Flip | None:
         """The flip that every row may get."""
         return next((operation for operation in self.common if isinstance(operation, Flip)), None)
+
+    def paint(self, image: Tensor, stream: Stream) -> Tensor:
+        """Images [n, C, H, W] after the functions in `common`; the global random state is put back."""
+        painters = [operation for operation in self.common if not isinstance(operation, Flip | Binned)]
+        if painters:
+            with seeded(stream.seed):
+                for painter in painters:
+                    image = painter(image).to(image.dtype)
+        return image
 
     def shares(self, progress: float) -> list[float]:
         """The share of each branch at a training progress in [0, 1]."""

@@ -28,6 +28,11 @@ class Stream:
         noise = torch.rand(shape, generator=self.generator).clamp(2.0**-24, 1 - 2.0**-24)
         return noise.to(self.device, non_blocking=True)
 
+    @property
+    def seed(self) -> int:
+        """A seed of the same name, for what brings its own random numbers."""
+        return self.generator.initial_seed()
+
     def permutation(self, n: int) -> Tensor:
         """A random order of n rows, on the CPU."""
         return torch.randperm(n, generator=self.generator)
@@ -58,6 +63,16 @@ def gumbel(noise: Tensor) -> Tensor:
 def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Tensor:
     """`most` different indices a row, in the order of their draw. [n, k], [n, k] -> [n, most] long (Gumbel top-k)."""
     return (log_probs + gumbel(noise)).topk(most, dim=-1).indices
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Always the same value: the reference of an operation that random rows should not get."""
+
+    value: float
+
+    def __call__(self, noise: Tensor) -> Tensor:
+        return torch.full_like(noise, self.value)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class Taps:
                 raise _Look
         masks = self._masks
         if masks is None:
-            if self._backward and not torch.compiler.is_compiling():
+            if not torch.compiler.is_compiling() and self._backward:  # in this order: dynamo would guard on the tasks
                 masks = self._masks_of_backward()
             if masks is None:
                 self._ran_unmasked = True

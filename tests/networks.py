@@ -1,5 +1,6 @@
 """Small networks, batches and losses for the life-cycle tests, and what a test needs to compare two states of a model."""
 
+# ruff: noqa: NPY002
 from __future__ import annotations
 
 import random
@@ -126,7 +127,9 @@ def loss_fn(output: Any, batch: dict[str, Tensor]) -> Tensor:
     return torch.stack([(stack.float() - target).square().flatten(1).mean(1) for stack in stacks]).sum(0)
 
 
-def make_augmenter(policy: adaug.Policy | None = None, *, network: str = "hourglass", seed: int | None = 0, **kwargs: Any) -> Any:
+def make_augmenter(
+    policy: adaug.Policy | None = None, *, network: str = "hourglass", seed: int | None = 0, **kwargs: Any
+) -> Any:
     """An augmenter for a network of this file."""
     policy = adaug.policies.paper(flip_pairs=[(0, 1)]) if policy is None else policy
     return adaug.AdversarialAugmenter(policy, **{**layers(network), "seed": seed, "generator": small_generator, **kwargs})
@@ -197,7 +200,12 @@ def cloned(value: Any) -> Any:
 def same(a: Any, b: Any) -> bool:
     """Bit-equality of nested structures of tensors and plain values; NaN equals NaN."""
     if isinstance(a, Tensor):
-        return isinstance(b, Tensor) and a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+        return (
+            isinstance(b, Tensor)
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+        )
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
@@ -214,7 +222,7 @@ def traces(model: nn.Module) -> dict[str, Any]:
         "training": {name: module.training for name, module in model.named_modules()},
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
         "hooks": count_hooks(model),
-        "random": {"torch": torch.get_rng_state(), "numpy": repr(np.random.get_state()), "python": random.getstate()},  # noqa: NPY002
+        "random": {"torch": torch.get_rng_state(), "numpy": repr(np.random.get_state()), "python": random.getstate()},
         "autograd": (torch.is_grad_enabled(), torch.is_autocast_cache_enabled(), torch.is_autocast_enabled("cpu")),
     }
 

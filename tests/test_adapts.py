@@ -1,5 +1,6 @@
 """The generators find what is hard for each kind of image, by construction; the paper's traps, seen and held."""
 
+# ruff: noqa: B008
 from __future__ import annotations
 
 import math
@@ -89,7 +90,7 @@ def covered_anywhere(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
     return 2 - cells(output).mean(1)
 
 
-def trained(name: str, loss, steps: int, update=adaug.RewardPenalty(0.3, 0.3), lr: float = 3e-3, **kwargs):  # noqa: B008
+def trained(name: str, loss, steps: int, update=adaug.RewardPenalty(0.3, 0.3), lr: float = 3e-3, n: int = 16, **kwargs):
     """An augmenter with one branch of the paper's policy alone, after some steps; its last reward rates."""
     branch = next(branch for branch in adaug.policies.paper().branches if branch.name == name)
     augmenter = adaug.AdversarialAugmenter(
@@ -102,7 +103,7 @@ def trained(name: str, loss, steps: int, update=adaug.RewardPenalty(0.3, 0.3), l
         **kwargs,
     )
     model = Fixed()
-    rates = [augmenter.step(model, make_batch(seed=i), loss).metrics[f"reward_rate/{name}"] for i in range(steps)]
+    rates = [augmenter.step(model, make_batch(n, seed=i), loss).metrics[f"reward_rate/{name}"] for i in range(steps)]
     found = augmenter.distributions(model, make_batch(seed=10**6))
     return {head: torch.stack([value[kind::2].mean(0) for kind in KINDS]) for head, value in found.items()}, float(
         torch.stack(rates[-20:]).mean()
@@ -116,7 +117,6 @@ def entropy(p: Tensor) -> Tensor:
 # ---- joint training: Eq. (5) and (6)
 
 
-
 @pytest.mark.parametrize(("loss", "head", "hardest"), [
     (turned, "asr.rotate", [[8, 7], [0, 1]]),
     (sized, "asr.scale", [[6, 5], [0, 1]]),
@@ -124,7 +124,7 @@ def entropy(p: Tensor) -> Tensor:
 ])  # fmt: skip
 def test_each_kind_gets_what_is_hard_for_it(loss, head, hardest):
     """At least 80 % of what the cap of 2 / k lets the hardest bins have."""
-    found, _ = trained(head.split(".")[0], loss, 120)
+    found, _ = trained(head.split(".")[0], loss, 150, n=24)
     p = found[head]
     for kind in KINDS:
         allowed = 2 / p.shape[1] * len(hardest[kind])
@@ -137,6 +137,7 @@ def test_what_does_not_matter_stays_nearly_uniform():
     assert (entropy(p) > 0.85 * math.log(7)).all()
 
 
+@pytest.mark.slow
 def test_two_factors_are_found_together():
     found, rate = trained("asr", turned_and_sized, 120)
     for head, upper in (("asr.scale", [4, 5, 6]), ("asr.rotate", [5, 6, 7, 8])):
@@ -146,6 +147,7 @@ def test_two_factors_are_found_together():
     assert rate > 0.55
 
 
+@pytest.mark.slow
 def test_a_difficulty_decides_what_is_hard_and_the_loss_does_not():
     p = trained("asr", turned, 120, difficulty=lambda output, batch: -turned(output, batch))[0]["asr.rotate"]
     assert p[0, [0, 1]].sum() > 0.8 * 4 / 9
@@ -270,7 +272,9 @@ def pretrained(name: str, loader, loss, steps: int, lr: float = 1e-2, **kwargs):
     return augmenter.distributions(model, loader[0]), history
 
 
-@pytest.mark.parametrize(("most_views", "steps"), [(63, 36), (20, 60)], ids=["all m x n", "sampled"])
+@pytest.mark.parametrize(
+    ("most_views", "steps"), [(63, 36), pytest.param(20, 60, marks=pytest.mark.slow)], ids=["all m x n", "sampled"]
+)
 def test_pretraining_reaches_the_normalised_table_of_losses(most_views, steps):
     lr = 6e-3 if most_views == 63 else 4e-3
     found, history = pretrained("asr", [make_batch(4)], tabled, steps, lr, most_views=most_views)
@@ -288,7 +292,9 @@ def test_pretraining_tries_every_view_exactly_once():
     seen = []
 
     def loss(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        seen.append((round(float((scale(batch)[0] - 0.75) / 0.5 * 7 - 0.5)), round(float((angle(batch)[0] + 30) / 60 * 9 - 0.5))))
+        seen.append(
+            (round(float((scale(batch)[0] - 0.75) / 0.5 * 7 - 0.5)), round(float((angle(batch)[0] + 30) / 60 * 9 - 0.5)))
+        )
         return tabled(output, batch)
 
     pretrained("asr", [make_batch(2)], loss, 1)

@@ -193,7 +193,8 @@ def test_a_batch_with_two_images_asks_which_it_is():
 
 
 def test_an_unknown_kind_lists_those_that_exist():
-    refused(full(), ValueError, r"targets.*" + ".*".join(KINDS), targets={"keypoints": "keypoint"})
+    with pytest.raises(ValueError, match=r"targets.*" + ".*".join(KINDS)):
+        AdversarialAugmenter(targets={"keypoints": "keypoint"})
 
 
 # ---- flips

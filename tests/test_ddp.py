@@ -73,7 +73,8 @@ def test_the_gradient_is_the_mean_over_the_union_of_rows(ranks):
     assert valid.tolist() == [True] * 7 + [False, True]
     logits = generator([torch.cat(pair)[valid] for pair in zip(a["features"], b["features"], strict=True)])
     rows = sum(
-        kl_divergence(torch.cat([a["targets"][head], b["targets"][head]])[valid], logits[head].log_softmax(1)) for head in logits
+        kl_divergence(torch.cat([a["targets"][head], b["targets"][head]])[valid], logits[head].log_softmax(1))
+        for head in logits
     )
     rows.mean().backward()
     for name, parameter in generator.named_parameters():

@@ -1,5 +1,6 @@
 """Bad input gets a typed error that says what was found, and nothing is lost: the next good step goes on."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import copy
@@ -300,14 +301,14 @@ def test_a_last_batch_of_another_size_works():
 
 def test_pretraining_with_an_exhausted_or_empty_loader_says_so():
     model, augmenter = nets.make_network(), nets.make_augmenter()
-    with pytest.raises(ValueError, match="loader.*Found"):
+    with pytest.raises(ValueError, match=r"loader.*Found"):
         augmenter.pretrain(model, [], nets.loss_fn, steps=1)
-    with pytest.raises(ValueError, match="loader.*Found"):
+    with pytest.raises(ValueError, match=r"loader.*Found"):
         augmenter.pretrain(model, iter([nets.make_batch(2)]), nets.loss_fn, steps=2, most_views=2)
 
 
 def test_images_of_the_wrong_device_are_refused():
     batch = nets.make_batch(3)
     batch["image"] = batch["image"].to("meta")
-    with pytest.raises((ValueError, TypeError), match="Found.*meta"):
+    with pytest.raises((ValueError, TypeError), match=r"Found.*meta"):
         nets.make_augmenter().step(nets.make_network(), batch, nets.loss_fn)

