@@ -2,7 +2,7 @@
 
 from adaug import keypoints, policies
 from adaug.augmenter import AdversarialAugmenter, StepResult
-from adaug.batch import Target
+from adaug.batch import Target, apply_view
 from adaug.generator import Generator
 from adaug.operations import (
     Apply,
@@ -52,6 +52,7 @@ __all__ = [
     "Target",
     "Translate",
     "View",
+    "apply_view",
     "keypoints",
     "policies",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adaug import policies
 from adaug.adversary import Adversary, GeneratorFactory, LogProbs, OptimizerFactory, dist_rank, dist_size, draw, uniform
-from adaug.batch import Batch, Key, Rows, Target, as_targets, parse
+from adaug.batch import Batch, Rows, Target, as_targets, parse
 from adaug.layers import unwrap
 from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of
 from adaug.policy import RANDOM, Branch, Policy
@@ -82,7 +82,7 @@ class AdversarialAugmenter:
         *,
         features: Sequence[str] | None = None,
         occlude: Sequence[str] | None = None,
-        targets: Mapping[Key, str | Target] | None = None,
+        targets: Mapping[Any, str | Target] | None = None,
         output_size: Size | int | None = None,
         update: Update = RewardPenalty(),  # noqa: B008 (frozen)
         generator: GeneratorFactory | None = None,

@@ -168,7 +168,7 @@ def _unseen(visibility: Tensor, gone: Tensor) -> Tensor:
     return torch.where(gone.reshape(visibility.shape), torch.zeros_like(visibility), visibility)
 
 
-def as_targets(targets: Mapping[Key, str | Target]) -> dict[Key, Target]:
+def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
     """Kinds by name as Targets. Raises ValueError on an unknown kind."""
     given = {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in targets.items()}
     for key, target in given.items():
@@ -177,7 +177,15 @@ def as_targets(targets: Mapping[Key, str | Target]) -> dict[Key, Target]:
     return given
 
 
-def parse(batch: Any, targets: Mapping[Key, str | Target] | None, device: torch.device | None = None) -> Batch:
+def apply_view(
+    batch: Rows, view: View, *, targets: Mapping[Any, str | Target] | None = None, output_size: Size | None = None
+) -> Rows:
+    """The batch as a view sees it, in its own structure: what `StepResult.view` did, done again, or a view of your own."""
+    rows = parse(batch, targets)
+    return rows.seen(view, output_size or rows.size).user()
+
+
+def parse(batch: Any, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:
     """Reads a user's batch: a mapping or a tuple of tensors, row first.
 
     Raises TypeError or ValueError, each with what to do, on an entry whose kind nobody said, on integer images, on

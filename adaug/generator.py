@@ -35,12 +35,17 @@ class Generator(nn.Module):
     """The top-down half of an hourglass, one module a resolution (section 5.1), over pooled and narrowed features.
 
     features: shapes (C, h, w) of what it reads, in any order. heads: name -> bins, or (rows, columns) of cells.
-    width: channels inside. size: finer features are first pooled to at most this side, which keeps the network a few
-    per cent of the cost of the one it watches. It starts at the uniform distribution.
+    width: channels inside, by default as many as the features have, within 32 to 64. size: finer features are first
+    pooled to at most this side, which keeps it at a few per cent of the cost of the network that it watches. It starts at
+    the uniform distribution.
     """
 
-    def __init__(self, features: Sequence[Shape], heads: Mapping[str, Head], *, width: int = 64, size: int = 16) -> None:
+    def __init__(
+        self, features: Sequence[Shape], heads: Mapping[str, Head], *, width: int | None = None, size: int = 16
+    ) -> None:
         super().__init__()
+        if width is None:
+            width = max(32, min(64, max(channels for channels, _, _ in features)))
         self.order = sorted(range(len(features)), key=lambda i: -features[i][1] * features[i][2])  # finest first
         self.sides = [(min(h, size), min(w, size)) for h, w in (features[i][1:] for i in self.order)]
         self.entries = nn.ModuleList(self._entry(features[i], width) for i in self.order)

@@ -102,9 +102,10 @@ def normalized_error(
     """A difficulty that does not depend on the person's size in pixels: [B] mean error over the labelled joints.
 
     Each joint's error is divided by the longer side of the box of labelled joints and clipped at `clip`, so that one
-    lost joint does not decide. output: heat maps [B, K, h, w], keypoints [B, K, 2], or a list of stacks, the last of
-    which counts. A person without labelled joints gets NaN, which no generator learns from. Joints that a view moved out
-    of the frame are not labelled any more, so the box is that of what can be seen.
+    lost joint does not decide. output: heat maps [B, K, h, w] (probabilities: logits of a softmax should go through it
+    first), keypoints [B, K, 2], or a list of stacks, the last of which counts. A person without labelled joints gets NaN,
+    which no generator learns from. Joints that a view moved out of the frame are not labelled any more, so the box is
+    that of what can be seen.
     """
     if isinstance(output, (list, tuple)):
         output = output[-1]
@@ -162,10 +163,11 @@ class PCK:
         return correct / labelled
 
     def _summed(self) -> Tensor:
-        if self._counts is None:
-            return torch.zeros(2, 1, dtype=torch.float64)
-        counts = self._counts.clone()
+        counts = torch.zeros(2, 1, dtype=torch.float64) if self._counts is None else self._counts.clone()
         if dist.is_available() and dist.is_initialized():
+            joints = torch.tensor(counts.shape[1], device=counts.device)  # a rank without people does not know it
+            dist.all_reduce(joints, dist.ReduceOp.MAX)
+            counts = counts if self._counts is not None else counts.expand(-1, int(joints)).contiguous()
             dist.all_reduce(counts)
         return counts
 
