@@ -175,9 +175,9 @@ def probe(model: nn.Module, image: Tensor) -> Probe:
     with ExitStack() as stack:
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(watch(name)).remove)
-        final = {id(tensor) for tensor in tensors_in(model(image))}
+        final = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(model(image))}  # views of it too
     weights = {name: sum(parameter.numel() for parameter in modules[name].parameters()) for name in found}
-    return Probe(found, {name for name, tensor in single.items() if id(tensor) not in final}, weights)
+    return Probe(found, {name for name, tensor in single.items() if tensor.untyped_storage().data_ptr() not in final}, weights)
 
 
 BRIDGES = ("skip", "bridge", "lateral")  # what the layers are called that a decoder gets its features through
@@ -193,7 +193,8 @@ def find_layers(seen: Probe, most: int = 5) -> list[str]:
     there it is blocks at a quarter, a half and three quarters, because a mask after the last block would hide what
     no class token reads any more.
     """
-    path = [name for name in seen.layers if not any(word in name.lower() for word in INSIDE)]
+    # A layer without weights (a softmax, a flattening) may only look like one that gives features.
+    path = [name for name in seen.layers if seen.weights[name] and not any(word in name.lower() for word in INSIDE)]
     inner = {name: seen.layers[name] for name in path if name in seen.simple and seen.layers[name].area > 1}
     inner = inner or seen.layers
     if not inner:

@@ -154,6 +154,13 @@ def test_an_output_is_read_as_the_map_that_it_is(shape, image, size):
         assert layer.as_map(torch.rand(shape)).shape == (2, layer.channels, *size)
 
 
+def test_a_softmax_over_places_is_not_taken_for_tokens():
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, 4, 1), nn.Conv2d(32, 16, 1), nn.Flatten(2), nn.Softmax(2), nn.Unflatten(2, (16, 16))
+    )
+    assert set(found(model)) <= {"0", "1"}
+
+
 def test_a_model_without_maps_says_that_the_image_can_be_read():
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5))
     with pytest.raises(ValueError, match=r"features=\(\)"):

@@ -1,0 +1,53 @@
+"""Puts what the benchmarks printed into the pages, so that no number is written by hand.
+
+`<!-- results: PATTERN -->` on a line of its own becomes every benchmarks/results/PATTERN.md, its headings one level
+lower than the marker's section, or a note that there is none yet. Their pictures come along.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+from mkdocs.utils import get_relative_url
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+MARKER = re.compile(r"^<!-- results: (\S+) -->$", re.MULTILINE)
+LINK = re.compile(r"\]\((?!\w+:|#|/)([^)\s]+)\)")
+NONE = '!!! note "Not measured yet"\n    This place shows `benchmarks/results/{}.md` once the benchmark that writes it has been run.\n'
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """What stands beside the results (pictures, JSON) becomes part of the site."""
+    for path in sorted(RESULTS.glob("**/*")):
+        if path.is_file() and path.suffix in (".svg", ".png", ".json", ".csv"):
+            name = path.relative_to(RESULTS).as_posix()
+            files.append(File.generated(config, f"results/{name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Replaces the markers of one page."""
+    return MARKER.sub(lambda match: results(match[1], files), markdown)
+
+
+def results(pattern: str, files: Files) -> str:
+    """The results of a pattern, as part of a page."""
+    found = sorted(RESULTS.glob(f"{pattern}.md"))
+    return "\n\n".join(_section(path, files) for path in found) if found else NONE.format(pattern)
+
+
+def _section(path: Path, files: Files) -> str:
+    text, fenced, lines = path.read_text(encoding="utf-8"), False, []
+    for line in text.splitlines():
+        fenced ^= line.lstrip().startswith("```")
+        lines.append(f"##{line}" if line.startswith("#") and not fenced else line)  # its title becomes a third level
+    folder = path.parent.relative_to(RESULTS).as_posix()
+
+    def link(match: re.Match[str]) -> str:
+        name = f"results/{folder}/{match[1]}".replace("/./", "/")
+        return f"]({name})" if files.get_file_from_path(name) else f"]: `{match[1]}`"[1:].join(("]", ""))
+
+    return LINK.sub(link, "\n".join(lines)) + f"\n\n<small>From `benchmarks/results/{path.relative_to(RESULTS)}`.</small>"
