@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +14,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug.adversary import Adversary, GeneratorFactory, LogProbs, OptimizerFactory, dist_rank, dist_size, draw, uniform
+from adaug.adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size, uniform
 from adaug.batch import Batch, Rows, Target, as_targets, parse
 from adaug.layers import unwrap
 from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of
-from adaug.policy import RANDOM, Branch, Policy
+from adaug.policy import RANDOM, Policy
 from adaug.pretrain import Lesson
 from adaug.reward import RewardPenalty
 from adaug.sampling import Stream
-from adaug.view import Size, View, concatenate
+from adaug.trial import Update, head_metrics, joint_view, learn, propose, score
+from adaug.view import Size, View
 
-Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
 
 
@@ -49,18 +48,6 @@ class StepResult:
     branch: Tensor
     metrics: dict[str, Tensor]
     view: View
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """The rows of one branch on their way through a step; `branch` None for the random share."""
-
-    branch: Branch | None
-    rows: Tensor  # [n] long, on the device
-    adversarial: View
-    reference: View
-    chosen: Mapping[str, Tensor]
-    log_probs: LogProbs
 
 
 class AdversarialAugmenter:
@@ -150,14 +137,14 @@ class AdversarialAugmenter:
         compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
         branch = bound.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long)
 
-        trials = self._propose(bound, rows, output, branch, compares, stream)
-        view = concatenate([trial.adversarial for trial in trials], [len(trial.rows) for trial in trials])
-        if len(trials) > 1:
-            view = view.rows(torch.cat([trial.rows for trial in trials]).argsort())
+        trials = propose(bound, self._adversaries, rows, output, branch, stream, compares)
+        view = joint_view(trials)
         augmented = rows.seen(view, output)
-        metrics = _head_metrics(trials)
+        metrics = head_metrics(trials)
         if compares:
-            metrics |= self._compare(bound, rows, augmented, view, trials, loss_fn)
+            measure = (loss_fn, "loss_fn") if self.difficulty is None else (self.difficulty, "difficulty")
+            hard, usual = score(bound, trials, rows, augmented, view, *measure)
+            metrics |= learn(self._adversaries, trials, hard, usual, self.update)
 
         result = augmented.user()
         with bound.taps.masked(view.feature_masks):
@@ -165,7 +152,7 @@ class AdversarialAugmenter:
         check_losses(losses, n, "loss_fn")
         bound.taps.keep_for_backward(losses, view.feature_masks)
         for trial in trials:
-            metrics[f"loss/{_name(trial)}"] = losses.detach()[trial.rows].mean()
+            metrics[f"loss/{trial.name}"] = losses.detach()[trial.rows].mean()
         self.steps += 1
         self.metrics = metrics
         return StepResult(losses.mean(), losses, result, _move(branch, bound.device), metrics, view)
@@ -369,68 +356,6 @@ class AdversarialAugmenter:
         """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
         return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
 
-    def _propose(self, bound: Bound, rows: Batch, output: Size, branch: Tensor, compares: bool, stream: Stream) -> list[_Trial]:
-        """Looks at the rows of each branch and draws their views. The look sees a row with all that is not on trial
-        already done (flip, colour, other branches' references), so that what it proposes is right for what it saw."""
-        policy, n, device = bound.policy, len(rows), bound.device
-        settings = policy.draw_reference(n, stream)
-        parts: list[tuple[Branch | None, Tensor]] = [(None, torch.nonzero(branch == 0).flatten())]
-        parts += [(b, torch.nonzero(branch == i).flatten()) for i, b in enumerate(policy.branches, 1)]
-        trials: list[_Trial] = []
-        for of, cpu_index in parts:
-            m, index = len(cpu_index), _move(cpu_index, device)
-            if not m:
-                continue
-            mine = settings if m == n else {key: value[index] for key, value in settings.items()}
-            make = functools.partial(policy.view, n=m, canvas=rows.size, output=output, own=of, device=device)
-            if of is None:
-                view = make(mine)
-                trials.append(_Trial(None, index, view, view, {}, {}))
-                continue
-            base = {key: value for key, value in mine.items() if not key.startswith(f"{of.name}.")}
-            log_probs = uniform(of, m, device)
-            if of.learned:
-                features = bound.look(rows.image_only().rows(index).seen(make(base), output))
-                with torch.set_grad_enabled(compares):
-                    log_probs = self._adversaries[of.name].predict(features)
-            drawn = draw(of, log_probs, stream)
-            adversarial, reference = make(base | drawn.adversarial), make(mine | drawn.reference)
-            trials.append(_Trial(of, index, adversarial, reference, drawn.chosen, log_probs))
-        return trials
-
-    def _compare(
-        self, bound: Bound, rows: Batch, augmented: Batch, view: View, trials: Sequence[_Trial], loss_fn: LossFunction
-    ) -> dict[str, Tensor]:
-        """Scores adversarial against reference views, like with like, and updates the generators."""
-        learned = [trial for trial in trials if trial.branch is not None and trial.branch.learned]
-        metrics: dict[str, Tensor] = {}
-        outcome: dict[str, tuple[_Trial, Tensor, Tensor]] = {}
-        if learned:
-            index = torch.cat([trial.rows for trial in learned])
-            sizes = [len(trial.rows) for trial in learned]
-            reference = concatenate([trial.reference for trial in learned], sizes)
-            measure, name = (loss_fn, "loss_fn") if self.difficulty is None else (self.difficulty, "difficulty")
-            hard = bound.score(augmented.rows(index), view.rows(index).feature_masks, measure, name)
-            usual = bound.score(rows.rows(index).seen(reference, self._output(rows)), reference.feature_masks, measure, name)
-            valid = torch.isfinite(hard) & torch.isfinite(usual)
-            metrics["nonfinite"] = (~valid).sum()
-            for trial, a, b, ok in zip(learned, hard.split(sizes), usual.split(sizes), valid.split(sizes), strict=True):
-                outcome[_name(trial)] = (trial, a > b, ok)
-        for name, adversary in self._adversaries.items():
-            if name in outcome:
-                trial, harder, ok = outcome[name]
-                metrics[f"reward_rate/{name}"] = (harder & ok).sum() / ok.sum().clamp(min=1)
-                adversary.learn(
-                    {
-                        head: (self.update(log_probs.detach().exp(), trial.chosen[head], harder), log_probs)
-                        for head, log_probs in trial.log_probs.items()
-                    },
-                    ok,
-                )
-            elif dist_size() > 1:  # other ranks may have rows of this branch, and wait for everybody's share
-                adversary.learn({}, torch.zeros(0, dtype=torch.bool, device=bound.device))
-        return metrics
-
 
 def _size(size: Sequence[int] | int | None) -> Size | None:
     if size is None:
@@ -439,21 +364,6 @@ def _size(size: Sequence[int] | int | None) -> Size | None:
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
         raise ValueError(f"`output_size` should be (height, width), two positive integers. Found {size!r}.")
     return (sides[0], sides[1])
-
-
-def _name(trial: _Trial) -> str:
-    return RANDOM if trial.branch is None else trial.branch.name
-
-
-def _head_metrics(trials: Sequence[_Trial]) -> dict[str, Tensor]:
-    """Entropy (nats) and mean distribution of each head."""
-    metrics = {}
-    for trial in trials:
-        for head, value in trial.log_probs.items():
-            log_probs = value.detach()
-            metrics[f"entropy/{_name(trial)}.{head}"] = -(log_probs.exp() * log_probs).sum(1).mean()
-            metrics[f"distribution/{_name(trial)}.{head}"] = log_probs.exp().mean(0)
-    return metrics
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

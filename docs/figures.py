@@ -55,14 +55,14 @@ def step() -> Figure:
     number(axes, 13.3, 1, "split")
     for i, colour in enumerate([ASR, RANDOM, AHO, AHO, RANDOM, ASR, RANDOM, ASR, AHO]):
         axes.add_patch(Rectangle((2.3 + 0.72 * i, 13.0), 0.6, 0.6, fc=colour, ec=INK, lw=0.7))
-    for x, colour, name in ((2.3, RANDOM, "random"), (4.6, ASR, "ASR"), (6.2, AHO, "AHO")):
+    for x, colour, name in ((3.3, RANDOM, "random"), (5.3, ASR, "ASR"), (6.7, AHO, "AHO")):
         axes.add_patch(Rectangle((x, 12.42), 0.28, 0.28, fc=colour, ec=INK, lw=0.7))
         axes.text(x + 0.42, 12.56, name, size=8.5, va="center", color=INK)
 
     number(axes, 11.2, 2, "look")
-    arrow(axes, (2.6, 12.95), (2.75, 11.8), colour=INK)
+    arrow(axes, (2.6, 12.95), (2.6, 11.8))
     box(axes, 2.3, 10.6, 2.6, 1.15, "your network\nno gradient")
-    box(axes, 6.2, 10.6, 2.6, 1.15, "generator", "#dcefe6")
+    box(axes, 6.2, 10.6, 2.5, 1.15, "generator", "#dcefe6")
     arrow(axes, (4.95, 11.18), (6.15, 11.18))
     axes.text(5.55, 11.45, "features", size=7.5, ha="center", color=INK)
 
@@ -89,8 +89,9 @@ def step() -> Figure:
     number(axes, 4.5, 5, "reward")
     box(axes, 5.0, 3.95, 3.8, 1.15, "move the chosen bin\nup or down, cap 2/k", "#dcefe6")
     arrow(axes, (7.65, 6.15), (7.3, 5.15))
-    arrow(axes, (8.82, 4.6), (8.82, 11.0), bend=0.0, colour="#009E73")
-    axes.text(8.62, 7.9, "KL", size=8, ha="right", color="#00734f")
+    axes.plot([8.82, 9.05, 9.05], [4.5, 4.5, 11.18], color="#009E73", lw=1.1)
+    arrow(axes, (9.05, 11.18), (8.8, 11.18), colour="#009E73")
+    axes.text(8.92, 7.7, "KL", size=8, ha="right", color="#00734f")
 
     number(axes, 1.9, 6, "train")
     box(axes, 2.3, 1.3, 3.5, 1.15, "your network\nas you wrapped it")
@@ -127,7 +128,7 @@ def rewards() -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_ylabel("probability", size=8)
-    axes.set_xticks(places, [f"{centre:+.0f}°" for centre in rotate.centres()])
+    axes.set_xticks(places, [f"{centre:+.0f}°".replace("+0", "0") for centre in rotate.centres()])
     axes.set_xlabel("rotation bin; the chosen one is dark", size=8.5)
     figure.axes[0].legend(
         handles=[mpl.patches.Patch(color=RANDOM, label="predicted"), mpl.patches.Patch(color="#8fcdb8", label="target")],

@@ -1,0 +1,115 @@
+"""What the README and the documentation show works: every block of Python runs, and every public name is described."""
+
+import functools
+import re
+import socket
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import adaug
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+EXTRAS = ("lightning", "accelerate", "matplotlib", "transformers")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # trainers warn about loggers, workers and versions
+
+
+def blocks(page, language):
+    """Its fenced blocks of a language as (first line, text)."""
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(rf"^( *)```{language}\b[^\n]*\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL):
+        yield text[: match.start(2)].count("\n"), textwrap.dedent(match[2])
+
+
+def run(page, line, block, namespace):
+    for extra in EXTRAS:
+        if re.search(rf"^(from|import) {extra}\b", block, re.MULTILINE):
+            pytest.importorskip(extra)
+    exec(compile("\n" * (line + 1) + block, str(page), "exec"), namespace)
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """An empty folder, a group of one process, and a compiler that takes no time."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": probe.getsockname()[1], "RANK": 0, "WORLD_SIZE": 1}
+    for name, value in address.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    yield
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "python"))], ids=lambda page: page.stem)
+def test_python_blocks_run(page, alone, capsys):
+    namespace = {"__name__": page.stem}
+    for line, block in blocks(page, "python"):
+        run(page, line, block, namespace)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "diff"))], ids=lambda page: page.stem)
+def test_diffs_run_after_the_change(page):
+    model = torch.nn.Conv2d(3, 2, 3, 4, 1)
+    points = {"keypoints": torch.rand(3, 2, 2) * 32, "visibility": torch.ones(3, 2)}
+    namespace = {
+        "adaug": adaug, "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        "loader": [{"image": torch.rand(3, 3, 32, 32), **points}],
+        "loss_fn": lambda output, batch: output.square().mean((1, 2, 3)),
+    }  # fmt: skip
+    before = model.weight.detach().clone()
+    for line, block in blocks(page, "diff"):
+        run(page, line, "\n".join(text[1:] for text in block.splitlines() if not text.startswith("-")), namespace)
+    assert not torch.equal(before, model.weight)
+
+
+def test_blocks_that_need_data_import_what_there_is():
+    for page in PAGES:
+        for line, block in blocks(page, "py"):
+            run(page, line, "\n".join(text for text in block.splitlines() if text.startswith(("import ", "from "))), {})
+            compile(block, str(page), "exec")
+
+
+def test_the_reference_covers_every_public_name():
+    described = set(re.findall(r"^::: adaug\.(\w+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert described >= set(adaug.__all__)
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r"\b([\w-]+\.md)\b", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_layers_that_the_page_names_are_those_that_are_found():
+    t = pytest.importorskip("transformers", minversion="5")
+    from adaug.layers import find_layers, probe
+    from examples.hourglass.model import StackedHourglass
+
+    sizes = {"hidden_sizes": [8, 16, 32, 64]}
+    networks = {
+        "ResNet": t.ResNetForImageClassification(t.ResNetConfig(embedding_size=8, **sizes)),
+        "ViT": t.ViTForImageClassification(t.ViTConfig(hidden_size=12, intermediate_size=24, image_size=64)),
+        "SegFormer": t.SegformerForSemanticSegmentation(t.SegformerConfig(**sizes, decoder_hidden_size=16)),
+        "stacked hourglass": StackedHourglass(stacks=2, width=16),
+    }
+    page = (ROOT / "docs" / "your-network.md").read_text(encoding="utf-8")
+    for name, network in networks.items():
+        row = re.search(rf"^\| {name}.*$", page, re.MULTILINE)[0]
+        with torch.no_grad():
+            assert find_layers(probe(network.eval(), torch.rand(1, 3, 64, 64))) == re.findall(r"`(.+?)`", row)
+
+
+def test_parameter_counts_on_the_page():
+    from examples.hourglass.model import StackedHourglass
+
+    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    for arguments in ({"modules": 3}, {"block": "dense", "modules": 6}, {"stacks": 8}):
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in StackedHourglass(**arguments).parameters())
+        assert f"| {count / 1e6:.2f} M |" in page
