@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import adaug
-import adaug.augmenter as augmenter_module
+import adaug.trial as trial_module
 
 SIDE = 16
 KINDS = torch.tensor([0, 1])
@@ -180,7 +180,7 @@ def without_occlusion(draw):
 def test_an_occlusion_must_be_compared_with_an_occlusion(honest, monkeypatch):
     """Trap 3. Every cell matters alike; against an open view the adversary always wins, and collapses."""
     if not honest:
-        monkeypatch.setattr(augmenter_module, "draw", without_occlusion(augmenter_module.draw))
+        monkeypatch.setattr(trial_module, "draw", without_occlusion(trial_module.draw))
     found, rate = trained("aho", covered_anywhere, 120, adaug.RewardPenalty(0.2, 0.5, cap=math.inf))
     h = float(entropy(found["aho.occlude"]).mean())
     if honest:

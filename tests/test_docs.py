@@ -56,17 +56,17 @@ def test_python_blocks_run(page, alone, capsys):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "diff"))], ids=lambda page: page.stem)
 def test_diffs_run_after_the_change(page):
-    model = torch.nn.Conv2d(3, 2, 3, 4, 1)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3, 2, 1))
     points = {"keypoints": torch.rand(3, 2, 2) * 32, "visibility": torch.ones(3, 2)}
     namespace = {
         "adaug": adaug, "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "loader": [{"image": torch.rand(3, 3, 32, 32), **points}],
         "loss_fn": lambda output, batch: output.square().mean((1, 2, 3)),
     }  # fmt: skip
-    before = model.weight.detach().clone()
+    before = model[0].weight.detach().clone()
     for line, block in blocks(page, "diff"):
         run(page, line, "\n".join(text[1:] for text in block.splitlines() if not text.startswith("-")), namespace)
-    assert not torch.equal(before, model.weight)
+    assert not torch.equal(before, model[0].weight)
 
 
 def test_blocks_that_need_data_import_what_there_is():
@@ -91,11 +91,10 @@ def test_the_layers_that_the_page_names_are_those_that_are_found():
     from adaug.layers import find_layers, probe
     from examples.hourglass.model import StackedHourglass
 
-    sizes = {"hidden_sizes": [8, 16, 32, 64]}
     networks = {
-        "ResNet": t.ResNetForImageClassification(t.ResNetConfig(embedding_size=8, **sizes)),
+        "ResNet": t.ResNetForImageClassification(t.ResNetConfig(embedding_size=8, hidden_sizes=[32, 64, 128, 256])),
         "ViT": t.ViTForImageClassification(t.ViTConfig(hidden_size=12, intermediate_size=24, image_size=64)),
-        "SegFormer": t.SegformerForSemanticSegmentation(t.SegformerConfig(**sizes, decoder_hidden_size=16)),
+        "SegFormer": t.SegformerForSemanticSegmentation(t.SegformerConfig(hidden_sizes=[8, 16, 32, 64], decoder_hidden_size=16)),
         "stacked hourglass": StackedHourglass(stacks=2, width=16),
     }
     page = (ROOT / "docs" / "your-network.md").read_text(encoding="utf-8")
