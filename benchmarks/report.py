@@ -24,7 +24,7 @@ def provenance() -> dict[str, Any]:
     root = Path(__file__).parent.parent
     name = script.relative_to(root) if script.is_relative_to(root) else script.name
     return {
-        "command": " ".join(["python", str(name), *sys.argv[1:]]),
+        "command": " ".join(["python", str(name), *("DIR" if word.startswith(("/", "..")) else word for word in sys.argv[1:])]),
         "machine": gpu or f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads",
         "torch": torch.__version__,
         "python": platform.python_version(),
