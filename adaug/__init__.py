@@ -1,6 +1,6 @@
 """adaug: data augmentation that trains against your network (Peng, Tang et al., CVPR 2018)."""
 
-from adaug import keypoints, policies
+from adaug import keypoints, plots, policies
 from adaug.augmenter import AdversarialAugmenter, StepResult
 from adaug.batch import Target, apply_view
 from adaug.generator import Generator
@@ -54,5 +54,6 @@ __all__ = [
     "View",
     "apply_view",
     "keypoints",
+    "plots",
     "policies",
 ]

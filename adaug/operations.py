@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from kornia import enhance
 from kornia.geometry import angle_to_rotation_matrix, get_shear_matrix2d
 from torch import Tensor
+from typing_extensions import override
 
 from adaug.sampling import draw_without_replacement, truncated_normal
 
@@ -125,6 +126,7 @@ class Scale(Geometric):
         if self.low <= 0:
             raise ValueError(f"A Scale should be positive. Found low={self.low}; 0.75 to 1.25 is the paper's range.")
 
+    @override
     def matrix(self, magnitude: Tensor, size: tuple[int, int]) -> Tensor:
         return _square(torch.diag_embed(magnitude[:, None].expand(-1, 2)))
 
@@ -133,6 +135,7 @@ class Scale(Geometric):
 class Rotate(Geometric):
     """Degrees, counter-clockwise as seen."""
 
+    @override
     def matrix(self, magnitude: Tensor, size: tuple[int, int]) -> Tensor:
         return _square(angle_to_rotation_matrix(magnitude))
 
@@ -149,9 +152,11 @@ class Translate(Geometric):
         _check_axis(self.axis)
 
     @property
+    @override
     def name(self) -> str:
         return f"translate_{self.axis}"
 
+    @override
     def matrix(self, magnitude: Tensor, size: tuple[int, int]) -> Tensor:
         shift, still = magnitude * size[1 if self.axis == "x" else 0], torch.zeros_like(magnitude)
         x, y = (shift, still) if self.axis == "x" else (still, shift)
@@ -171,9 +176,11 @@ class Shear(Geometric):
         _check_axis(self.axis)
 
     @property
+    @override
     def name(self) -> str:
         return f"shear_{self.axis}"
 
+    @override
     def matrix(self, magnitude: Tensor, size: tuple[int, int]) -> Tensor:
         angle = torch.deg2rad(magnitude)
         centre = magnitude.new_zeros(len(magnitude), 2)
@@ -194,6 +201,7 @@ def _check_axis(axis: str) -> None:
 class Brightness(Photometric):
     """Factor of the brightness; 1 changes nothing."""
 
+    @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         return enhance.adjust_brightness_accumulative(image, magnitude)
 
@@ -202,6 +210,7 @@ class Brightness(Photometric):
 class Contrast(Photometric):
     """Factor of the distance to the mean grey; 1 changes nothing."""
 
+    @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         return enhance.adjust_contrast_with_mean_subtraction(image, magnitude)
 
@@ -210,6 +219,7 @@ class Contrast(Photometric):
 class Saturation(Photometric):
     """Factor of the distance to the grey image; 1 changes nothing, 0 is grey."""
 
+    @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         return enhance.adjust_saturation_with_gray_subtraction(image, magnitude)
 
@@ -222,9 +232,11 @@ class Gain(Photometric):
     channel: int = 0
 
     @property
+    @override
     def name(self) -> str:
         return f"gain_{self.channel}"
 
+    @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         if self.channel >= image.shape[1]:
             raise ValueError(f"A Gain of channel {self.channel} should get as many channels. Found {image.shape[1]}.")
@@ -241,9 +253,11 @@ class Apply(Photometric):
     function: Callable[[Tensor, Tensor], Tensor]
 
     @property
+    @override
     def name(self) -> str:
         return getattr(self.function, "__name__", "apply").strip("<>")
 
+    @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         return self.function(image, magnitude)
 
@@ -342,13 +356,16 @@ class OccludeFeatures(Occlusion):
             raise ValueError(f'`variant` should be "up", "down" or "independent". Found {self.variant!r}.')
 
     @property
+    @override
     def fields(self) -> int:
         return LEVELS if self.variant == "independent" else 1
 
+    @override
     def mask(self, chosen: Tensor, noise: Tensor) -> Tensor:
         mask = super().mask(chosen, noise)
         return self._shifted(mask, noise) if self.variant == "down" else mask
 
+    @override
     def resized(self, mask: Tensor, size: tuple[int, int], level: int) -> Tensor:
         if self.variant == "independent":
             return super().resized(mask[:, level % LEVELS :], size, level)

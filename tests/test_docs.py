@@ -93,7 +93,7 @@ def test_the_layers_that_the_page_names_are_those_that_are_found():
 
     networks = {
         "ResNet": t.ResNetForImageClassification(t.ResNetConfig(embedding_size=8, hidden_sizes=[32, 64, 128, 256])),
-        "ViT": t.ViTForImageClassification(t.ViTConfig(hidden_size=12, intermediate_size=24, image_size=64)),
+        "ViT": t.ViTForImageClassification(t.ViTConfig(hidden_size=12, intermediate_size=24, image_size=128)),
         "SegFormer": t.SegformerForSemanticSegmentation(t.SegformerConfig(hidden_sizes=[8, 16, 32, 64], decoder_hidden_size=16)),
         "stacked hourglass": StackedHourglass(stacks=2, width=16),
     }
@@ -101,7 +101,7 @@ def test_the_layers_that_the_page_names_are_those_that_are_found():
     for name, network in networks.items():
         row = re.search(rf"^\| {name}.*$", page, re.MULTILINE)[0]
         with torch.no_grad():
-            assert find_layers(probe(network.eval(), torch.rand(1, 3, 64, 64))) == re.findall(r"`(.+?)`", row)
+            assert find_layers(probe(network.eval(), torch.rand(1, 3, 128, 128))) == re.findall(r"`(.+?)`", row)
 
 
 def test_parameter_counts_on_the_page():
