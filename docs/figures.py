@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import adaug
 import matplotlib as mpl
 import numpy as np
 import torch
@@ -12,22 +13,70 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.transforms import Affine2D
 
-import adaug
-
 OUT = Path(__file__).parent / "figures"
-INK, FAINT, RANDOM, ASR, AHO = "#222222", "#8a8a8a", "#c9c9c9", "#56B4E9", "#E69F00"  # Okabe and Ito's palette
+INK, FAINT, RANDOM, ASR, AHO = (
+    "#222222",
+    "#8a8a8a",
+    "#c9c9c9",
+    "#56B4E9",
+    "#E69F00",
+)  # Okabe and Ito's palette
 
 
-def box(axes: Axes, x: float, y: float, w: float, h: float, text: str, colour: str = "#f3f3f3", size: float = 9) -> None:
+def box(
+    axes: Axes,
+    x: float,
+    y: float,
+    w: float,
+    h: float,
+    text: str,
+    colour: str = "#f3f3f3",
+    size: float = 9,
+) -> None:
     """A rounded box with text, its lower left corner at (x, y)."""
-    axes.add_patch(FancyBboxPatch((x, y), w, h, boxstyle="round,pad=0,rounding_size=.12", fc=colour, ec=INK, lw=0.9))
-    axes.text(x + w / 2, y + h / 2, text, ha="center", va="center", size=size, color=INK, linespacing=1.25)
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, y),
+            w,
+            h,
+            boxstyle="round,pad=0,rounding_size=.12",
+            fc=colour,
+            ec=INK,
+            lw=0.9,
+        )
+    )
+    axes.text(
+        x + w / 2,
+        y + h / 2,
+        text,
+        ha="center",
+        va="center",
+        size=size,
+        color=INK,
+        linespacing=1.25,
+    )
 
 
-def arrow(axes: Axes, a: tuple[float, float], b: tuple[float, float], bend: float = 0.0, colour: str = INK) -> None:
+def arrow(
+    axes: Axes,
+    a: tuple[float, float],
+    b: tuple[float, float],
+    bend: float = 0.0,
+    colour: str = INK,
+) -> None:
     """An arrow from a to b."""
     style = f"arc3,rad={bend}"
-    axes.add_patch(FancyArrowPatch(a, b, connectionstyle=style, arrowstyle="-|>", mutation_scale=10, lw=1.1, color=colour))
+    axes.add_patch(
+        FancyArrowPatch(
+            a,
+            b,
+            connectionstyle=style,
+            arrowstyle="-|>",
+            mutation_scale=10,
+            lw=1.1,
+            color=colour,
+        )
+    )
 
 
 def number(axes: Axes, y: float, n: int, word: str) -> None:
@@ -38,10 +87,23 @@ def number(axes: Axes, y: float, n: int, word: str) -> None:
 
 def person(axes: Axes, x: float, y: float, degrees: float, colour: str) -> None:
     """A view: a frame with a stick figure, turned."""
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fc="white", ec=colour, lw=1.8))
+    axes.add_patch(
+        Rectangle((x - 0.5, y - 0.5), 1, 1, fc="white", ec=colour, lw=1.8)
+    )
     turn = Affine2D().rotate_deg(degrees).translate(x, y) + axes.transData
-    for line in ([(0, 0.12), (0, -0.1)], [(-0.2, 0.06), (0.2, 0.06)], [(0, -0.1), (-0.13, -0.36)], [(0, -0.1), (0.13, -0.36)]):
-        axes.plot(*zip(*line, strict=True), color=INK, lw=1.5, transform=turn, solid_capstyle="round")
+    for line in (
+        [(0, 0.12), (0, -0.1)],
+        [(-0.2, 0.06), (0.2, 0.06)],
+        [(0, -0.1), (-0.13, -0.36)],
+        [(0, -0.1), (0.13, -0.36)],
+    ):
+        axes.plot(
+            *zip(*line, strict=True),
+            color=INK,
+            lw=1.5,
+            transform=turn,
+            solid_capstyle="round",
+        )
     axes.plot([0], [0.24], "o", ms=5.5, color=INK, transform=turn)
 
 
@@ -53,10 +115,22 @@ def step() -> Figure:
     axes.axis("off")
 
     number(axes, 13.3, 1, "split")
-    for i, colour in enumerate([ASR, RANDOM, AHO, AHO, RANDOM, ASR, RANDOM, ASR, AHO]):
-        axes.add_patch(Rectangle((2.3 + 0.72 * i, 13.0), 0.6, 0.6, fc=colour, ec=INK, lw=0.7))
-    for x, colour, name in ((3.3, RANDOM, "random"), (5.3, ASR, "ASR"), (6.7, AHO, "AHO")):
-        axes.add_patch(Rectangle((x, 12.42), 0.28, 0.28, fc=colour, ec=INK, lw=0.7))
+    for i, colour in enumerate(
+        [ASR, RANDOM, AHO, AHO, RANDOM, ASR, RANDOM, ASR, AHO]
+    ):
+        axes.add_patch(
+            Rectangle(
+                (2.3 + 0.72 * i, 13.0), 0.6, 0.6, fc=colour, ec=INK, lw=0.7
+            )
+        )
+    for x, colour, name in (
+        (3.3, RANDOM, "random"),
+        (5.3, ASR, "ASR"),
+        (6.7, AHO, "AHO"),
+    ):
+        axes.add_patch(
+            Rectangle((x, 12.42), 0.28, 0.28, fc=colour, ec=INK, lw=0.7)
+        )
         axes.text(x + 0.42, 12.56, name, size=8.5, va="center", color=INK)
 
     number(axes, 11.2, 2, "look")
@@ -69,7 +143,15 @@ def step() -> Figure:
     number(axes, 9.0, 3, "draw")
     heights = np.array([0.55, 0.4, 0.28, 0.2, 0.17, 0.2, 0.33, 0.6, 0.82])
     for i, height in enumerate(heights):
-        axes.add_patch(Rectangle((6.3 + 0.27 * i, 8.9), 0.21, height, fc="#009E73" if i == 7 else "#b9ddcf", ec="none"))
+        axes.add_patch(
+            Rectangle(
+                (6.3 + 0.27 * i, 8.9),
+                0.21,
+                height,
+                fc="#009E73" if i == 7 else "#b9ddcf",
+                ec="none",
+            )
+        )
     axes.plot([6.25, 8.75], [8.9, 8.9], color=INK, lw=0.8)
     axes.text(7.5, 8.62, "rotation bins", size=7.5, ha="center", color=INK)
     arrow(axes, (7.5, 10.55), (7.5, 9.85))
@@ -84,10 +166,26 @@ def step() -> Figure:
     arrow(axes, (3.0, 8.0), (3.0, 7.3))
     arrow(axes, (5.0, 8.0), (5.0, 7.3))
     arrow(axes, (5.85, 6.68), (6.55, 6.68))
-    axes.text(7.65, 6.68, "which view\nis harder?", size=9, ha="center", va="center", color=INK)
+    axes.text(
+        7.65,
+        6.68,
+        "which view\nis harder?",
+        size=9,
+        ha="center",
+        va="center",
+        color=INK,
+    )
 
     number(axes, 4.5, 5, "reward")
-    box(axes, 5.0, 3.95, 3.8, 1.15, "move the chosen bin\nup or down, cap 2/k", "#dcefe6")
+    box(
+        axes,
+        5.0,
+        3.95,
+        3.8,
+        1.15,
+        "move the chosen bin\nup or down, cap 2/k",
+        "#dcefe6",
+    )
     arrow(axes, (7.65, 6.15), (7.3, 5.15))
     axes.plot([8.82, 9.05, 9.05], [4.5, 4.5, 11.18], color="#009E73", lw=1.1)
     arrow(axes, (9.05, 11.18), (8.8, 11.18), colour="#009E73")
@@ -97,10 +195,32 @@ def step() -> Figure:
     box(axes, 2.3, 1.3, 3.5, 1.15, "your network\nas you wrapped it")
     axes.plot([2.0, 2.0], [12.2, 1.9], color=FAINT, lw=1.0, ls=(0, (3, 2)))
     arrow(axes, (2.0, 1.88), (2.27, 1.88), colour=FAINT)
-    axes.text(2.15, 3.0, "all rows, each with\nits own view", size=7.5, va="center", color=INK)
+    axes.text(
+        2.15,
+        3.0,
+        "all rows, each with\nits own view",
+        size=7.5,
+        va="center",
+        color=INK,
+    )
     arrow(axes, (5.85, 1.88), (6.6, 1.88))
-    axes.text(6.7, 1.88, "loss, losses,\nbatch, metrics", size=9, va="center", color=INK)
-    axes.text(4.6, 0.45, "then your own backward() and optimizer.step()", size=8.5, ha="center", color=INK, style="italic")
+    axes.text(
+        6.7,
+        1.88,
+        "loss, losses,\nbatch, metrics",
+        size=9,
+        va="center",
+        color=INK,
+    )
+    axes.text(
+        4.6,
+        0.45,
+        "then your own backward() and optimizer.step()",
+        size=8.5,
+        ha="center",
+        color=INK,
+        style="italic",
+    )
     return figure
 
 
@@ -117,8 +237,12 @@ def rewards() -> Figure:
         ("Harder, but above the cap of 2/k", sharp, True),
     )
     places = np.arange(9)
-    for axes, (title, before, harder) in zip(figure.subplots(3, 1, sharex=True, sharey=True), panels, strict=True):
-        after = update(before[None], torch.tensor([[7]]), torch.tensor([harder]))[0]
+    for axes, (title, before, harder) in zip(
+        figure.subplots(3, 1, sharex=True, sharey=True), panels, strict=True
+    ):
+        after = update(
+            before[None], torch.tensor([[7]]), torch.tensor([harder])
+        )[0]
         axes.bar(places - 0.2, before, 0.38, color=RANDOM, label="predicted")
         colours = ["#009E73" if i == 7 else "#8fcdb8" for i in places]
         axes.bar(places + 0.2, after, 0.38, color=colours, label="target")
@@ -128,7 +252,10 @@ def rewards() -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_ylabel("probability", size=8)
-    axes.set_xticks(places, [f"{centre:+.0f}°".replace("+0", "0") for centre in rotate.centres()])
+    axes.set_xticks(
+        places,
+        [f"{centre:+.0f}°".replace("+0", "0") for centre in rotate.centres()],
+    )
     axes.set_xlabel("rotation bin; the chosen one is dark", size=8.5)
     figure.axes[0].legend(
         handles=[mpl.patches.Patch(color=RANDOM, label="predicted"), mpl.patches.Patch(color="#8fcdb8", label="target")],
@@ -142,7 +269,9 @@ def main() -> None:
     mpl.rcParams.update({"svg.hashsalt": "adaug", "font.family": "DejaVu Sans"})
     OUT.mkdir(exist_ok=True)
     for name, figure in (("step", step()), ("rewards", rewards())):
-        figure.savefig(OUT / f"{name}.svg", metadata={"Date": None}, facecolor="white")
+        figure.savefig(
+            OUT / f"{name}.svg", metadata={"Date": None}, facecolor="white"
+        )
 
 
 if __name__ == "__main__":

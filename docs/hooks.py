@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
-from mkdocs.utils import get_relative_url
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 MARKER = re.compile(r"^<!-- results: (\S+) -->$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:|#|/)([^)\s]+)\)")
-NONE = '!!! note "Not measured yet"\n    This place shows `benchmarks/results/{}.md` once the benchmark that writes it has been run.\n'
+NONE = """!!! note "Not measured yet"
+    This place shows `benchmarks/results/{}.md` once the benchmark that writes it has been run.
+"""
+PARAMETER = re.compile(
+    r"(^|(?<=\.)\s)([a-z_]+(?:, [a-z_]+)*)((?: \[[^\]]*\])?: )"
+)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -24,30 +28,63 @@ def on_files(files: Files, config: Any) -> Files:
     for path in sorted(RESULTS.glob("**/*")):
         if path.is_file() and path.suffix in (".svg", ".png", ".json", ".csv"):
             name = path.relative_to(RESULTS).as_posix()
-            files.append(File.generated(config, f"results/{name}", abs_src_path=str(path)))
+            files.append(
+                File.generated(
+                    config, f"results/{name}", abs_src_path=str(path)
+                )
+            )
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+def on_page_markdown(
+    markdown: str, page: Any, config: Any, files: Files
+) -> str:
     """Replaces the markers of one page."""
     return MARKER.sub(lambda match: results(match[1], files), markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Puts each "name: what it is" of a docstring on a line of its own."""
+    if page.file.src_uri != "api.md":
+        return html
+    return re.sub(
+        r"<p>(.*?)</p>",
+        lambda match: f"<p>{_listed(match[1])}</p>",
+        html,
+        flags=re.DOTALL,
+    )
+
+
+def _listed(text: str) -> str:
+    return PARAMETER.sub(r"<br><code>\2</code>\3", text).removeprefix("<br>")
 
 
 def results(pattern: str, files: Files) -> str:
     """The results of a pattern, as part of a page."""
     found = sorted(RESULTS.glob(f"{pattern}.md"))
-    return "\n\n".join(_section(path, files) for path in found) if found else NONE.format(pattern)
+    return (
+        "\n\n".join(_section(path, files) for path in found)
+        if found
+        else NONE.format(pattern)
+    )
 
 
 def _section(path: Path, files: Files) -> str:
     text, fenced, lines = path.read_text(encoding="utf-8"), False, []
     for line in text.splitlines():
         fenced ^= line.lstrip().startswith("```")
-        lines.append(f"##{line}" if line.startswith("#") and not fenced else line)  # its title becomes a third level
+        lines.append(
+            f"##{line}" if line.startswith("#") and not fenced else line
+        )  # its title becomes a third level
     folder = path.parent.relative_to(RESULTS).as_posix()
 
-    def link(match: re.Match[str]) -> str:
-        name = f"results/{folder}/{match[1]}".replace("/./", "/")
-        return f"]({name})" if files.get_file_from_path(name) else f"]: `{match[1]}`"[1:].join(("]", ""))
+    def link(
+        match: re.Match[str],
+    ) -> str:  # what is not on the site is named, not linked
+        name = (Path("results") / folder / match[1]).as_posix()
+        return f"]({name})" if files.get_file_from_path(name) else "]"
 
-    return LINK.sub(link, "\n".join(lines)) + f"\n\n<small>From `benchmarks/results/{path.relative_to(RESULTS)}`.</small>"
+    return (
+        LINK.sub(link, "\n".join(lines))
+        + f"\n\n<small>From `benchmarks/results/{path.relative_to(RESULTS)}`.</small>"
+    )

@@ -81,6 +81,14 @@ def test_the_reference_covers_every_public_name():
     assert described >= set(adaug.__all__)
 
 
+def test_every_result_has_its_place_on_a_page():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    patterns = re.findall(r"^<!-- results: (\S+) -->$", text, re.MULTILINE)
+    assert patterns
+    for path in (ROOT / "benchmarks" / "results").glob("*.md"):
+        assert any(path.match(f"{pattern}.md") for pattern in patterns), path.name
+
+
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"\b([\w-]+\.md)\b", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert listed == {page.name for page in (ROOT / "docs").glob("*.md")}
@@ -94,7 +102,7 @@ def test_the_layers_that_the_page_names_are_those_that_are_found():
     networks = {
         "ResNet": t.ResNetForImageClassification(t.ResNetConfig(embedding_size=8, hidden_sizes=[32, 64, 128, 256])),
         "ViT": t.ViTForImageClassification(t.ViTConfig(hidden_size=12, intermediate_size=24, image_size=128)),
-        "SegFormer": t.SegformerForSemanticSegmentation(t.SegformerConfig(hidden_sizes=[8, 16, 32, 64], decoder_hidden_size=16)),
+        "SegFormer": t.SegformerForSemanticSegmentation(t.SegformerConfig(decoder_hidden_size=16)),
         "stacked hourglass": StackedHourglass(stacks=2, width=16),
     }
     page = (ROOT / "docs" / "your-network.md").read_text(encoding="utf-8")
