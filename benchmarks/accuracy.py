@@ -69,6 +69,10 @@ def main() -> None:
         arm: [{"upright": run["pck"][threshold]["Mean"], **run["turned"]} for run in runs]
         for arm, runs in results["arms"].items()
     }
+    heading = (
+        f"{results['metric']['name']}@{threshold} of {results['people']['test']} people of LSP, {results['people']['train']} to "
+        f"train on, 64 × 64, {len(options.seeds)} seed(s); upright, and with every test person turned or scaled.\n\n"
+    )
     base = scores[options.arms[0]]
     found = {
         arm: {
@@ -80,9 +84,8 @@ def main() -> None:
         }
         for arm, runs in scores.items()
     }
-    print(table(found))
     sides = {"people": results["people"], "metric": results["metric"], "config": results["config"]}
-    print(f"written to {save(options.name, {**sides, 'arms': found})}")
+    print(f"written to {save(options.name, {**sides, 'arms': found}, heading + table(found))}")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def save(name: str, result: dict[str, Any]) -> Path:
-    """Writes `results/NAME.json` with the provenance in front."""
+def save(name: str, result: dict[str, Any], markdown: str) -> Path:
+    """Writes `results/NAME.json` and what people read, `results/NAME.md`, with the provenance in both."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"provenance": provenance(), **result}, indent=1) + "\n")
+    found = provenance()
+    (RESULTS / f"{name}.json").write_text(json.dumps({"provenance": found, **result}, indent=1) + "\n")
+    origin = f"`{found['command']}`, {found['machine']}, torch {found['torch']}, {found['date']}."
+    path = RESULTS / f"{name}.md"
+    path.write_text(f"{markdown.strip()}\n\n{origin}\n")
     return path

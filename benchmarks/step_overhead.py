@@ -214,6 +214,28 @@ def probe_memory(network: str, variant: str) -> None:
     print(json.dumps({"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
 
 
+def table(results: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    names = {name: f"{found['side']} × {found['side']}, batch {found['batch']}" for name, found in results.items()}
+    lines = ["| time of a step / plain step | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
+    for variant in VARIANTS[1:]:
+        cells = [found["ratio_to_plain"][variant] for found in results.values()]
+        lines.append(f"| {variant} | " + " | ".join(f"{c['median']:.2f} ({c['min']:.2f}–{c['max']:.2f})" for c in cells) + " |")
+    for name, found in results.items():
+        if isinstance(found["share_of_default"], dict):
+            shares = ", ".join(f"{part} {100 * share:.0f} %" for part, share in found["share_of_default"].items())
+            lines += ["", f"Where the default step spends its time at {names[name]}: {shares}."]
+        if "peak_mib" in found and found["peak_mib"]["plain"] > 50:  # below that the interpreter's own memory hides it
+            peak = found["peak_mib"]
+            ratio = peak["default"] / peak["plain"]
+            lines += [
+                "",
+                f"Peak memory at {names[name]}: {peak['default']:.0f} MiB, {ratio:.2f} × the plain step's {peak['plain']:.0f}.",
+            ]
+    arguments = "; ".join(f"{names[name]}: {found['arguments']}" for name, found in results.items())
+    return "\n".join([*lines, "", f"Median of the rounds (least–greatest). Networks: {arguments}."])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
@@ -238,10 +260,9 @@ def main() -> None:
         if options.device == "cpu":
             found["peak_mib"] = {variant: memory(network, variant) for variant in ("plain", "default")}
         results[network] = {"arguments": arguments, "side": side, "batch": size, **found}
-        for variant, ratio in found["ratio_to_plain"].items():
-            print(f"  {variant:16s} {ratio['median']:.2f} x a plain step ({ratio['min']:.2f} to {ratio['max']:.2f})")
-        print(f"  shares of the default step: {found['share_of_default']}\n  peak MiB: {found.get('peak_mib')}", flush=True)
-    print(f"written to {save(options.name, {'rounds': options.rounds, 'networks': results})}")
+    report = table(results)
+    print(report)
+    print(f"written to {save(options.name, {'rounds': options.rounds, 'networks': results}, report)}")
 
 
 if __name__ == "__main__":
