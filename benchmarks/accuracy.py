@@ -70,8 +70,8 @@ def main() -> None:
         for arm, runs in results["arms"].items()
     }
     heading = (
-        f"{results['metric']['name']}@{threshold} of {results['people']['test']} people of LSP, {results['people']['train']} to "
-        f"train on, 64 × 64, {len(options.seeds)} seed(s); upright, and with every test person turned or scaled.\n\n"
+        f"{results['metric']['name']}@{threshold} of {results['people']['test']} people of LSP, "
+        f"{results['people']['train']} to train on, 64 × 64, {len(options.seeds)} seed(s); upright, and with every test person turned or scaled.\n\n"
     )
     base = scores[options.arms[0]]
     found = {

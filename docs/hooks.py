@@ -19,7 +19,7 @@ NONE = """!!! note "Not measured yet"
     This place shows `benchmarks/results/{}.md` once the benchmark that writes it has been run.
 """
 PARAMETER = re.compile(
-    r"(^|(?<=\.)\s)([a-z_]+(?:, [a-z_]+)*)((?: \[[^\]]*\])?: )"
+    r"(^|(?<=\.)\s)([a-z_]+(?:,\s[a-z_]+)*)((?: \[[^\]]*\])?:\s)"
 )
 
 

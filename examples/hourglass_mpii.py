@@ -1,14 +1,19 @@
-"""Random against adversarial augmentation with MPII's joints, on synthetic people: a few minutes on two CPU cores.
+"""Random against adversarial augmentation with MPII's joints: on drawn people, in minutes, or on MPII itself.
 
     python examples/hourglass_mpii.py
     python examples/hourglass_mpii.py --arms random uniform asr aho asr+aho --seeds 0 1 2 --out runs/arms
+    python examples/hourglass_mpii.py --mpii data/mpii --paper --device cuda --arms random asr aho asr+aho
+    python examples/hourglass_mpii.py --mpii data/mpii --lsp data --lspet --paper --stacks 8 --modules 1 --device cuda
 
-The people to train on stand and walk; those to test on also bend and lie. All arms take the same steps on the same images.
+The drawn people to train on stand and walk; those to test on also bend and lie. MPII is tested on its validation people
+(Table 1); with --lsp it trains together with LSP on their common joints, and LSP's test people decide (Table 3).
+All arms take the same steps on the same images.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,31 +22,73 @@ from typing import Any
 if not __package__:  # started as a file, not as `-m examples.hourglass_mpii`: the repository's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from examples.hourglass.experiment import PCKH, add_options, compare, config_from
-from examples.hourglass.synthetic import draw_people
+from examples.hourglass.data import Data, Source, drawn, of_lsp, of_mpii
+from examples.hourglass.experiment import add_options, compare, config_from, starting_point
+from examples.hourglass.predictions import check_predictions, write_predictions
 from examples.hourglass.training import Config
 
 DEMO = Config(rotation=60, scale=(0.7, 1.4))
+PHOTOGRAPHS = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs the comparison and returns its results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    add_options(parser, DEMO, "runs/demo")
-    data = parser.add_argument_group("people")
-    data.add_argument("--people", type=int, default=720, help="to train on")
-    data.add_argument("--test-people", type=int, default=300)
-    data.add_argument("--poses", choices=("narrow", "wide"), default="narrow", help="to train on")
-    data.add_argument("--test-poses", choices=("narrow", "wide"), default="wide")
-    data.add_argument("--data-seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    config = config_from(options, DEMO)
-    canvas = config.size * 3 // 2
-    people = draw_people(options.people, size=config.size, canvas=canvas, poses=options.poses, seed=options.data_seed)
-    test = draw_people(
-        options.test_people, size=config.size, canvas=canvas, poses=options.test_poses, seed=options.data_seed + 1
+    real = any(text.split("=")[0] == "--mpii" for text in (sys.argv[1:] if arguments is None else arguments))
+    defaults = starting_point(PHOTOGRAPHS if real else DEMO, arguments)
+    add_options(parser, defaults, "runs/mpii" if real else "runs/demo")
+    people = parser.add_argument_group("people")
+    people.add_argument("--mpii", type=Path, metavar="DIR", help="MPII: folder with images/ and annotations; none: draw people")
+    people.add_argument("--lsp", type=Path, metavar="DIR", help="folder with lsp: train on it too, and test on it")
+    people.add_argument("--lspet", action="store_true", help="train on DIR/lspet too, DIR being that of --lsp")
+    people.add_argument("--people", type=int, default=None if real else 720, help="to train on (None: everybody)")
+    people.add_argument("--test-people", type=int, default=None if real else 300, help="to test on")
+    people.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
+    people.add_argument("--cache", type=Path, default=None, help="folder of the crops (None: in ~/.cache)")
+    people.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="MPII: .json of the validation people, or .mat for the test server"
     )
-    return compare(people, test, config, PCKH, options)
+    people.add_argument("--poses", choices=("narrow", "wide"), default="narrow", help="of drawn people to train on")
+    people.add_argument("--test-poses", choices=("narrow", "wide"), default="wide", help="of drawn people to test on")
+    people.add_argument("--data-seed", type=int, default=0, help="of drawn people")
+    options = parser.parse_args(arguments)
+    _check(parser, options)
+    config = config_from(options, defaults)
+    results = compare(_data(options, config), config, options)
+    if options.predictions is not None and os.environ.get("RANK", "0") == "0":
+        folders = [options.out / run["folder"] for runs in results["arms"].values() for run in runs]
+        written = write_predictions(
+            options.predictions,
+            folders,
+            options.mpii,
+            Source(options.test_people),
+            device=results["machine"]["device"],
+            cache_dir=options.cache,
+        )
+        print("\n".join(f"  {path}" for path in written))
+    return results
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.lspet and options.lsp is None:
+        parser.error("--lspet needs --lsp DIR. Found none.")
+    if options.lsp is not None and options.mpii is None:
+        parser.error("--lsp needs --mpii DIR. Found none; examples/hourglass_lsp.py trains on LSP alone.")
+    if options.predictions is not None:
+        if options.mpii is None or options.lsp is not None or options.skip_corrupt:
+            parser.error("--predictions is for all of MPII's people: pass --mpii, and neither --lsp nor --skip-corrupt.")
+        check_predictions(options.predictions, options.mpii)
+
+
+def _data(options: argparse.Namespace, config: Config) -> Data:
+    if options.mpii is None:
+        train = Source(options.people, options.poses, options.data_seed)
+        return drawn(train, Source(options.test_people, options.test_poses, options.data_seed + 1), size=config.size)
+    train, test = Source(options.people), Source(options.test_people)
+    cache: dict[str, Any] = {"size": config.size, "skip_corrupt": options.skip_corrupt, "cache_dir": options.cache}
+    if options.lsp is None:
+        return of_mpii(options.mpii, train, test, **cache)
+    return of_lsp(options.lsp, train, test, extension=options.lspet, mpii_root=options.mpii, **cache)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """What the README and the documentation show works: every block of Python runs, and every public name is described."""
 
 import functools
+import os
 import re
 import socket
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -69,11 +72,13 @@ def test_diffs_run_after_the_change(page):
     assert not torch.equal(before, model[0].weight)
 
 
-def test_blocks_that_need_data_import_what_there_is():
+def test_options_of_commands_exist():
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "examples").rglob("*.py"))
     for page in PAGES:
-        for line, block in blocks(page, "py"):
-            run(page, line, "\n".join(text for text in block.splitlines() if text.startswith(("import ", "from "))), {})
-            compile(block, str(page), "exec")
+        for _, block in blocks(page, "console"):
+            for command in re.findall(r"python .*examples(?:\\\n|.)*", block):
+                options = set(re.findall(r"(?<= )--[\w-]+", command))
+                assert options <= set(re.findall(r'"(--[\w-]+)"', sources)), command
 
 
 def test_the_reference_covers_every_public_name():
@@ -87,6 +92,18 @@ def test_every_result_has_its_place_on_a_page():
     assert patterns
     for path in (ROOT / "benchmarks" / "results").glob("*.md"):
         assert any(path.match(f"{pattern}.md") for pattern in patterns), path.name
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    for extra in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(extra)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    elsewhere = re.compile(r"<(?:script|link|img)[^>]+(?:src|href)=.?(?:https?:)?//")
+    for page in tmp_path.rglob("*.html"):  # it is read without a network too
+        assert not elsewhere.search(page.read_text(encoding="utf-8")), page.name
 
 
 def test_every_page_is_in_the_navigation():

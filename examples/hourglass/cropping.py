@@ -72,6 +72,21 @@ class Originals:
         return to_image(points, self.centre, self.side, size, canvas)
 
 
+def concatenate(parts: Sequence[Originals]) -> Originals:
+    """Several sets of the same joints as one."""
+    if len({part.joints.name for part in parts}) != 1:
+        raise ValueError(f"`parts` should be people of the same joints. Found {[part.joints.name for part in parts]}.")
+    return Originals(
+        files=tuple(path for part in parts for path in part.files),
+        centre=np.concatenate([part.centre for part in parts]),
+        side=np.concatenate([part.side for part in parts]),
+        keypoints=np.concatenate([part.keypoints for part in parts]),
+        visibility=np.concatenate([part.visibility for part in parts]),
+        reference=np.concatenate([part.reference for part in parts]),
+        joints=parts[0].joints,
+    )
+
+
 def to_crop(points: Array, centre: Array, side: Array, size: int, canvas: int | None = None) -> Array:
     """Photograph -> crop, points [..., K, 2]. The window's centre [..., 2] becomes the middle of the canvas.
 

@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 
 import adaug
 from adaug import plots
+from examples.hourglass import benchmark
+from examples.hourglass.cropping import Array, Originals
+from examples.hourglass.data import Data
 from examples.hourglass.evaluation import TURNS, Scores, Turn, average, difference, evaluate, evaluating, markdown_table
 from examples.hourglass.figures import draw_pck_curves, draw_training_status
 from examples.hourglass.people import Joints, People
-from examples.hourglass.training import ARMS, Config, Machine, Run, distributed, loss_of, policy_of, rank, ranks, train
+from examples.hourglass.results import FILE, VERSION, curve_of, write_results
+from examples.hourglass.training import (
+    ARMS,
+    PAPER,
+    Config,
+    Machine,
+    Run,
+    distributed,
+    loss_of,
+    policy_of,
+    rank,
+    ranks,
+    train,
+)
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a data set is measured: a name, the threshold of its table and those of its curve."""
-
-    name: str
-    threshold: float
-    curve: tuple[float, ...]
-
-
-PCKH = Metric("PCKh", 0.5, (0.1, 0.2, 0.3, 0.4, 0.5))
-PCK_TORSO = Metric("PCK", 0.2, (0.05, 0.1, 0.15, 0.2))
-
-
 # -- options ---------------------------------------------------------------------------------------------------------
+
+
+def starting_point(small: Config, arguments: Sequence[str] | None = None) -> Config:
+    """The defaults of the options: `small`, or with --paper the paper's, which differ for dense blocks."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--paper", action="store_true")
+    parser.add_argument("--block", default="residual")
+    given, _ = parser.parse_known_args(arguments)
+    if not given.paper:
+        return small
+    return replace(PAPER, block="dense", modules=6) if given.block == "dense" else PAPER
 
 
 def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> None:
@@ -50,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     run.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the folder's checkpoints"
     )
+    run.add_argument("--paper", action="store_true", help="start from the paper's settings; the other options change them")
     training = parser.add_argument_group("training")
     training.add_argument("--size", type=int, default=config.size, help="side of a crop in pixels")
     training.add_argument(
@@ -102,13 +117,14 @@ def config_from(options: argparse.Namespace, config: Config) -> Config:
 # -- comparison ------------------------------------------------------------------------------------------------------
 
 
-def compare(people: People, test: People, config: Config, metric: Metric, options: argparse.Namespace) -> dict[str, Any]:
+def compare(data: Data, config: Config, options: argparse.Namespace) -> dict[str, Any]:
     """Trains every arm with every seed on the same terms and reports; returns what results.json holds."""
+    people, test, metric = data.people, data.test, data.metric
     config = replace(config, threshold=metric.threshold)
     machine = Machine(options.device, options.compile, options.channels_last)
     with distributed(machine) as machine:
         if rank() == 0:
-            print(_heading(people, test, config, options), flush=True)
+            print(_heading(data, config, options), flush=True)
         runs: dict[str, list[Run]] = {}
         found: dict[str, list[dict[str, Any]]] = {}
         for seed in options.seeds:
@@ -120,33 +136,38 @@ def compare(people: People, test: People, config: Config, metric: Metric, option
                 found.setdefault(arm, []).append(
                     {
                         "seed": seed,
+                        "folder": folder.name,
                         "seconds": round(sum(epoch.seconds for epoch in run.history), 1),
                         "wall_seconds_now": round(time.perf_counter() - started, 1),
                         "images": run.history[-1].images,
-                        **_measure(run, test, metric),
+                        **_measure(run, data),
                         "history": [dataclasses.asdict(epoch) for epoch in run.history],
                     }
                 )
         first = rank() == 0
+    some = next(iter(runs.values()))[0].model
     results: dict[str, Any] = {
+        "version": VERSION,
+        "data": data.described(),
+        "metric": dataclasses.asdict(metric),
+        "parameters": sum(parameter.numel() for parameter in some.parameters()),
+        "people": {"train": len(people), "test": len(test), "joints": people.joints.name},
         "config": dataclasses.asdict(config),
         "machine": dataclasses.asdict(machine),
-        "people": {"train": len(people), "test": len(test), "joints": people.joints.name},
-        "metric": dataclasses.asdict(metric),
         "arms": found,
     }
     if first:  # after the ranks have parted, because drawing takes a step that the others know nothing of
         print(report(results), _distributions(runs, people.joints), sep="\n", flush=True)
-        path = options.out / "results.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(temporary, path)
-        paths = draw({arm: of[0] for arm, of in runs.items()}, _curves(results), people, metric, options.out)
+        path = options.out / FILE
+        write_results(path, results)
+        paths = draw({arm: of[0] for arm, of in runs.items()}, results, people, options.out)
         print("\n".join(["Written:", *(f"  {path}" for path in [path, *paths]), f"  tensorboard --logdir {options.out}"]))
     return results
 
 
-def _measure(run: Run, test: People, metric: Metric) -> dict[str, Any]:
+def _measure(run: Run, data: Data) -> dict[str, Any]:
+    test, metric = data.test, data.metric
+
     def scores(turn: Turn, thresholds: Sequence[float]) -> dict[str, Scores]:
         config = run.config
         table = evaluate(
@@ -154,12 +175,33 @@ def _measure(run: Run, test: People, metric: Metric) -> dict[str, Any]:
         )
         return {str(threshold): table[threshold] for threshold in thresholds}
 
-    upright = scores(Turn(), sorted({*metric.curve, metric.threshold}))
+    thresholds = sorted({*metric.curve, metric.threshold})
     main = str(metric.threshold)
+    official = {}
+    if data.originals is not None:
+        predicted = _predictions(run, test, data.originals)
+        official = benchmark.curve(predicted, data.originals, thresholds)
     return {
-        "pck": upright,
+        "pck": scores(Turn(), thresholds),
+        "benchmark": {str(threshold): row for threshold, row in official.items()},  # in the photographs; none of drawn people
         "turned": {str(turn): scores(turn, [metric.threshold])[main]["Mean"] for turn in TURNS},
     }
+
+
+def _predictions(run: Run, test: People, originals: Originals) -> Array:
+    """Joints in the photographs, in the order of the people; every rank predicts its part and gets all."""
+    everybody = range(len(test))
+    mine = everybody[rank() :: ranks()]
+    people, where = (test.subset(mine), originals.subset(mine)) if ranks() > 1 else (test, originals)
+    found = benchmark.predict(run.model, people, where, run.config.loss, size=run.config.size)
+    if ranks() == 1:
+        return found
+    parts: list[Any] = [None] * ranks()
+    dist.all_gather_object(parts, found)
+    together = np.empty_like(originals.keypoints)
+    for i, part in enumerate(parts):
+        together[i :: ranks()] = part
+    return together
 
 
 def report(results: dict[str, Any]) -> str:
@@ -172,10 +214,20 @@ def report(results: dict[str, Any]) -> str:
     turned = {arm: average([run["turned"] for run in of]) for arm, of in arms.items()}
     lines = [
         "",
-        f"{name} of {results['people']['test']} test people, flip test{over}",
+        f"{name} of {results['people']['test']} test people ({results['data']['test']}), flip test{over}",
         "",
         markdown_table(_with_differences(groups), "%"),
         "",
+    ]
+    if all(run["benchmark"] for of in arms.values() for run in of):
+        official = {arm: average([run["benchmark"][main] for run in of]) for arm, of in arms.items()}
+        lines += [
+            f"{name} as the benchmark counts it, in pixels of the original photographs{over}",
+            "",
+            markdown_table(_with_differences(official), "%"),
+            "",
+        ]
+    lines += [
         f"Mean {name} when every test person is turned (counter-clockwise) or scaled",
         "",
         markdown_table(_with_differences(turned), "%"),
@@ -202,21 +254,14 @@ def _with_differences(scores: dict[str, Scores]) -> dict[str, dict[str, float | 
     return rows
 
 
-def _curves(results: dict[str, Any]) -> dict[str, dict[float, Scores]]:
-    thresholds = results["metric"]["curve"]
-    return {
-        arm: {threshold: average([run["pck"][str(threshold)] for run in of]) for threshold in thresholds}
-        for arm, of in results["arms"].items()
-    }
-
-
-def _heading(people: People, test: People, config: Config, options: argparse.Namespace) -> str:
+def _heading(data: Data, config: Config, options: argparse.Namespace) -> str:
+    people, test = data.people, data.test
     network = f"{config.stacks}-stack {config.block} hourglass"
     first, _, third = config.epochs
     steps = (first + third) * (len(people) // config.batch_size)
     return (
-        f"{network}, {config.size}×{config.size} crops: {len(people)} people to train on, {len(test)} to test on "
-        f"({people.joints.name} joints).\n"
+        f"{network}, {config.size}×{config.size} crops: {len(people)} people to train on ({data.trained_on}), "
+        f"{len(test)} to test on ({data.tested_on}); {people.joints.name} joints.\n"
         f"Arms {', '.join(options.arms)}; each takes {steps} steps of {config.batch_size} people from the same weights "
         f"(seed {', '.join(map(str, options.seeds))}).\n"
     )
@@ -263,15 +308,12 @@ def _block(ratio: float) -> str:
 # -- pictures --------------------------------------------------------------------------------------------------------
 
 
-def draw(
-    runs: dict[str, Run],
-    curves: dict[str, dict[float, Scores]],
-    people: People,
-    metric: Metric,
-    out: Path,
-) -> list[Path]:
+def draw(runs: dict[str, Run], results: dict[str, Any], people: People, out: Path) -> list[Path]:
     """Writes the figures of the runs (one an arm) and returns their paths."""
-    figures: dict[str, Any] = {"pck_curve": draw_pck_curves(curves, metric=metric.name)}
+    found = {arm: curve_of(of) for arm, of in results["arms"].items()}
+    figures: dict[str, Any] = {
+        "pck_curve": draw_pck_curves(found, metric=results["metric"]["name"], data=results["data"]["test"])
+    }
     adversarial = next((run for arm, run in runs.items() if arm not in ("random", "uniform")), None)
     if adversarial is not None:
         figures |= _draw_adversarial(adversarial, runs.get("random") or runs.get("uniform"), people)

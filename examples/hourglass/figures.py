@@ -73,6 +73,7 @@ def draw_pck_curves(
     curves: Mapping[str, Mapping[float, Scores]],
     *,
     metric: str = "PCKh",
+    data: str = "",
     groups: Sequence[str] = ("Mean", "Wri.", "Knee", "Ank."),
 ) -> Figure:
     """Figure 6: PCK over thresholds for each arm, of all joints and of those that are hard to find."""
@@ -99,5 +100,5 @@ def draw_pck_curves(
     axes[0].set_ylabel(f"{metric} (%)", fontsize=9)
     axes[0].legend(fontsize=8, frameon=False)
     figure.supxlabel("threshold (fraction of head size)" if metric == "PCKh" else "threshold (fraction of torso)", fontsize=9)
-    figure.suptitle(f"{metric} over thresholds (Figure 6)", fontsize=10)
+    figure.suptitle(f"{metric} over thresholds" + (f": {data}" if data else ""), fontsize=10)
     return figure

@@ -23,7 +23,7 @@ from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
 from examples.hourglass import lsp
 from examples.hourglass.cache import load_crops
-from examples.hourglass.cropping import Array, Originals
+from examples.hourglass.cropping import Array, Originals, concatenate
 from examples.hourglass.people import LSP, MPII, People
 
 Split = Literal["train", "valid", "trainval"]
@@ -83,16 +83,7 @@ def load_mpii_with_lsp(
     parts.append(lsp.split_of(lsp.read_lsp(Path(lsp_root) / "lsp"), "train"))
     if extension:
         parts.append(lsp.read_lspet(Path(lsp_root) / "lspet"))
-    together = Originals(
-        tuple(path for part in parts for path in part.files),
-        np.concatenate([part.centre for part in parts]),
-        np.concatenate([part.side for part in parts]),
-        np.concatenate([part.keypoints for part in parts]),
-        np.concatenate([part.visibility for part in parts]),
-        np.concatenate([part.reference for part in parts]),
-        LSP,
-    )
-    return load_crops(together, "mpii-lsp", size=size, canvas=canvas, **cache)[0]
+    return load_crops(concatenate(parts), "mpii-lsp", size=size, canvas=canvas, **cache)[0]
 
 
 def common_joints(people: Originals) -> Originals:
