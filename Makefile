@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test fast lint bench clean
+.PHONY: demo test fast lint bench docs clean
 
 demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversarial, and draw what happened
 	$(BIN)/python examples/hourglass_mpii.py --out runs/demo
@@ -23,10 +23,14 @@ lint: $(STAMP)
 bench: $(STAMP)  ## the cost of a step, written to benchmarks/results/
 	$(BIN)/python benchmarks/step_overhead.py
 
+docs: $(STAMP)  ## the documentation, in site/
+	$(BIN)/python docs/figures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

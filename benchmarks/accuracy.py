@@ -71,7 +71,8 @@ def main() -> None:
     }
     heading = (
         f"{results['metric']['name']}@{threshold} of {results['people']['test']} people of LSP, "
-        f"{results['people']['train']} to train on, 64 × 64, {len(options.seeds)} seed(s); upright, and with every test person turned or scaled.\n\n"
+        f"{results['people']['train']} to train on, 64 × 64, {len(options.seeds)} seed(s); upright, and with every test person "
+        "turned or scaled.\n\n"
     )
     base = scores[options.arms[0]]
     found = {

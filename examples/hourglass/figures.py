@@ -1,14 +1,17 @@
-"""The paper's Figures 5 and 6, from what runs recorded."""
+"""The paper's Figures 5 to 7, from what runs recorded and predict."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
 
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from adaug import Binned
+from adaug import Binned, plots
 from examples.hourglass.evaluation import Scores
+from examples.hourglass.people import People
 from examples.hourglass.training import Epoch
 
 ADVERSARIAL, RANDOM, GENERATOR = "#D55E00", "#0072B2", "#009E73"  # Okabe and Ito
@@ -102,3 +105,31 @@ def draw_pck_curves(
     figure.supxlabel("threshold (fraction of head size)" if metric == "PCKh" else "threshold (fraction of torso)", fontsize=9)
     figure.suptitle(f"{metric} over thresholds" + (f": {data}" if data else ""), fontsize=10)
     return figure
+
+
+def draw_people_under_both(
+    people: People, predicted: Mapping[str, Tensor], picks: Sequence[int], correct: Mapping[str, Tensor], *, title: str
+) -> Figure:
+    """Figure 7: some people, cropped, with what each network predicts [N, J, 2], one row each, and the labels in the last.
+
+    correct: how many joints of each person each network found, [N].
+    """
+    few, index, joints = people.subset(picks), torch.as_tensor(picks), people.joints
+    everywhere = torch.ones_like(few.visibility)
+    rows = [(points[index], everywhere) for points in predicted.values()] + [(few.keypoints, few.visibility)]
+    labelled = few.visibility.sum(1).int().tolist()
+    titles = [f"{arm}: {n}/{of}" for arm in predicted for n, of in zip(correct[arm][index].tolist(), labelled, strict=True)]
+    return plots.draw_views(
+        {
+            "image": few.images.float().div(255).repeat(len(rows), 1, 1, 1),
+            "keypoints": torch.cat([points for points, _ in rows]),
+            "visibility": torch.cat([seen for _, seen in rows]),
+        },
+        titles=[*titles, *["labels"] * len(few)],
+        limbs=joints.limbs,
+        left=[i for i, name in enumerate(joints.names) if name.startswith("left")],
+        right=[i for i, name in enumerate(joints.names) if name.startswith("right")],
+        columns=len(few),
+        most=len(rows) * len(few),
+        title=title,
+    )
