@@ -10,10 +10,10 @@ demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversa
 	$(BIN)/python examples/hourglass_mpii.py --out runs/demo
 
 test: lint  ## everything that CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 fast: $(STAMP)  ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -68,7 +68,7 @@ class Section:
             if isinstance(part, Table):
                 texts.append(part.markdown())
             else:
-                texts.append(part if isinstance(part, str) else f"![{part.caption}]({part.name}.png)\n\n{part.caption}")
+                texts.append(part if isinstance(part, str) else f"![{part.name}]({part.name}.png)\n\n{part.caption}")
         return "\n\n".join(texts)
 
 
@@ -94,7 +94,7 @@ def _part(part: str | Table | Picture) -> str:
         return _table(part)
     data, caption = base64.b64encode(part.png()).decode(), html.escape(part.caption)
     return (
-        f'<figure><div class="wide" tabindex="0"><img alt="{caption}" src="data:image/png;base64,{data}"></div>'
+        f'<figure><div class="wide" tabindex="0"><img alt="{caption.split(". ")[0]}" src="data:image/png;base64,{data}"></div>'
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

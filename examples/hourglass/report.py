@@ -21,7 +21,7 @@ from examples.hourglass.figures import draw_pck_curves, draw_people_under_both, 
 from examples.hourglass.page import Picture, Section, page
 from examples.hourglass.people import People
 from examples.hourglass.results import Comparison, curve_of, read_comparisons
-from examples.hourglass.tables import number_of, people_of, tables_of
+from examples.hourglass.tables import people_of, tables_of
 from examples.hourglass.trained import load_network
 
 TITLE = "Adversarial against random augmentation: our runs beside the paper"
@@ -29,6 +29,7 @@ SOURCE = (
     "The paper: Peng, Tang, Yang, Feris, Metaxas, “Jointly Optimize Data Augmentation and Network Training: Adversarial Data "
     "Augmentation in Human Pose Estimation”, CVPR 2018. Rows marked “paper” are copied from its tables."
 )
+TABLES = {1: "which augmentation helps", 2: "eight stacks on MPII", 3: "Leeds Sports Pose"}
 SHOWN = 3  # people of Figure 7 whom the adversarial network gains most on, and as many whom it loses most on
 
 
@@ -63,10 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 def sections_of(comparisons: Sequence[Comparison], options: argparse.Namespace) -> list[Section]:
     """The tables, then the figures of each comparison."""
-    sections = [Section(f"Table {number}", tables_of(number, comparisons)) for number in (1, 2, 3)]
+    sections = [Section(f"Table {number}: {what}", tables_of(number, comparisons)) for number, what in TABLES.items()]
     sections[0] = Section(sections[0].heading, [SOURCE, *sections[0].parts])
     numbers = range(1, len(comparisons) + 1)
-    for figure, heading in ((figure_5, "Figure 5"), (figure_6, "Figure 6"), (figure_7, "Figure 7")):
+    for figure, heading in (
+        (figure_5, "Figure 5: what the generator asks for"),
+        (figure_6, "Figure 6: over thresholds"),
+        (figure_7, "Figure 7: the same people under both networks"),
+    ):
         parts = [figure(comparison, number, options) for number, comparison in zip(numbers, comparisons, strict=True)]
         sections.append(Section(heading, parts))
     return sections
@@ -77,11 +82,11 @@ def figure_5(comparison: Comparison, number: int, options: argparse.Namespace) -
     pair, name = _pair(comparison, ("asr+aho", "asr")), _name(comparison)
     if pair is None:
         return f"{name}: Figure 5 needs the arms random and asr+aho (or asr) with the same seed."
-    histories = [comparison.history(arm, index) for arm, index in pair]
+    adversarial, random = (comparison.history(arm, index) for arm, index in pair)
     largest = comparison.config["rotation"]
     measure = "error / size" if comparison.config["measure"] == "error" else "loss"
     try:
-        drawn = draw_training_status(*histories, adaug.Rotate(-largest, largest, 9), measure=measure)
+        drawn = draw_training_status(adversarial, random, adaug.Rotate(-largest, largest, 9), measure=measure)
     except ValueError as error:
         return f"{name}: no Figure 5. {error}"
     caption = (
@@ -162,7 +167,8 @@ def _correct(predicted: Tensor, people: People, threshold: float) -> Tensor:
 
 def _name(comparison: Comparison) -> str:
     config = comparison.config
-    return f"Table {number_of(comparison)}'s {config['block']} hourglass on {people_of(comparison)}"
+    people = people_of(comparison)
+    return f"{people[0].upper()}{people[1:]}, {config['block']} hourglass of {config['stacks']} × {config['modules']}"
 
 
 def _seed(comparison: Comparison, pair: Sequence[tuple[str, int]]) -> str:

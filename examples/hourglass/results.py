@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from examples.hourglass.evaluation import Scores, average
 from examples.hourglass.training import Epoch
@@ -38,6 +38,15 @@ class Comparison:
         scores = [scores_of(run)[threshold] for run in self.runs[arm]]
         return {group: with_spread([score[group] for score in scores]) for group in scores[0]}
 
+    def gain(self, arm: str, base: str = "random") -> tuple[int, dict[str, str]]:
+        """By how much an arm is above another: the number of seeds that both have, and the means with their spread."""
+        threshold = str(self.metric["threshold"])
+        mine, other = ({run["seed"]: scores_of(run)[threshold] for run in self.runs.get(name, [])} for name in (arm, base))
+        common = [seed for seed in mine if seed in other]
+        groups = mine[common[0]] if common else {}
+        values = {group: [mine[seed][group] - other[seed][group] for seed in common] for group in groups}
+        return len(common), {group: with_spread(value, sign="+") for group, value in values.items()}
+
     def history(self, arm: str, index: int = 0) -> list[Epoch]:
         """The epochs of one run."""
         return [Epoch(**epoch) for epoch in self.runs[arm][index]["history"]]
@@ -54,9 +63,9 @@ def curve_of(runs: Arm) -> dict[float, Scores]:
     return {float(threshold): average([scores_of(run)[threshold] for run in runs]) for threshold in scores_of(runs[0])}
 
 
-def with_spread(values: Sequence[float]) -> str:
-    """The mean, ± the sample standard deviation of several."""
-    mean = f"{statistics.fmean(values):.1f}"
+def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "") -> str:
+    """The mean, ± the sample standard deviation of several. sign: "+" marks positive ones too."""
+    mean = f"{statistics.fmean(values):{sign}.1f}".replace("-", "−")
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 

@@ -29,10 +29,10 @@ class Table:
 
 
 def number_of(comparison: Comparison) -> int:
-    """The table that a comparison belongs to: 3 on LSP's joints, 2 with several stacks, otherwise 1."""
-    if comparison.data["joints"] == "LSP":
+    """The table that a comparison belongs to: 3 on LSP, 2 on MPII with several stacks, otherwise 1."""
+    if comparison.data["kind"] == "lsp-test":
         return 3
-    return 2 if comparison.config["stacks"] > 1 else 1
+    return 2 if comparison.data["kind"] == "mpii-valid" and comparison.config["stacks"] > 1 else 1
 
 
 def tables_of(number: int, comparisons: Sequence[Comparison]) -> list[Table]:
@@ -58,6 +58,10 @@ def _table(number: int, block: str, comparison: Comparison) -> Table:
             rows[f"{_name(number, arm)}, paper"] = published[f"{_name(number, arm)}, paper"]
         if arm in comparison.runs:
             rows[f"{_name(1, arm)}, ours (n = {len(comparison.runs[arm])})"] = comparison.row(arm)
+    for arm in ORDER[1:]:
+        seeds, gain = comparison.gain(arm)
+        if seeds:
+            rows[f"{_name(1, arm)} − {_name(1, 'random')}, ours (n = {seeds})"] = gain
     title = (
         f"Ours, {people_of(comparison)}, {metric['name']}@{metric['threshold']:g}: "
         f"{config['block']} hourglass, {config['stacks']} × {config['modules']}, "
@@ -67,7 +71,11 @@ def _table(number: int, block: str, comparison: Comparison) -> Table:
     notes = [
         f"Trained on {data['train_people']:,} people ({data['train']}), tested on {data['test_people']:,}; "
         f"measured in pixels of the {data['coordinates']}; flip test. "
-        + ("Mean ± sample standard deviation over n seeds." if seeds > 1 else "One seed: small differences are noise.")
+        + (
+            "Mean ± sample standard deviation over n seeds; differences are taken seed by seed."
+            if seeds > 1
+            else "One seed: small differences are noise."
+        )
     ]
     if data["kind"] == "drawn":
         notes.append("These are drawn people, not MPII: nothing here compares with the paper's numbers.")
