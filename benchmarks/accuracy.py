@@ -41,14 +41,14 @@ def paired(arm: list[Scores], base: list[Scores]) -> dict[str, dict[str, float]]
 
 
 def table(found: dict[str, Any]) -> str:
-    """The scores as Markdown."""
+    """The scores, in percent, as Markdown."""
     columns = list(next(iter(found.values()))["scores"])
     lines = ["| arm | " + " | ".join(columns) + " | seconds |", "|---|" + "--:|" * (len(columns) + 1)]
     for arm, of in found.items():
-        cells = [f"{100 * of['scores'][name]['mean']:.1f}" for name in columns]
+        cells = [f"{of['scores'][name]['mean']:.1f}" for name in columns]
         lines.append(f"| {arm} | " + " | ".join(cells) + f" | {of['seconds']:.0f} |")
         if "difference" in of:
-            cells = [f"{100 * of['difference'][name]['mean']:+.1f}" for name in columns]
+            cells = [f"{of['difference'][name]['mean']:+.1f}" for name in columns]
             lines.append("| − first | " + " | ".join(cells) + " | |")
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ import adaug
 from adaug.adversary import Adversary, draw
 from adaug.augmenter import AdversarialAugmenter
 from adaug.batch import Batch, parse
+from adaug.layers import layer_names
 from adaug.passes import Bound
 from adaug.sampling import Stream
 from benchmarks.report import save, spread
@@ -94,6 +95,10 @@ def separate_passes(
     bound, adversaries = augmenter._bound, augmenter._adversaries
     assert bound is not None
     stream = Stream(0, 9, device=bound.device)
+    bridges: Rows = {}
+    for name, layer in layer_names(model).items():
+        if name in bound.taps.features:
+            layer.register_forward_hook(lambda module, args, output, name=name: bridges.update({name: output}))
 
     def step() -> None:
         rows = parse(batch, None)
@@ -109,11 +114,9 @@ def separate_passes(
                 continue
             branch = bound.policy.branches[number - 1]
             adversary = adversaries[branch.name]
-            with torch.no_grad(), mock.patch.object(bound.taps, "features", [*bound.taps.features, "never"]):
-                bound.taps._recorded = {}
+            with torch.no_grad():
                 model(share.image)  # line 1, to the end
-                features, bound.taps._recorded = list(bound.taps._recorded.values()), None
-            log_probs = adversary.predict(features)  # line 2
+            log_probs = adversary.predict([bridges[name] for name in bound.taps.features])  # line 2
             drawn = draw(branch, log_probs, stream)  # line 3
             views = [
                 bound.policy.view(settings | own, n, side, side, own=branch, device=bound.device)
