@@ -18,9 +18,10 @@ from typing import Any
 if not __package__:  # started as a file, not as `-m examples.hourglass_lsp`: the repository's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples.hourglass.config import Config
 from examples.hourglass.data import Source, of_lsp
-from examples.hourglass.experiment import add_options, compare, config_from, starting_point
-from examples.hourglass.training import Config
+from examples.hourglass.experiment import compare
+from examples.hourglass.options import add_options, config_from, starting_point
 
 SMALL = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
 

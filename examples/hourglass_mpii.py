@@ -22,10 +22,11 @@ from typing import Any
 if not __package__:  # started as a file, not as `-m examples.hourglass_mpii`: the repository's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples.hourglass.config import Config
 from examples.hourglass.data import Data, Source, drawn, of_lsp, of_mpii
-from examples.hourglass.experiment import add_options, compare, config_from, starting_point
+from examples.hourglass.experiment import compare
+from examples.hourglass.options import add_options, config_from, starting_point
 from examples.hourglass.predictions import check_predictions, write_predictions
-from examples.hourglass.training import Config
 
 DEMO = Config(rotation=60, scale=(0.7, 1.4))
 PHOTOGRAPHS = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)

@@ -24,8 +24,9 @@ p { max-width: 75ch; margin: .5rem 0; }
 .note { color: #555; font-size: .875rem; }
 .wide { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e5e5e5; }
-th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+th, td { padding: .35rem .45rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e5e5e5; }
+th:first-child { text-align: left; position: sticky; left: 0; background: #fff; white-space: normal; }
+td small { color: #555; font-size: .75em; font-weight: 400; }
 thead th { border-bottom: 2px solid #999; }
 tr.ours th, tr.ours td { background: #eef5fb; }
 td:last-child { font-weight: 600; }
@@ -33,7 +34,7 @@ figure { margin: 1rem 0; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: .875rem; max-width: 75ch; }
 @media (max-width: 640px) {
-  th:first-child { white-space: normal; min-width: 8.5rem; }
+  th:first-child { min-width: 8.5rem; }
   .wide img { max-width: none; width: 720px; }
 }
 """
@@ -105,10 +106,16 @@ def _table(table: Table) -> str:
     rows = []
     for name, cells in table.rows.items():
         ours = "" if name.endswith("paper") else ' class="ours"'
-        values = "".join(f"<td>{html.escape(cells.get(column, '–'))}</td>" for column in columns)
+        values = "".join(f"<td>{_cell(cells.get(column, '–'))}</td>" for column in columns)
         rows.append(f'<tr{ours}><th scope="row">{html.escape(name)}</th>{values}</tr>')
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
     return (
         f'<h3>{html.escape(table.title)}</h3><div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{notes}"
     )
+
+
+def _cell(text: str) -> str:
+    """The spread is smaller than the mean, so that eight columns fit."""
+    mean, _, spread = text.partition(" ± ")
+    return html.escape(mean) + (f" <small>± {html.escape(spread)}</small>" if spread else "")

@@ -9,7 +9,7 @@ from examples.hourglass import paper
 from examples.hourglass.evaluation import markdown_table
 from examples.hourglass.results import Comparison
 
-BLOCKS = {"residual": "Residual hourglass (in the paper 3 modules, “38M”)", "dense": "Dense hourglass (6 layers, “18M”)"}
+BLOCKS = {"residual": "residual hourglass (in the paper 3 modules, “38M”)", "dense": "dense hourglass (6 layers, “18M”)"}
 ORDER = (*paper.ARMS, "uniform")  # of the rows
 WHOLE = {"mpii-valid": 2958, "lsp-test": 1000}  # people in the benchmarks' sets
 SOURCES = {1: "MPII validation set, PCKh@0.5", 2: "MPII test set, PCKh@0.5", 3: "LSP test set, PCK@0.2"}

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from examples.hourglass.checkpoint import NAME
+from examples.hourglass.config import Config
 from examples.hourglass.model import StackedHourglass
 from examples.hourglass.people import Joints
-from examples.hourglass.training import Config, model_of
+from examples.hourglass.recipe import model_of
 
 
 def load_network(folder: Path, joints: Joints, device: str = "cpu") -> tuple[Config, StackedHourglass]:

@@ -15,19 +15,11 @@ import torch
 
 import examples.hourglass.checkpoint as checkpoint
 from examples import hourglass_mpii
+from examples.hourglass.config import ARMS, Arm, Config, Machine
 from examples.hourglass.people import MPII, People
+from examples.hourglass.recipe import learning_rate, model_of, policy_of
 from examples.hourglass.synthetic import draw_people
-from examples.hourglass.training import (
-    ARMS,
-    Arm,
-    Config,
-    Machine,
-    Run,
-    learning_rate,
-    model_of,
-    policy_of,
-    train,
-)
+from examples.hourglass.training import Run, train
 
 ROOT = Path(__file__).resolve().parents[2]
 # Eight pixels a side at the neck's level would be no hourglass; 32 pixels, stride 2 and two halvings leave 4 x 4.
@@ -223,7 +215,7 @@ def test_a_half_written_checkpoint_does_not_count(
 KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
-from examples.hourglass import checkpoint, losses, training
+from examples.hourglass import checkpoint, recipe, training
 from tests.examples.test_training import draw_people, run
 
 where, when = sys.argv[1], int(sys.argv[2])
@@ -243,7 +235,7 @@ def die_in(owner, name):
     setattr(owner, name, wrapped)
 
 die_in(*{
-    "stage 1": (training._Session, "_random"), "stage 2": (training, "error_of"), "stage 3": (training._Session, "_step"),
+    "stage 1": (training._Session, "_random"), "stage 2": (recipe, "error_of"), "stage 3": (training._Session, "_step"),
     "evaluation": (training._Session, "_evaluate"), "writing": (torch, "save"), "renaming": (checkpoint.os, "replace"),
 }[where])
 run(draw_people(12, size=32, canvas=48), sys.argv[3])

@@ -1,0 +1,106 @@
+"""What a run is made of, from its config: policy, augmenter, optimizer, network, loss, and when the rate falls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import adaug
+from adaug import keypoints
+from examples.hourglass.config import Config
+from examples.hourglass.evaluation import TARGETS
+from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
+from examples.hourglass.model import StackedHourglass
+from examples.hourglass.people import Joints
+
+Rows = dict[str, Tensor]
+
+
+def policy_of(config: Config, joints: Joints) -> adaug.Policy:
+    """The policy of an arm. Every arm knows the same ranges, so that their random views are the same."""
+    scale = adaug.Scale(*config.scale, 7)
+    rotate = adaug.Rotate(-config.rotation, config.rotation, 9)
+    flip = adaug.Flip(joints.flip_pairs)
+    share = adaug.policies.Window(config.share, 0.0, config.until)
+    asr = adaug.Branch("asr", (scale, rotate), share)
+    aho = adaug.Branch("aho", (adaug.OccludeFeatures(grid=(4, 4), cells=(1, 2)),), share)
+    if config.arm == "aho":
+        return adaug.Policy((aho,), (flip, scale, rotate))
+    policy = adaug.Policy((asr,) if config.arm == "asr" else (asr, aho), (flip,))
+    return adaug.policies.uniform(policy) if config.arm in ("random", "uniform") else policy
+
+
+def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.AdversarialAugmenter:
+    """The augmenter of an arm; `steps` is how often it will be called in stage 3."""
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        return optimizer_of(config, parameters, config.generator_lr)
+
+    return adaug.AdversarialAugmenter(
+        policy_of(config, joints),
+        features=["hg.0.skip*", "hg.0.neck"],
+        occlude=["hg.*.skip*", "hg.*.neck"],
+        targets=TARGETS,
+        output_size=config.size,
+        update=adaug.RewardPenalty(config.alpha, config.beta, config.cap),
+        optimizer=optimizer,
+        difficulty=None if config.measure == "loss" else lambda outputs, batch: error_of(config, outputs, batch),
+        total_steps=max(1, steps),
+        seed=config.seed,
+    )
+
+
+def optimizer_of(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """RMSProp as in the paper, or Adam."""
+    return torch.optim.RMSprop(parameters, lr=lr) if config.optimizer == "rmsprop" else torch.optim.Adam(parameters, lr=lr)
+
+
+def model_of(config: Config, joints: Joints) -> StackedHourglass:
+    """The hourglass of a seed: the same weights in every arm. Leaves the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return StackedHourglass(
+            len(joints),
+            stacks=config.stacks,
+            modules=config.modules,
+            width=config.width,
+            depth=config.depth,
+            block=config.block,
+            stride=config.stride,
+        )
+
+
+def loss_of(config: Config, outputs: Sequence[Tensor], batch: Rows) -> Tensor:
+    """The heat-map loss of each person, [B]."""
+    h, w = outputs[-1].shape[-2:]
+    target = keypoints.render_heatmaps(
+        batch["keypoints"],
+        (h, w),
+        config.sigma,
+        stride=batch["image"].shape[-1] / w,
+        visibility=batch["visibility"],
+    )
+    return heatmap_loss(config.loss, outputs, target, batch["visibility"])
+
+
+def error_of(config: Config, outputs: Sequence[Tensor], batch: Rows) -> Tensor:
+    """The mean error of each person's joints over the person's size, [B]: a larger person is not a harder one."""
+    return keypoints.normalized_error(predicted_heatmaps(config.loss, outputs), batch)
+
+
+def learning_rate(config: Config, done: float, scores: Sequence[float]) -> float:
+    """The network's rate after a fraction of its epochs, with the mean PCKs that were measured so far."""
+    if config.patience is None:
+        return config.lr * config.decay ** sum(done >= at - 1e-9 for at in config.decay_at)
+    ends = range(config.patience + 1, len(scores) + 1)
+    stalled = any(max(scores[: n - config.patience]) >= max(scores[n - config.patience : n]) for n in ends)
+    return config.lr * config.decay if stalled else config.lr
+
+
+def plan_of(config: Config) -> list[int]:
+    """The stage of each epoch of a run. Nothing is pre-trained where nothing is learned."""
+    first, second, third = config.epochs
+    return [1] * first + [2] * (0 if config.arm in ("random", "uniform") else second) + [3] * third
