@@ -28,7 +28,7 @@ from examples.hourglass.experiment import compare
 from examples.hourglass.options import add_options, config_from, starting_point
 from examples.hourglass.predictions import check_predictions, write_predictions
 
-DEMO = Config(rotation=60, scale=(0.7, 1.4))
+DEMO = Config(epochs=(5, 1, 13), rotation=60, scale=(0.7, 1.4))
 PHOTOGRAPHS = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
 
 
