@@ -88,6 +88,7 @@ PAPER = Config(
     pretrain_views=63,
     evaluate_every=1,
     bins_people=256,
+    measure="loss",
 )
 
 
