@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -208,13 +207,19 @@ def memory(network: str, variant: str) -> float:
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["mib"])
 
 
+def peak_kib() -> int:
+    """The most memory that this process has held. (getrusage would start from its parent's.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def probe_memory(network: str, variant: str) -> None:
     """The child of `memory`."""
     step = build(network, variant, "cpu")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kib()
     for _ in range(2):
         step()
-    print(json.dumps({"mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
+    print(json.dumps({"mib": (peak_kib() - before) / 1024}))
 
 
 def table(results: dict[str, Any]) -> str:
