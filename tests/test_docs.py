@@ -94,6 +94,7 @@ def test_every_result_has_its_place_on_a_page():
         assert any(path.match(f"{pattern}.md") for pattern in patterns), path.name
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     for extra in ("mkdocs", "material", "mkdocstrings_handlers.python"):
         pytest.importorskip(extra)
