@@ -235,6 +235,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_at_once_cut_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     process = start(tmp_path, workers=1)
     rows = cuts(monkeypatch)

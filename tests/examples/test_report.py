@@ -19,6 +19,8 @@ TINY = [
     *("--people", "12", "--test-people", "4", "--bins-every", "1"),
 ]
 
+pytestmark = pytest.mark.slow  # they train, to have something to report
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:

@@ -118,6 +118,7 @@ def test_the_plain_loop_runs(capsys):
     assert f"{scores['adversarial'] - scores['random']:+6.1f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [["examples/plain_loop.py"], ["-m", "examples.face_alignment"]])
 def test_scripts_start_both_ways(how):
     found = subprocess.run([sys.executable, *how, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -66,6 +66,7 @@ def same(a: Run, b: Run) -> bool:
     return all(torch.equal(mine[name], other[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_the_script_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "all"
     results = hourglass_mpii.main([*OPTIONS, "--arms", *ARMS, "--bins-every", "1", "--out", str(out)])
