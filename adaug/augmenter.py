@@ -23,7 +23,7 @@ from adaug.pretrain import Lesson
 from adaug.reward import RewardPenalty
 from adaug.sampling import Stream
 from adaug.trial import Update, head_metrics, joint_view, learn, propose, score
-from adaug.view import Size, View
+from adaug.view import Size, View, as_size
 
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
 
@@ -101,7 +101,7 @@ class AdversarialAugmenter:
         self.features = features
         self.occlude = occlude
         self.targets = as_targets(targets or {})
-        self.output_size = _size(output_size)
+        self.output_size = as_size(output_size)
         self.update = update
         self.difficulty = difficulty
         self.warmup_steps = warmup_steps
@@ -355,15 +355,6 @@ class AdversarialAugmenter:
     def _stream(self, purpose: int, count: int, device: torch.device | str = "cpu") -> Stream:
         """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
         return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
-
-
-def _size(size: Sequence[int] | int | None) -> Size | None:
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise ValueError(f"`output_size` should be (height, width), two positive integers. Found {size!r}.")
-    return (sides[0], sides[1])
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from adaug.operations import Binned, OccludeImage, Occlusion, Rotate, Scale, She
 from adaug.passes import LossFunction, check_losses, check_policy, device_of
 from adaug.policy import Branch, Policy
 from adaug.taps import quiet
-from adaug.view import Size, View, inside
+from adaug.view import Size, View, as_size, inside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def loss_by_bin(
             "need a bound model, so look at OccludeImage of the same grid."
         )
     inner, policy = unwrap(model), Policy((Branch("b", (operation,), 1),))
-    size = (output_size, output_size) if isinstance(output_size, int) else output_size
+    size = as_size(output_size)
     tables: list[Tensor] = []
     for batch in loader:
         device = device_of(inner, None)

@@ -64,7 +64,8 @@ def propose(
         mine = settings if n == len(rows) else {key: value[index] for key, value in settings.items()}
         view = partial(policy.view, n=n, canvas=rows.size, output=output, own=of, device=device)
         if of is None:
-            trials.append(Trial(None, index, view(mine), view(mine), {}, {}))
+            usual = view(mine)
+            trials.append(Trial(None, index, usual, usual, {}, {}))
             continue
         base = {key: value for key, value in mine.items() if not key.startswith(f"{of.name}.")}
         log_probs = uniform(of, n, device)

@@ -19,6 +19,16 @@ from adaug.operations import OccludeFeatures, Occlusion, Photometric
 Size = tuple[int, int]  # height, width
 
 
+def as_size(size: Sequence[int] | int | None) -> Size | None:
+    """An `output_size` as (height, width), one number standing for both. Raises ValueError on anything else."""
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise ValueError(f"`output_size` should be (height, width), two positive integers. Found {size!r}.")
+    return (sides[0], sides[1])
+
+
 @dataclass(frozen=True)
 class View:
     """The view of n rows. A part that changes nothing is None or empty, and costs nothing.
