@@ -69,7 +69,7 @@ def bind(
         read = match_layers(inner, features, "features")
     hidden = (match_layers(inner, occlude, "occlude") if occlude else list(read) if occlude is None else []) if hides else []
     layers = seen.layers
-    silent = [name for name in [*read, *hidden] if name not in layers]
+    silent = [name for name in [*(read if reads else ()), *hidden] if name not in layers]
     if silent:
         raise ValueError(
             "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w] or "

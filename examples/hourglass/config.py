@@ -7,14 +7,18 @@ from typing import Literal
 
 from examples.hourglass.losses import Loss
 
-Arm = Literal["random", "uniform", "asr", "aho", "asr+aho"]
-ARMS: tuple[Arm, ...] = ("random", "uniform", "asr", "aho", "asr+aho")
+Arm = Literal["none", "random", "uniform", "trivial", "global", "asr", "aho", "asr+aho"]
+ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "global", "asr", "aho", "asr+aho")
+UNLEARNED: tuple[Arm, ...] = ("none", "random", "uniform", "trivial")
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that a run's result depends on, but for data and machine. The defaults suit a small, short run.
 
+    arm: "none" trains on the crops as they are, "random" on the paper's random views, "uniform" on the adversarial arm's
+    bins and cells with equal probabilities, "trivial" in the manner of TrivialAugment; "global" learns one distribution
+    for all images, "asr", "aho" and "asr+aho" one for each.
     epochs: of the three stages. batch_size: people per optimizer step, over all ranks; a pass takes one of `accumulate`
     parts of a rank's share. decay_at: fractions of the network's epochs at which its rate falls by `decay`; or with
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees)

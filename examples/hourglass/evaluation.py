@@ -20,17 +20,23 @@ Scores = dict[str, float]  # joint group, or "Mean" over all joints that are in 
 
 @dataclass(frozen=True)
 class Turn:
-    """How all test people are turned (degrees, counter-clockwise) and scaled (above 1 enlarges)."""
+    """What is done to all test people: turned (degrees, counter-clockwise), scaled (above 1 enlarges), and so many of the
+    4 x 4 cells of the crop hidden, others in each but the same in every run."""
 
     rotation: float = 0.0
     scale: float = 1.0
+    hidden: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.rotation:+.0f}°"] if self.rotation else []
-        return " ".join([*parts, f"×{self.scale:g}"] if self.scale != 1 else parts) or "upright"
+        parts += [f"×{self.scale:g}"] if self.scale != 1 else []
+        parts += [f"{self.hidden} hidden"] if self.hidden else []
+        return " ".join(parts) or "upright"
 
 
-TURNS = (Turn(), Turn(-30), Turn(30), Turn(-60), Turn(60), Turn(scale=0.7), Turn(scale=1.4))
+TURNED = (Turn(-30), Turn(30), Turn(-60), Turn(60), Turn(scale=0.7), Turn(scale=1.4))
+HIDDEN = (Turn(hidden=1), Turn(hidden=2), Turn(hidden=3))
+TURNS = (Turn(), *TURNED, *HIDDEN)
 
 
 def turned(people: People, size: int, turn: Turn = Turn(), *, batch_size: int = 256) -> People:
@@ -38,8 +44,11 @@ def turned(people: People, size: int, turn: Turn = Turn(), *, batch_size: int = 
 
     A joint that leaves the crop is no longer visible, and not counted.
     """
-    if turn == Turn():
-        return people.cropped(size)
+    found = people.cropped(size) if turn.rotation == 0 and turn.scale == 1 else _viewed(people, size, turn, batch_size)
+    return replace(found, images=with_hidden_cells(found.images, turn.hidden))
+
+
+def _viewed(people: People, size: int, turn: Turn, batch_size: int) -> People:
     # A reference that is a constant turns every row alike; nothing here is learned, nor bound to a network.
     rotate = adaug.Rotate(-180, 180, 2, reference=lambda noise: torch.full_like(noise, turn.rotation))
     scale = adaug.Scale(0.1, 10, 2, reference=lambda noise: torch.full_like(noise, turn.scale))
@@ -52,6 +61,14 @@ def turned(people: People, size: int, turn: Turn = Turn(), *, batch_size: int = 
         visibility=torch.cat([batch["visibility"] for batch in seen]),
         reference=people.reference * turn.scale,
     )
+
+
+def with_hidden_cells(images: Tensor, cells: int, *, grid: int = 4, seed: int = 0) -> Tensor:
+    """Images [N, C, h, w] with so many cells of a grid black in each."""
+    noise = torch.rand(len(images), grid * grid, generator=torch.Generator().manual_seed(seed))
+    free = (noise.argsort(1).argsort(1) >= cells).view(-1, 1, grid, grid)
+    mask: Tensor = nn.functional.interpolate(free.to(images.dtype), images.shape[-2:])
+    return images * mask
 
 
 def predict(model: nn.Module, people: People, loss: Loss, *, flip: bool = True, batch_size: int = 64) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import adaug
 from adaug import keypoints
-from examples.hourglass.config import Config
+from examples.hourglass.config import UNLEARNED, Config
 from examples.hourglass.evaluation import TARGETS
 from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
@@ -27,6 +28,10 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     share = adaug.policies.Window(config.share, 0.0, config.until)
     asr = adaug.Branch("asr", (scale, rotate), share)
     aho = adaug.Branch("aho", (adaug.OccludeFeatures(grid=(4, 4), cells=(1, 2)),), share)
+    if config.arm == "none":
+        return adaug.Policy(())
+    if config.arm == "trivial":
+        return adaug.policies.trivial(joints.flip_pairs)
     if config.arm == "aho":
         return adaug.Policy((aho,), (flip, scale, rotate))
     policy = adaug.Policy((asr,) if config.arm == "asr" else (asr, aho), (flip,))
@@ -45,12 +50,24 @@ def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.Adversaria
         occlude=["hg.*.skip*", "hg.*.neck"],
         targets=TARGETS,
         output_size=config.size,
+        generator=OneForAll if config.arm == "global" else None,
         update=adaug.RewardPenalty(config.alpha, config.beta, config.cap),
         optimizer=optimizer,
         difficulty=None if config.measure == "loss" else lambda outputs, batch: error_of(config, outputs, batch),
         total_steps=max(1, steps),
         seed=config.seed,
     )
+
+
+class OneForAll(nn.Module):
+    """A generator that reads nothing: one distribution for all images. Logits [B, k] for each head."""
+
+    def __init__(self, features: Sequence[Any], heads: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.logits = nn.ParameterDict({name: nn.Parameter(torch.zeros(math.prod(head) if isinstance(head, tuple) else head)) for name, head in heads.items()})
+
+    def forward(self, features: Sequence[Tensor]) -> Rows:
+        return {name: logits.expand(len(features[0]), -1) for name, logits in self.logits.items()}
 
 
 def optimizer_of(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:
@@ -103,4 +120,4 @@ def learning_rate(config: Config, done: float, scores: Sequence[float]) -> float
 def plan_of(config: Config) -> list[int]:
     """The stage of each epoch of a run. Nothing is pre-trained where nothing is learned."""
     first, second, third = config.epochs
-    return [1] * first + [2] * (0 if config.arm in ("random", "uniform") else second) + [3] * third
+    return [1] * first + [2] * (0 if config.arm in UNLEARNED else second) + [3] * third

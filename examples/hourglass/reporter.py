@@ -29,6 +29,7 @@ class Epoch:
     number: int  # from 1, all stages counted
     images: int  # that the network has been trained on so far
     seconds: float
+    cpu_seconds: float  # of the first rank's process: what other programs take does not count
     lr: float
     loss: dict[str, float]  # branch -> mean; in stage 2 head -> KL divergence
     reward_rate: dict[str, float]  # branch -> how often its view was harder than the reference

@@ -147,7 +147,7 @@ class _Session:
 
     def epoch(self, stage: int, plan: Sequence[int], history: Sequence[Epoch], reporter: Reporter) -> Epoch:
         """Goes through one epoch of a stage and says what it saw."""
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         trained = sum(epoch.stage != 2 for epoch in history)
         networks = sum(stage != 2 for stage in plan)
         means = Means(self.device)
@@ -176,13 +176,14 @@ class _Session:
             pck=self._evaluate() if evaluates else {},
             by_bin=self._by_bin() if looks and rank() == 0 else {},
             seconds=round(time.perf_counter() - started, 3),
+            cpu_seconds=round(time.process_time() - worked, 3),
         )
 
     def _train(self, stage: int, epoch: int, lr: float, means: Means, reporter: Reporter) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
-        random = stage == 1 or self.config.arm == "random"
+        random = self.config.arm in ("none", "random") or (stage == 1 and self.config.arm != "trivial")
         for batch in self._batches(epoch):
             for last, part in _flag_last(self._parts(batch)):
                 with self._autocast(), nullcontext() if last else self._no_sync():
