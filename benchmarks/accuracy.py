@@ -1,92 +1,157 @@
-"""Does it help? Arms on real people (LSP, 64 x 64): same network, images, order, steps and initial weights per seed.
+"""Does it help? The same network on the same real people or faces, in the same order, under several augmentations.
 
-    python benchmarks/accuracy.py --data DIR --arms random uniform asr+aho --seeds 0 1 2 --out runs/accuracy
+    python benchmarks/accuracy.py people --data DIR --arms none random uniform "asr+aho" "asr+aho --until 0.7" \\
+        --seeds 0 1 2 --out runs/accuracy-300 --name accuracy_lsp_300 -- --people 300 --epochs 20 1 60
+    python benchmarks/accuracy.py faces --data DIR --arms none random uniform adversarial --name accuracy_helen
 
-DIR holds `lsp` (and `lspet`, with --extension). Each arm and seed is a run of examples/hourglass_lsp.py in its own folder:
-a killed grid goes on where it stopped, and what is finished is only evaluated. What follows `--` goes to that script.
-Writes means, spread over seeds and
-differences paired by seed to results/.
+An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, examples/face_alignment.py) with options of
+its own behind it; what follows `--` goes to every arm. Every run is paired by its seed: the same first weights and the
+same images. The grid goes seed by seed, writes its tables after each run and, killed, goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
+import shlex
 import statistics
 import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.report import save
-from examples import hourglass_lsp
+from examples import face_alignment, hourglass_lsp
+from examples.hourglass.evaluation import HIDDEN, TURNED, markdown_table
 
 Scores = dict[str, float]
+VIEWS = (*TURNED, *HIDDEN)
+MAIN = 5  # the first scores of a run, which are compared; the views follow
 
 
-def summary(runs: list[Scores]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over seeds of each score."""
-    return {
-        name: {
-            "mean": statistics.mean(run[name] for run in runs),
-            "sd": statistics.stdev(run[name] for run in runs) if len(runs) > 1 else float("nan"),
-        }
-        for name in runs[0]
+def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
+    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better."""
+    results = hourglass_lsp.main(["--size", "64", *arguments, "--seeds", str(seed), "--out", str(folder)])
+    ((run,),) = results["arms"].values()
+    views = {str(turn): run["turned"][str(turn)] for turn in VIEWS}
+    upright = run["pck"][str(results["metric"]["threshold"])]["Mean"]
+    scores = {
+        "upright": upright,
+        "turned, scaled": statistics.fmean(views[str(turn)] for turn in TURNED),
+        "hidden": statistics.fmean(views[str(turn)] for turn in HIDDEN),
+        "all views": statistics.fmean(views.values()),
+        "training gap": run["pck_train"]["Mean"] - upright,
+        **views,
     }
+    about = (
+        f"PCK@0.2 in per cent, {results['people']['test']} people of the {results['data']['test']}, "
+        f"{results['people']['train']} people to train on ({results['data']['train']}); network of "
+        f"{results['parameters']:,} parameters"
+    )
+    return {"scores": scores, "cpu_seconds": run["cpu_seconds"], "images": run["images"], "about": about}
 
 
-def paired(arm: list[Scores], base: list[Scores]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation of the differences to a base arm, seed by seed."""
-    return summary([{name: a[name] - b[name] for name in a} for a, b in zip(arm, base, strict=True)])
+def faces(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
+    """One run of examples/face_alignment.py: errors in per cent, smaller is better but for the AUC."""
+    started = time.process_time()
+    (scores,) = face_alignment.main([*arguments, "--seed", str(seed)]).values()
+    about = "300-W's errors in per cent on the test faces of Helen (NME by the outer eye corners: smaller is better)"
+    return {"scores": scores, "cpu_seconds": time.process_time() - started, "about": about}
 
 
-def table(found: dict[str, Any]) -> str:
-    """The scores, in percent, as Markdown."""
-    columns = list(next(iter(found.values()))["scores"])
-    lines = ["| arm | " + " | ".join(columns) + " | seconds |", "|---|" + "--:|" * (len(columns) + 1)]
-    for arm, of in found.items():
-        cells = [f"{of['scores'][name]['mean']:.1f}" for name in columns]
-        lines.append(f"| {arm} | " + " | ".join(cells) + f" | {of['seconds']:.0f} |")
-        if "difference" in of:
-            cells = [f"{of['difference'][name]['mean']:+.1f}" for name in columns]
-            lines.append("| − first | " + " | ".join(cells) + " | |")
-    return "\n".join(lines)
+TASKS: dict[str, Callable[[Sequence[str], int, Path], dict[str, Any]]] = {"people": people, "faces": faces}
+
+
+def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path) -> dict[str, Any]:
+    """A run, or what it left when it was finished before with the same arguments."""
+    arguments = [*rest, "--arms", *shlex.split(arm)]
+    folder = out / re.sub(r"[^a-z0-9.+]+", "-", arm.lower()) / f"seed{seed}"
+    path = folder / "finished.json"
+    if path.is_file() and (known := json.loads(path.read_text()))["arguments"] == arguments:
+        return dict(known)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"arguments": arguments, **TASKS[task](arguments, seed, folder)}
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> dict[str, float]:
+    """Of the seeds that both have: mean, standard deviation, and p of a paired t-test (two-sided)."""
+    seeds = sorted(arm.keys() & base.keys())
+    values = [arm[seed][name] - base[seed][name] for seed in seeds]
+    found = {"seeds": float(len(seeds)), "mean": statistics.fmean(values)}
+    if len(values) > 1:
+        p = float(stats.ttest_1samp(values, 0.0).pvalue)
+        found |= {"sd": statistics.stdev(values), "p": p}
+    return found
+
+
+def shown(found: dict[str, float]) -> str:
+    """A difference as text."""
+    text = f"{found['mean']:+.1f}".replace("-", "−")
+    return text + (f" ± {found['sd']:.1f} (p {found['p']:.2f})" if "sd" in found else " (1 seed)")
+
+
+def tables(runs: dict[str, dict[int, dict[str, Any]]], against: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
+    scores = {arm: {seed: run["scores"] for seed, run in of.items()} for arm, of in runs.items()}
+    names = list(next(iter(next(iter(scores.values())).values())))
+    rows = {
+        arm: {
+            "seeds": str(len(of)),
+            **{name: with_spread([found[name] for found in of.values()]) for name in names},
+            "CPU s": f"{statistics.fmean(run['cpu_seconds'] for run in runs[arm].values()):.0f}",
+        }
+        for arm, of in scores.items()
+    }
+    text, numbers = [markdown_table(rows, "arm")], {}
+    for base in against:
+        if base not in scores:
+            continue
+        numbers[base] = {
+            arm: {name: difference(of, scores[base], name) for name in names}
+            for arm, of in scores.items()
+            if arm != base and of.keys() & scores[base].keys()
+        }
+        if numbers[base]:
+            cells = {arm: {name: shown(found[name]) for name in names[:MAIN]} for arm, found in numbers[base].items()}
+            text += ["", f"Differences to {base}, paired by seed (p: two-sided t-test)", "", markdown_table(cells, "arm")]
+    return "\n".join(text), numbers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--arms", nargs="+", default=["random", "uniform", "asr+aho"])
+    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("--data", required=True, help="the folder with lsp (and lspet), or trainset and testset")
+    parser.add_argument("--arms", nargs="+", required=True)
+    parser.add_argument("--against", nargs="+", default=["random", "uniform"], help="arms that the others are compared with")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", default="runs/accuracy")
-    parser.add_argument("--name", default="accuracy_lsp64", help="of the file under results/")
-    parser.add_argument("rest", nargs="*", help="options of examples/hourglass_lsp.py, after --")
-    options = parser.parse_args()
-    arguments = ["--data", options.data, "--arms", *options.arms, "--seeds", *map(str, options.seeds)]
-    results = hourglass_lsp.main([*arguments, "--size", "64", "--out", options.out, *options.rest])
-    threshold = str(results["metric"]["threshold"])
-    scores = {
-        arm: [{"upright": run["pck"][threshold]["Mean"], **run["turned"]} for run in runs]
-        for arm, runs in results["arms"].items()
-    }
-    heading = (
-        f"{results['metric']['name']}@{threshold} of {results['people']['test']} people of LSP, "
-        f"{results['people']['train']} to train on, 64 × 64, {len(options.seeds)} seed(s); upright, and with every test person "
-        "turned or scaled.\n\n"
-    )
-    base = scores[options.arms[0]]
-    found = {
-        arm: {
-            "seeds": options.seeds,
-            "scores": summary(runs),
-            **({"difference": paired(runs, base)} if arm != options.arms[0] else {}),
-            "seconds": statistics.mean(run["seconds"] for run in results["arms"][arm]),
-            "groups": [run["pck"][threshold] for run in results["arms"][arm]],
-        }
-        for arm, runs in scores.items()
-    }
-    sides = {"people": results["people"], "metric": results["metric"], "config": results["config"]}
-    print(f"written to {save(options.name, {**sides, 'arms': found}, heading + table(found))}")
+    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--name", required=True, help="of the files under results/")
+    own, rest = sys.argv[1:], []
+    if "--" in own:
+        own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
+    options = parser.parse_args(own)
+    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    for seed in options.seeds:
+        for arm in options.arms:
+            run = run_once(options.task, arm, seed, ["--data", options.data, *rest], options.out)
+            runs.setdefault(arm, {})[seed] = run
+            text, differences = tables(runs, options.against)
+            kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
+            save(options.name, {"runs": kept, "differences": differences}, f"{run['about']}.\n\n{text}")
+            print(text, flush=True)
 
 
 if __name__ == "__main__":

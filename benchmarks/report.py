@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -24,12 +25,17 @@ def provenance() -> dict[str, Any]:
     root = Path(__file__).parent.parent
     name = script.relative_to(root) if script.is_relative_to(root) else script.name
     return {
-        "command": " ".join(["python", str(name), *("DIR" if word.startswith(("/", "..")) else word for word in sys.argv[1:])]),
+        "command": " ".join(["python", str(name), *map(_shown, sys.argv[1:])]),
         "machine": gpu or f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
     }
+
+
+def _shown(word: str) -> str:
+    """A word of the command line as it would be typed, without the folders of this machine."""
+    return "DIR" if word.startswith(("/", "..")) else shlex.quote(word)
 
 
 def _processor() -> str:

@@ -30,7 +30,7 @@ from examples.hourglass.people import People
 from examples.w300 import W300, auc, failure_rate, load_w300, nme
 
 Rows = dict[str, Tensor]
-ARMS = ("random", "adversarial")
+ARMS = ("none", "random", "uniform", "adversarial")
 STRIDE: Final = 4
 
 
@@ -53,8 +53,9 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     steps = args.epochs * (len(faces) // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
+    policy = adaug.policies.paper(flip_pairs=W300.flip_pairs)
     augmenter = adaug.AdversarialAugmenter(
-        adaug.policies.paper(flip_pairs=W300.flip_pairs),
+        {"none": adaug.Policy(()), "uniform": adaug.policies.uniform(policy)}.get(arm, policy),
         features=["hg.0.skip*", "hg.0.neck"],
         targets={"reference": "other"},
         output_size=args.size,  # the faces come on larger canvases: zooming out shows what is there
@@ -64,7 +65,7 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
     for epoch in tqdm(range(args.epochs), arm):
         for cpu in faces.batches(args.batch_size, seed=args.seed, epoch=epoch, drop_last=True):
             batch = {name: value.to(args.device) for name, value in cpu.items()}
-            if arm == "adversarial":
+            if arm in ("uniform", "adversarial"):
                 loss = augmenter.step(model, batch, loss_fn).loss
             else:
                 batch = augmenter.random(batch)
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--faces", type=int, nargs=2, default=(240, 150), help="drawn faces to train on and to test on")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "adversarial"], help="differences: to the first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
@@ -108,13 +110,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
         people = [draw_faces(n, size=args.size, canvas=canvas, seed=i) for i, n in enumerate(args.faces)]
     else:
         people = [load_w300(args.data / part, size=args.size, canvas=canvas) for part in ("trainset", "testset")]
-    scores = {arm: evaluate(train(arm, people[0], args), people[1], args) for arm in ARMS}
+    scores = {arm: evaluate(train(arm, people[0], args), people[1], args) for arm in args.arms}
 
     print(f"{len(people[0])} training and {len(people[1])} test faces, {args.epochs} epochs, seed {args.seed}")
-    print(f"{'per cent':10s}" + "".join(f"{name:>14s}" for name in (*ARMS, "difference")))
-    for name in scores[ARMS[0]]:
-        random, adversarial = (scores[arm][name] for arm in ARMS)
-        print(f"{name:10s}{random:14.2f}{adversarial:14.2f}{adversarial - random:+14.2f}")
+    base = scores[args.arms[0]]
+    print(f"{'per cent':12s}" + "".join(f"{name:>18s}" for name in base))
+    for arm, found in scores.items():
+        change = {name: "" if arm == args.arms[0] else f" ({value - base[name]:+.2f})" for name, value in found.items()}
+        print(f"{arm:12s}" + "".join(f"{f'{value:.2f}{change[name]}':>18s}" for name, value in found.items()))
     return scores
 
 
