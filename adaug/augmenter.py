@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -17,12 +17,12 @@ from adaug import policies
 from adaug.adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size, uniform
 from adaug.batch import Batch, Rows, Target, as_targets, parse
 from adaug.layers import unwrap
-from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of
+from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of, difficulty_of
 from adaug.policy import RANDOM, Policy
 from adaug.pretrain import Lesson
 from adaug.reward import RewardPenalty
 from adaug.sampling import Stream
-from adaug.trial import Update, head_metrics, joint_view, learn, propose, score
+from adaug.trial import Comparison, Update, compare, head_metrics, joint_view, learn, propose
 from adaug.view import Size, View, as_size
 
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
@@ -59,7 +59,9 @@ class AdversarialAugmenter:
     images'; a loader may hand larger canvases. update: (probabilities, chosen, harder) -> target. generator,
     optimizer: factories, (shapes, heads) -> module and (parameters) -> optimizer. difficulty: (output, batch) -> [B],
     what "harder" compares, by default the loss. warmup_steps: random views alone at first (stage 1). update_every:
-    steps between two comparisons. total_steps: drives `progress`, which share schedules read. seed: by default
+    steps between two comparisons. scoring: "eval" compares views in eval behaviour, where rows do not influence each other;
+    "train" takes the adversarial losses from the training pass and scores the references alone, with batch statistics and
+    dropout as there: one pass less. total_steps: drives `progress`, which share schedules read. seed: by default
     torch's initial seed.
     """
 
@@ -77,6 +79,7 @@ class AdversarialAugmenter:
         difficulty: LossFunction | None = None,
         warmup_steps: int = 0,
         update_every: int = 1,
+        scoring: Literal["eval", "train"] = "eval",
         total_steps: int | None = None,
         seed: int | None = None,
     ) -> None:
@@ -95,6 +98,8 @@ class AdversarialAugmenter:
         }.items():
             if function is not None and not callable(function):
                 raise TypeError(f"`{name}` should be callable. Found {function!r}.")
+        if scoring not in ("eval", "train"):
+            raise ValueError(f"`scoring` should be 'eval' or 'train'. Found {scoring!r}.")
         if seed is not None and not isinstance(seed, int):
             raise TypeError(f"`seed` should be an integer. Found {seed!r}.")
         self.policy = policies.paper() if policy is None else policy
@@ -106,6 +111,7 @@ class AdversarialAugmenter:
         self.difficulty = difficulty
         self.warmup_steps = warmup_steps
         self.update_every = update_every
+        self.scoring = scoring
         self.total_steps = total_steps
         self.seed = torch.initial_seed() if seed is None else seed
         self.steps = 0
@@ -130,7 +136,7 @@ class AdversarialAugmenter:
         bound, rows = self._prepare(model, batch)
         output, n = self._output(rows), len(rows)
         if fresh and self.policy.branches:  # a wrong loss shape should be known before anything changes
-            bound.score(self._centred(bound, rows.rows(_range(min(n, 2), bound.device))), [], loss_fn, "loss_fn")
+            bound.score(self._centred(bound, rows.rows(_range(min(n, 2), bound.device))), [], (loss_fn, "loss_fn"))
         stream = self._stream(STEP, self.steps, device=bound.device)
         rows = rows.with_image(bound.policy.paint(rows.image, stream))
         warm = self.steps >= self.warmup_steps
@@ -141,16 +147,24 @@ class AdversarialAugmenter:
         view = joint_view(trials)
         augmented = rows.seen(view, output)
         metrics = head_metrics(trials)
+        measure = (loss_fn, "loss_fn") if self.difficulty is None else (self.difficulty, "difficulty")
+        waits: Comparison | None = None  # for the adversarial losses of the training pass
         if compares:
-            measure = (loss_fn, "loss_fn") if self.difficulty is None else (self.difficulty, "difficulty")
-            hard, usual = score(bound, trials, rows, augmented, view, *measure)
-            metrics |= learn(self._adversaries, trials, hard, usual, self.update)
+            found = compare(bound, trials, rows, augmented, view, measure, self.scoring == "train")
+            if found.hard is None:
+                waits = found
+            else:
+                metrics |= learn(self._adversaries, trials, found.hard, found.usual, self.update)
 
         result = augmented.user()
         with bound.taps.masked(view.feature_masks):
-            losses = loss_fn(model(augmented.image), result)
+            outputs = model(augmented.image)
+            losses = loss_fn(outputs, result)
         check_losses(losses, n, "loss_fn")
         bound.taps.keep_for_backward(losses, view.feature_masks)
+        if waits is not None:
+            hard = losses.detach().float() if self.difficulty is None else difficulty_of(outputs, augmented, measure)
+            metrics |= learn(self._adversaries, trials, hard[waits.rows], waits.usual, self.update)
         for trial in trials:
             metrics[f"loss/{trial.name}"] = losses.detach()[trial.rows].mean()
         self.steps += 1

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from adaug.batch import Batch, check_flip
 from adaug.layers import Layer, Probe, find_layers, is_compiled, match_layers, probe, unwrap
@@ -18,6 +19,7 @@ from adaug.taps import FeatureMasks, Taps, quiet
 from adaug.view import Size
 
 LossFunction = Callable[[Any, Any], Tensor]  # (output, batch) -> one number per sample, [B]
+Measure = tuple[LossFunction, str]  # what gives one number per sample, and what an error should call it
 Shape = tuple[int, int, int]
 D = TypeVar("D", torch.device, None)
 
@@ -39,12 +41,17 @@ class Bound:
         with quiet(self.model, self.device):
             return self.taps.look(self.model, rows.image)
 
-    def score(self, rows: Batch, masks: FeatureMasks, measure: LossFunction, name: str) -> Tensor:
-        """`measure` of every row, float32 [n]; eval behaviour, so that rows do not influence each other."""
-        with quiet(self.model, self.device), self.taps.masked(masks):
-            values = measure(self.model(rows.image), rows.user())
-        check_losses(values, len(rows), name)
-        return values.detach().float()
+    def score(self, rows: Batch, masks: FeatureMasks, measure: Measure, *, training: bool = False) -> Tensor:
+        """The difficulty of every row, float32 [n]; eval behaviour, so that rows do not influence each other.
+
+        training: in the behaviour of the training pass, to be compared with it.
+        """
+        with quiet(self.model, self.device, training=training), self.taps.masked(masks):
+            if not training:
+                return difficulty_of(self.model(rows.image), rows, measure)
+            # Running statistics move in copies: a pending backward pass may need the buffers as they are.
+            buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+            return difficulty_of(functional_call(self.model, buffers, (rows.image,)), rows, measure)
 
 
 def bind(
@@ -88,6 +95,15 @@ def device_of(model: nn.Module, default: D) -> torch.device | D:
     """Where the model is; `default` when it has no parameters."""
     tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
     return default if tensor is None else tensor.device
+
+
+def difficulty_of(output: Any, rows: Batch, measure: Measure) -> Tensor:
+    """What a measure says of every row, float32 [n], without a graph."""
+    function, name = measure
+    with torch.no_grad():
+        values = function(output, rows.user())
+    check_losses(values, len(rows), name)
+    return values.detach().float()
 
 
 def check_losses(values: Any, n: int, name: str) -> None:

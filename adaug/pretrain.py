@@ -66,7 +66,7 @@ class Lesson:
                     settings[f"{branch.name}.{operation.name}"] = operation.mask(cells, stream.uniform(n, 2))
             view = self.bound.policy.view(settings, n, rows.size, self.output, own=branch, device=device)
             seen = rows.seen(view, self.output)
-            losses.append(self.bound.score(seen, view.feature_masks, measure, "loss_fn"))
+            losses.append(self.bound.score(seen, view.feature_masks, (measure, "loss_fn")))
         table = torch.stack(losses, 1)  # [n, V]
         valid = torch.isfinite(table).all(1)
         targets = {}

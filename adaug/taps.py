@@ -160,8 +160,10 @@ def _map_of(output: Any, layer: Layer, name: str) -> Tensor:
 
 
 @contextmanager
-def quiet(model: nn.Module, device: torch.device) -> Iterator[None]:
+def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> Iterator[None]:
     """A pass that leaves no trace: eval behaviour, no gradients, random state put back, flags restored.
+
+    training: the modules behave as they do outside; buffers are then the caller's business.
 
     Compiled parts run as they were written: an early stop would make dynamo give the code up for good. The autocast
     cache is off inside: weights that were cast without gradients would be used again, without
@@ -173,7 +175,7 @@ def quiet(model: nn.Module, device: torch.device) -> Iterator[None]:
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     cached = torch.is_autocast_cache_enabled()
     try:
-        for module in modules:
+        for module in modules if not training else ():
             module.training = False  # not .eval(), which a user's module may have overridden
         torch.set_autocast_cache_enabled(False)
         with torch.no_grad(), _eager(model):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adaug.adversary import Adversary, LogProbs, dist_size, draw, uniform
 from adaug.batch import Batch
-from adaug.passes import Bound, LossFunction
+from adaug.passes import Bound, Measure
 from adaug.policy import RANDOM, Branch
 from adaug.sampling import Stream
 from adaug.view import Size, View, concatenate
@@ -85,26 +85,42 @@ def joint_view(trials: Sequence[Trial]) -> View:
     return view.rows(torch.cat([trial.rows for trial in trials]).argsort()) if len(trials) > 1 else view
 
 
-def score(
-    bound: Bound, trials: Sequence[Trial], rows: Batch, augmented: Batch, view: View, measure: LossFunction, name: str
-) -> tuple[Tensor, Tensor]:
-    """The difficulty of the adversarial and of the reference view of all rows on trial, in the order of the trials.
+@dataclass(frozen=True)
+class Comparison:
+    """The difficulty of the views of all rows on trial, [n] float32 in the order of the trials.
 
-    `augmented` is what `view` makes of `rows`. Two vectors [n], float32.
+    `rows` [n] long. `hard` is None while it waits for the training pass.
+    """
+
+    rows: Tensor
+    usual: Tensor  # of the references
+    hard: Tensor | None  # of the adversarial views
+
+
+def compare(
+    bound: Bound, trials: Sequence[Trial], rows: Batch, augmented: Batch, view: View, measure: Measure, training: bool
+) -> Comparison:
+    """Scores the references, and the adversarial views unless they wait for the training pass.
+
+    `augmented` is what `view` makes of `rows`. training: whether to score as the training pass does.
     """
     learned = [trial for trial in trials if trial.learned]
     if not learned:
-        return torch.zeros(0, device=bound.device), torch.zeros(0, device=bound.device)
+        nothing = torch.zeros(0, device=bound.device)
+        return Comparison(nothing.long(), nothing, nothing)
     index = torch.cat([trial.rows for trial in learned])
     reference = concatenate([trial.reference for trial in learned], [len(trial.rows) for trial in learned])
     seen = rows.rows(index).seen(reference, augmented.size)
-    hard = bound.score(augmented.rows(index), view.rows(index).feature_masks, measure, name)
-    usual = bound.score(seen, reference.feature_masks, measure, name)
-    return hard, usual
+    usual = bound.score(seen, reference.feature_masks, measure, training=training)
+    hard = None if training else bound.score(augmented.rows(index), view.rows(index).feature_masks, measure)
+    return Comparison(index, usual, hard)
 
 
 def learn(adversaries: Adversaries, trials: Sequence[Trial], hard: Tensor, usual: Tensor, update: Update) -> dict[str, Tensor]:
-    """Rewards and penalises every generator; a row whose difficulty is not finite teaches nothing. Returns metrics."""
+    """Rewards and penalises every generator; a row whose difficulty is not finite teaches nothing. Returns metrics.
+
+    hard, usual: the difficulties of a Comparison.
+    """
     valid = torch.isfinite(hard) & torch.isfinite(usual)
     metrics = {"nonfinite": (~valid).sum()} if len(valid) else {}
     own = {trial.name: trial for trial in trials if trial.learned}

@@ -1,10 +1,12 @@
 """What does `augmenter.step` cost beside a plain step? Ratios to a plain step, measured in turn in one run.
 
-    python benchmarks/step_overhead.py            # the 1-stack, 256-channel hourglass at 256 x 256, and a small one
-    python benchmarks/step_overhead.py --networks small --rounds 20
+    python benchmarks/step_overhead.py                                      # every network
+    python benchmarks/step_overhead.py --networks hourglass-64 --rounds 20
+    python benchmarks/step_overhead.py --device cuda --precision bf16 --compile --channels-last --name step_overhead_gpu
 
 A round runs every variant once, in an order that rotates, and gives one ratio each, so that a drift of the machine's
-speed falls on all alike. Memory is the peak of a fresh process above what it held before its first step.
+speed falls on all alike. A plain step trains on the paper's random views. Memory is the peak of a fresh process above
+what it held before its first step.
 """
 
 from __future__ import annotations
@@ -17,124 +19,79 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from adaug.adversary import Adversary, draw
-from adaug.augmenter import AdversarialAugmenter
-from adaug.batch import Batch, parse
-from adaug.layers import layer_names
+from adaug.adversary import Adversary
+from adaug.batch import Batch
 from adaug.passes import Bound
-from adaug.sampling import Stream
 from benchmarks.report import save, spread
-from examples.hourglass.losses import heatmap_mse
-from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import MPII
+from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 
-Rows = dict[str, Tensor]
 Step = Callable[[], None]
-FEATURES = {"features": ["hg.0.skip*", "hg.0.neck"], "occlude": ["hg.*.skip*", "hg.*.neck"]}
-VARIANTS = ("plain", "default", "every 2", "every 4", "separate passes")
-
-NETWORKS: dict[str, tuple[dict[str, Any], int, int]] = {  # network arguments, image side, batch size
-    "256": ({"stacks": 1, "modules": 1, "width": 256}, 256, 12),
-    "small": ({"stacks": 1, "modules": 1, "width": 64, "depth": 3, "stride": 2}, 64, 48),
+VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
+    "plain": {},
+    "Algorithm 2, pass by pass": {},
+    "default": {},
+    "scoring='train'": {"scoring": "train"},
+    "update_every=4": {"update_every": 4},
+    "fastest: both": {"scoring": "train", "update_every": 4},
 }
+CYCLE = 4  # steps after which every variant has done all that it does
 
 
-def build(network: str, variant: str, device: str) -> Step:
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the steps run."""
+
+    device: str = "cpu"
+    precision: str = "fp32"
+    compiled: bool = False
+    channels_last: bool = False
+
+
+def build(workload: Workload, variant: str, machine: Machine) -> Step:
     """One training step of a variant as a function without arguments."""
-    arguments, side, size = NETWORKS[network]
     torch.manual_seed(0)
-    model = StackedHourglass(len(MPII), **arguments).to(device)
-    optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4)
-    stride = arguments.get("stride", 4)
-    batch = {
-        "image": torch.rand(size, 3, side, side, device=device),
-        "keypoints": torch.rand(size, len(MPII), 2, device=device) * side,
-        "visibility": torch.ones(size, len(MPII), device=device),
-    }
-
-    def loss_fn(output: list[Tensor], rows: Rows) -> Tensor:
-        maps = adaug.keypoints.render_heatmaps(rows["keypoints"], side // stride, stride=stride)
-        return heatmap_mse(output, maps, rows["visibility"])
+    layout = torch.channels_last if machine.channels_last else torch.contiguous_format
+    model = workload.network().to(machine.device, memory_format=layout)  # type: ignore[call-overload]
+    batch = {name: value.to(machine.device) for name, value in workload.batch(workload.images, workload.side).items()}
+    batch["image"] = batch["image"].contiguous(memory_format=layout)
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
+    flips = [] if "keypoints" not in batch else adaug.policies.paper([(0, 1)]).flip.pairs  # type: ignore[union-attr]
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(flips), **workload.layers, **VARIANTS[variant], seed=0)
+    augmenter.bind(model, batch)
+    network = torch.compile(model) if machine.compiled else model
+    half = torch.autocast(machine.device.split(":")[0], torch.bfloat16, enabled=machine.precision == "bf16")
 
     def learn(loss: Tensor) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    policy = adaug.policies.paper(MPII.flip_pairs)
-    every = int(variant.split()[-1]) if variant.startswith("every") else 1
-    augmenter = AdversarialAugmenter(policy, **FEATURES, update_every=every, seed=0)  # type: ignore[arg-type]
-    if variant == "plain":  # with the random augmentation of the paper, as it would be done without us
+    def plain() -> None:
+        rows = augmenter.random(batch)
+        with half:
+            loss = workload.loss_fn(network(rows["image"]), rows).mean()
+        learn(loss)
 
-        def plain() -> None:
-            rows = augmenter.random(batch)
-            learn(loss_fn(model(rows["image"]), rows).mean())
+    def adversarial() -> None:
+        with half:
+            loss = augmenter.step(network, batch, workload.loss_fn).loss  # type: ignore[arg-type]
+        learn(loss)
 
-        return plain
-    if variant != "separate passes":
-        return lambda: learn(augmenter.step(model, batch, loss_fn).loss)
-    return separate_passes(augmenter, model, batch, loss_fn, learn)
-
-
-def separate_passes(
-    augmenter: AdversarialAugmenter, model: nn.Module, batch: Rows, loss_fn: Any, learn: Callable[[Tensor], None]
-) -> Step:
-    """Algorithms 1 and 2 line by line: every share by itself, whole forward passes, D trained on the scored pass."""
-    augmenter.bind(model, batch)
-    bound, adversaries = augmenter._bound, augmenter._adversaries
-    assert bound is not None
-    stream = Stream(0, 9, device=bound.device)
-    bridges: Rows = {}
-    for name, layer in layer_names(model).items():
-        if name in bound.taps.features:
-            layer.register_forward_hook(lambda module, args, output, name=name: bridges.update({name: output}))
-
-    def step() -> None:
-        rows = parse(batch, None)
-        side = rows.size
-        parts = rows.image.new_zeros(len(rows), dtype=torch.long).copy_(bound.policy.split(len(rows), 0.0, stream))
-        losses = []
-        for number in range(len(bound.policy.branches) + 1):
-            share = rows.rows(torch.nonzero(parts == number).flatten())
-            n, settings = len(share), bound.policy.draw_reference(len(share), stream)
-            if number == 0:
-                seen = share.seen(bound.policy.view(settings, n, side, side, device=bound.device), side)
-                losses.append(loss_fn(model(seen.image), seen.user()))
-                continue
-            branch = bound.policy.branches[number - 1]
-            adversary = adversaries[branch.name]
-            with torch.no_grad():
-                model(share.image)  # line 1, to the end
-            log_probs = adversary.predict([bridges[name] for name in bound.taps.features])  # line 2
-            drawn = draw(branch, log_probs, stream)  # line 3
-            views = [
-                bound.policy.view(settings | own, n, side, side, own=branch, device=bound.device)
-                for own in (drawn.adversarial, drawn.reference)
-            ]
-            hard, usual = (share.seen(view, side) for view in views)
-            with bound.taps.masked(views[0].feature_masks):
-                losses.append(loss_fn(model(hard.image), hard.user()))  # line 4
-            with torch.no_grad(), bound.taps.masked(views[1].feature_masks):
-                reference = loss_fn(model(usual.image), usual.user())  # lines 5, 6
-            harder = losses[-1].detach() > reference
-            targets = {
-                head: (augmenter.update(value.detach().exp(), drawn.chosen[head], harder), value)
-                for head, value in log_probs.items()
-            }
-            adversary.learn(targets, torch.ones_like(harder))  # line 7
-        learn(torch.cat(losses).mean())  # line 8
-
-    return step
+    if variant.startswith("Algorithm 2"):
+        with half:
+            return algorithm_2(augmenter, model, batch, workload.loss_fn, learn)
+    return plain if variant == "plain" else adversarial
 
 
 @contextmanager
@@ -163,47 +120,76 @@ def clocks(parts: dict[str, float]) -> Iterator[None]:
         yield
 
 
-def synchronize(device: str) -> None:
+def wait(machine: Machine) -> None:
     """Waits for a GPU to finish."""
-    if device.startswith("cuda"):
+    if machine.device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
-def measure(network: str, rounds: int, device: str) -> dict[str, Any]:
+def measure(workload: Workload, rounds: int, machine: Machine) -> dict[str, Any]:
     """Ratios of every variant to the plain step, and where the default step spends its time."""
-    steps = {variant: build(network, variant, device) for variant in VARIANTS}
-    lengths = {variant: int(variant.split()[-1]) if variant.startswith("every") else 1 for variant in VARIANTS}
+    steps = {variant: build(workload, variant, machine) for variant in VARIANTS}
     for step in steps.values():
-        step()
+        for _ in range(CYCLE if machine.compiled else 1):
+            step()
     seconds: dict[str, list[float]] = defaultdict(list)
+    names = list(VARIANTS)
     for i in range(rounds):
-        for variant in VARIANTS[i % len(VARIANTS) :] + VARIANTS[: i % len(VARIANTS)]:
-            synchronize(device)
+        for variant in names[i % len(names) :] + names[: i % len(names)]:
+            count = CYCLE if "update_every" in VARIANTS[variant] else 1  # any four steps in a row hold one comparison
+            wait(machine)
             start = time.perf_counter()
-            for _ in range(lengths[variant]):  # a whole cycle of update_every
+            for _ in range(count):
                 steps[variant]()
-            synchronize(device)
-            seconds[variant].append((time.perf_counter() - start) / lengths[variant])
-        print(f"  round {i + 1}/{rounds}: " + ", ".join(f"{v} {seconds[v][-1]:.2f} s" for v in VARIANTS), flush=True)
-    ratios = {v: spread([a / b for a, b in zip(seconds[v], seconds["plain"], strict=True)]) for v in VARIANTS[1:]}
+            wait(machine)
+            seconds[variant].append((time.perf_counter() - start) / count)
+        print(f"  round {i + 1}/{rounds}: " + ", ".join(f"{v} {seconds[v][-1]:.2f} s" for v in names), flush=True)
+    found: dict[str, Any] = {
+        "plain_seconds": spread(seconds["plain"]),
+        "ratio_to_plain": {v: spread([a / b for a, b in zip(seconds[v], seconds["plain"], strict=True)]) for v in names[1:]},
+    }
+    if machine.device == "cpu":
+        found["share_of_default"] = shares(steps["default"])
+    else:
+        found |= gpu_costs(steps, machine)
+    return found
+
+
+def shares(step: Step, repeat: int = 3) -> dict[str, float]:
+    """Where a step spends its time on a CPU."""
     parts: dict[str, float] = defaultdict(float)
     with clocks(parts):
-        synchronize(device)
         start = time.perf_counter()
-        for _ in range(3):
-            steps["default"]()
+        for _ in range(repeat):
+            step()
         total = time.perf_counter() - start
     parts["train"] = total - sum(parts.values())
-    return {
-        "plain_seconds": spread(seconds["plain"]),
-        "ratio_to_plain": ratios,
-        "share_of_default": {part: value / total for part, value in parts.items()} if device == "cpu" else "not measured",
-    }
+    return {part: value / total for part, value in parts.items()}
 
 
-def memory(network: str, variant: str) -> float:
+def gpu_costs(steps: dict[str, Step], machine: Machine) -> dict[str, Any]:
+    """The host's time for a step beyond the plain one (ms), and peak memory (MiB); fails if a step waits for the GPU."""
+    host, peak = {}, {}
+    for variant in ("plain", "default", "fastest: both"):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            steps[variant]()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        wait(machine)
+        torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        for _ in range(CYCLE):
+            steps[variant]()
+        host[variant] = 1e3 * (time.perf_counter() - start) / CYCLE
+        wait(machine)
+        peak[variant] = torch.cuda.max_memory_allocated() / 2**20
+    return {"host_ms": host, "peak_mib": peak}
+
+
+def memory(network: str, variant: str, images: int) -> float:
     """Peak MiB of two steps above what the process held before, in a fresh process."""
-    command = [sys.executable, __file__, "--probe-memory", network, variant, "--batch", str(NETWORKS[network][2])]
+    command = [sys.executable, __file__, "--probe-memory", network, variant, "--batch", str(images)]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["mib"])
 
 
@@ -213,9 +199,9 @@ def peak_kib() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def probe_memory(network: str, variant: str) -> None:
+def probe_memory(workload: Workload, variant: str) -> None:
     """The child of `memory`."""
-    step = build(network, variant, "cpu")
+    step = build(workload, variant, Machine())
     before = peak_kib()
     for _ in range(2):
         step()
@@ -224,53 +210,55 @@ def probe_memory(network: str, variant: str) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
-    names = {name: f"{found['side']} × {found['side']}, batch {found['batch']}" for name, found in results.items()}
-    lines = ["| time of a step / plain step | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
-    for variant in VARIANTS[1:]:
-        cells = [found["ratio_to_plain"][variant] for found in results.values()]
-        lines.append(f"| {variant} | " + " | ".join(f"{c['median']:.2f} ({c['min']:.2f}–{c['max']:.2f})" for c in cells) + " |")
-    for name, found in results.items():
-        if isinstance(found["share_of_default"], dict):
-            shares = ", ".join(f"{part} {100 * share:.0f} %" for part, share in found["share_of_default"].items())
-            lines += ["", f"Where the default step spends its time at {names[name]}: {shares}."]
-        if "peak_mib" in found and found["peak_mib"]["plain"] > 50:  # below that the interpreter's own memory hides it
-            peak = found["peak_mib"]
-            ratio = peak["default"] / peak["plain"]
-            lines += [
-                "",
-                f"Peak memory at {names[name]}: {peak['default']:.0f} MiB, {ratio:.2f} × the plain step's {peak['plain']:.0f}.",
-            ]
-    arguments = "; ".join(f"{names[name]}: {found['arguments']}" for name, found in results.items())
-    return "\n".join([*lines, "", f"Median of the rounds (least–greatest). Networks: {arguments}."])
+    lines = ["| step / plain step | " + " | ".join(VARIANTS) + " | memory |", "|---|" + "---|" * (len(VARIANTS) + 1)]
+    for found in results.values():
+        name = f"{found['about']}, {found['side']} × {found['side']}, batch {found['batch']}"
+        cells = [f"{c['median']:.2f} ({c['min']:.2f}–{c['max']:.2f})" for c in found["ratio_to_plain"].values()]
+        peak = found.get("peak_mib", {})
+        # Below some MiB the interpreter's own memory hides what a step holds.
+        ratio = f"{peak['default'] / peak['plain']:.2f}" if peak.get("plain", 0) > 50 else "–"
+        lines.append(f"| {name} | 1 ({found['plain_seconds']['median']:.2f} s) | " + " | ".join(cells) + f" | {ratio} |")
+    lines += ["", "Median of the rounds (least–greatest). Memory: peak of the default step / peak of the plain step.", ""]
+    for found in results.values():
+        if "share_of_default" in found:
+            parts = ", ".join(f"{part} {100 * share:.0f} %" for part, share in found["share_of_default"].items())
+            lines.append(f"- {found['about']}, {found['side']} × {found['side']}: the default step spends {parts}.")
+        if "host_ms" in found:
+            costs = ", ".join(f"{name} {value:.1f} ms" for name, value in found["host_ms"].items())
+            lines.append(f"- {found['about']}: the host needs {costs} a step, and waits for nothing.")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--networks", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, help="instead of each network's own")
     parser.add_argument("--name", default="step_overhead", help="of the file under results/")
     parser.add_argument("--probe-memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.batch:
-        NETWORKS.update({name: (arguments, side, options.batch) for name, (arguments, side, _) in NETWORKS.items()})
+    workloads = {name: replace(workload, images=options.batch or workload.images) for name, workload in WORKLOADS.items()}
     if options.probe_memory:
-        probe_memory(*options.probe_memory)
+        name, variant = options.probe_memory
+        probe_memory(workloads[name], variant)
         return
+    machine = Machine(options.device, options.precision, options.compile, options.channels_last)
     results: dict[str, Any] = {}
-    for network in options.networks:
-        arguments, side, size = NETWORKS[network]
-        print(f"{network}: {arguments}, {side} x {side}, batch {size}", flush=True)
-        found = measure(network, options.rounds, options.device)
-        if options.device == "cpu":
-            found["peak_mib"] = {variant: memory(network, variant) for variant in ("plain", "default")}
-        results[network] = {"arguments": arguments, "side": side, "batch": size, **found}
-    report = table(results)
-    print(report)
-    print(f"written to {save(options.name, {'rounds': options.rounds, 'networks': results}, report)}")
+    for name in options.networks:
+        workload = workloads[name]
+        print(f"{name}: {workload.about}, {workload.side} x {workload.side}, batch {workload.images}", flush=True)
+        found = measure(workload, options.rounds, machine)
+        if machine == Machine():
+            found["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
+        results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **found}
+        save(options.name, {"rounds": options.rounds, "networks": results}, table(results))  # what is done is kept
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -115,9 +115,10 @@ def before_training(augmenter: object, model: nn.Module, batch: dict[str, Tensor
 
 @pytest.mark.parametrize("first", [True, False], ids=["first step", "later step"])
 @pytest.mark.parametrize("policy", ["paper", "released"])
-def test_looking_and_scoring_leave_no_trace(first, policy):
+@pytest.mark.parametrize("scoring", ["eval", "train"])
+def test_looking_and_scoring_leave_no_trace(first, policy, scoring):
     model = frozen_parts(nets.make_network())
-    augmenter = nets.make_augmenter(getattr(adaug.policies, policy)([(0, 1)]))
+    augmenter = nets.make_augmenter(getattr(adaug.policies, policy)([(0, 1)]), scoring=scoring)
     if not first:
         augmenter.step(model, nets.make_batch(seed=1), nets.loss_fn)
     before = nets.traces(model)
@@ -125,6 +126,65 @@ def test_looking_and_scoring_leave_no_trace(first, policy):
     if first:
         at_training["hooks"] = before["hooks"]  # binding attaches the library's own
     assert nets.differences(before, at_training) == []
+
+
+class Listener(nn.Module):
+    """Remembers in which behaviour, and with how many rows, its network ran."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.heard = inner, []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.heard.append((self.training, torch.is_grad_enabled(), len(image)))
+        return self.inner(image)
+
+
+@pytest.mark.parametrize("difficulty", [None, lambda output, batch: -nets.loss_fn(output, batch)], ids=["loss", "difficulty"])
+def test_scoring_in_training_takes_the_adversarial_losses_from_the_training_pass(difficulty):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Dropout(), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1))
+    listener, shown = Listener(model), []
+    augmenter = nets.make_augmenter(features=["inner.1"], occlude=["inner.1"], scoring="train", difficulty=difficulty)
+    real = augmenter.update
+    augmenter.update = lambda p, chosen, harder: (shown.append(harder), real(p, chosen, harder))[1]
+    augmenter.bind(listener, nets.make_batch())
+    augmenter.step(listener, nets.make_batch(), nets.loss_fn)  # the first checks the loss as well
+    listener.heard.clear(), shown.clear()
+    measured = []
+
+    def loss_fn(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        measured.append(nets.loss_fn(output, batch).detach())
+        return nets.loss_fn(output, batch)
+
+    result = augmenter.step(listener, nets.make_batch(seed=1), loss_fn)
+    on_trial = torch.cat([torch.nonzero(result.branch == i).flatten() for i in (1, 2)])
+    looks = [(False, False, 3)] * 2
+    assert listener.heard == [*looks, (True, False, 6), (True, True, 9)]  # references, then the training pass
+    if difficulty is None:
+        usual, trained = measured
+        asr_scale, asr_rotate, aho = shown
+        assert torch.equal(asr_scale, asr_rotate)
+        assert torch.equal(torch.cat([asr_scale, aho]), trained[on_trial] > usual)
+
+
+def test_scoring_in_training_writes_no_buffer_that_a_pending_backward_needs():
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+            self.register_buffer("table", torch.ones(1, 4, 16, 16))
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, image: Tensor) -> Tensor:
+            self.calls += self.training
+            x = self.body[1](self.body[0](image))
+            return self.body[2](x * self.table)
+
+    model, augmenter = Positions(), nets.make_augmenter(features=["body.1"], occlude=["body.1"], scoring="train")
+    first, second = (augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn).loss for i in range(2))
+    assert model.calls == 2
+    assert model.body[1].num_batches_tracked == 2
+    (first + second).backward()  # two steps, one backward pass, as with accumulated losses
 
 
 @pytest.mark.parametrize("model_mode", ["train", "eval", "mixed"])

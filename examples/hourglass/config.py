@@ -24,7 +24,8 @@ class Config:
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees)
     of the random and the adversarial views alike. share: of each branch; until: the fraction of stage 3 after which
     the branches rest. measure: what "harder" compares, the "error" that does not depend on a person's size in pixels,
-    or the "loss". pretrain_people: a stage-2 epoch takes that many. bins_every: epochs between two looks at the error
+    or the "loss". scoring, update_every: as of the augmenter.
+    pretrain_people: a stage-2 epoch takes that many. bins_every: epochs between two looks at the error
     per scale and rotation of `bins_people` training people; 0 for none.
     """
 
@@ -56,6 +57,8 @@ class Config:
     share: float = 1 / 3
     until: float = 1.0
     measure: Literal["error", "loss"] = "error"
+    scoring: Literal["eval", "train"] = "eval"
+    update_every: int = 1
     alpha: float = 0.3
     beta: float = 0.3
     cap: float = 2.0
@@ -70,7 +73,7 @@ class Config:
             raise ValueError(f"`arm` should be one of {', '.join(ARMS)}. Found {self.arm!r}.")
         if len(self.epochs) != 3 or min(self.epochs) < 0 or self.epochs[0] + self.epochs[2] < 1:
             raise ValueError(f"`epochs` should be three numbers, not negative, of the stages. Found {self.epochs}.")
-        for name in ("batch_size", "accumulate", "evaluate_every", "pretrain_people", "pretrain_views"):
+        for name in ("batch_size", "accumulate", "update_every", "evaluate_every", "pretrain_people", "pretrain_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1. Found {getattr(self, name)}.")
 

@@ -54,6 +54,8 @@ def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.Adversaria
         update=adaug.RewardPenalty(config.alpha, config.beta, config.cap),
         optimizer=optimizer,
         difficulty=None if config.measure == "loss" else lambda outputs, batch: error_of(config, outputs, batch),
+        scoring=config.scoring,
+        update_every=config.update_every,
         total_steps=max(1, steps),
         seed=config.seed,
     )
@@ -64,7 +66,8 @@ class OneForAll(nn.Module):
 
     def __init__(self, features: Sequence[Any], heads: Mapping[str, Any]) -> None:
         super().__init__()
-        self.logits = nn.ParameterDict({name: nn.Parameter(torch.zeros(math.prod(head) if isinstance(head, tuple) else head)) for name, head in heads.items()})
+        sizes = {name: math.prod(head) if isinstance(head, tuple) else head for name, head in heads.items()}
+        self.logits = nn.ParameterDict({name: nn.Parameter(torch.zeros(k)) for name, k in sizes.items()})
 
     def forward(self, features: Sequence[Tensor]) -> Rows:
         return {name: logits.expand(len(features[0]), -1) for name, logits in self.logits.items()}

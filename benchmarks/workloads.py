@@ -1,0 +1,158 @@
+"""What a step is timed on: networks, batches and losses; and Algorithm 2 as it stands in the paper, as a rival."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import adaug
+from adaug.adversary import draw
+from adaug.augmenter import AdversarialAugmenter
+from adaug.batch import parse
+from adaug.layers import layer_names
+from adaug.sampling import Stream
+from examples import segmentation
+from examples.classification import Residual
+from examples.hourglass.losses import heatmap_mse
+from examples.hourglass.model import StackedHourglass
+from examples.hourglass.people import MPII
+
+Rows = dict[str, Tensor]
+LossFunction = Callable[[Any, Rows], Tensor]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network in training: what to build, on what images, and which of its layers the augmenter works with."""
+
+    network: Callable[[], nn.Module]
+    batch: Callable[[int, int], Rows]  # (images, side) -> rows
+    loss_fn: LossFunction
+    side: int
+    images: int
+    layers: dict[str, Any]
+    about: str
+
+
+class ResNet(nn.Module):
+    """A ResNet-18 in shape, [B, 3, H, W] -> logits [B, 10], of the blocks of examples/classification.py."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stages = nn.ModuleList(
+            nn.Sequential(Residual(widths[i], widths[i + 1], 2 if i else 1), Residual(widths[i + 1], widths[i + 1], 1))
+            for i in range(4)
+        )
+        self.score = nn.Linear(8 * width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        logits: Tensor = self.score(x.mean((2, 3)))
+        return logits
+
+
+def _people(n: int, side: int) -> Rows:
+    return {
+        "image": torch.rand(n, 3, side, side),
+        "keypoints": torch.rand(n, len(MPII), 2) * side,
+        "visibility": torch.ones(n, len(MPII)),
+    }
+
+
+def _heatmap_loss(output: list[Tensor], rows: Rows) -> Tensor:
+    side, size = rows["image"].shape[-1], output[-1].shape[-1]
+    return heatmap_mse(
+        output, adaug.keypoints.render_heatmaps(rows["keypoints"], size, stride=side // size), rows["visibility"]
+    )
+
+
+def _hourglass(side: int, images: int, **arguments: Any) -> Workload:
+    about = f"{arguments['stacks']}-stack hourglass, {arguments['width']} channels"
+    layers = {"features": ["hg.0.skip*", "hg.0.neck"], "occlude": ["hg.*.skip*", "hg.*.neck"]}
+    return Workload(lambda: StackedHourglass(len(MPII), **arguments), _people, _heatmap_loss, side, images, layers, about)
+
+
+WORKLOADS = {
+    "hourglass-256": _hourglass(256, 6, stacks=1, width=256),
+    "hourglass-128": _hourglass(128, 12, stacks=2, width=128, depth=3),
+    "stacks-128": _hourglass(128, 6, stacks=8, width=96, depth=3),
+    "hourglass-64": _hourglass(64, 48, stacks=1, width=64, depth=3, stride=2),
+    "resnet-64": Workload(
+        ResNet,
+        lambda n, side: {"image": torch.rand(n, 3, side, side), "label": torch.randint(10, (n,))},
+        lambda output, rows: F.cross_entropy(output, rows["label"], reduction="none"),
+        64,
+        48,
+        {"features": ["stages.*"], "occlude": ["stages.*"]},
+        "ResNet-18 in shape, 32 channels at first",
+    ),
+    "unet-128": Workload(
+        lambda: segmentation.UNet(width=24),
+        lambda n, side: {"image": torch.rand(n, 3, side, side), "mask": torch.randint(4, (n, side, side), dtype=torch.uint8)},
+        segmentation.loss_fn,
+        128,
+        12,
+        {"features": ["down.*"], "occlude": ["down.*"], "targets": {"mask": adaug.Target("mask", fill=segmentation.IGNORE)}},
+        "U-Net, 24 channels at first",
+    ),
+}
+
+
+def algorithm_2(
+    augmenter: AdversarialAugmenter, model: nn.Module, batch: Rows, loss_fn: LossFunction, learn: Callable[[Tensor], None]
+) -> Callable[[], None]:
+    """Algorithms 1 and 2 line by line: every share by itself, whole forward passes, D trained on the scored pass."""
+    augmenter.bind(model, batch)
+    bound, adversaries = augmenter._bound, augmenter._adversaries
+    assert bound is not None
+    stream = Stream(0, 9, device=bound.device)
+    bridges: Rows = {}
+    for name, layer in layer_names(model).items():
+        if name in bound.taps.features:
+            layer.register_forward_hook(lambda module, args, output, name=name: bridges.update({name: output}))
+
+    def step() -> None:
+        rows = parse(batch, augmenter.targets)
+        side = rows.size
+        parts = bound.policy.split(len(rows), 0.0, stream).to(bound.device)
+        losses = []
+        for number in range(len(bound.policy.branches) + 1):
+            share = rows.rows(torch.nonzero(parts == number).flatten())
+            n, settings = len(share), bound.policy.draw_reference(len(share), stream)
+            if number == 0:
+                seen = share.seen(bound.policy.view(settings, n, side, side, device=bound.device), side)
+                losses.append(loss_fn(model(seen.image), seen.user()))
+                continue
+            branch = bound.policy.branches[number - 1]
+            adversary = adversaries[branch.name]
+            with torch.no_grad():
+                model(share.image)  # line 1, to the end
+            log_probs = adversary.predict([bridges[name] for name in bound.taps.features])  # line 2
+            drawn = draw(branch, log_probs, stream)  # line 3
+            views = [
+                bound.policy.view(settings | own, n, side, side, own=branch, device=bound.device)
+                for own in (drawn.adversarial, drawn.reference)
+            ]
+            hard, usual = (share.seen(view, side) for view in views)
+            with bound.taps.masked(views[0].feature_masks):
+                losses.append(loss_fn(model(hard.image), hard.user()))  # line 4
+            with torch.no_grad(), bound.taps.masked(views[1].feature_masks):
+                reference = loss_fn(model(usual.image), usual.user())  # lines 5, 6
+            harder = losses[-1].detach() > reference
+            targets = {
+                head: (augmenter.update(value.detach().exp(), drawn.chosen[head], harder), value)
+                for head, value in log_probs.items()
+            }
+            adversary.learn(targets, torch.ones_like(harder))  # line 7
+        learn(torch.cat(losses).mean())  # line 8
+
+    return step
