@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaug.view import Size, View, apply_colours, inside, sampling_grid, swap_pairs, warp, warp_boxes, warp_points
+from adaug.view import Grid, Size, View, apply_colours, inside, sampling_grid, swap_pairs, warp, warp_boxes, warp_points
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
 USUAL_NAMES = {
@@ -139,7 +139,7 @@ class Batch:
         gone = ~inside(moved[..., :2], output)
         return torch.cat([moved[..., :2], _unseen(moved[..., 2:], gone)], -1) if moved.shape[-1] == 3 else moved, gone
 
-    def _warped(self, value: Tensor, target: Target, grid: Tensor, output: Size) -> Tensor:
+    def _warped(self, value: Tensor, target: Target, grid: Grid, output: Size) -> Tensor:
         planes = value if value.ndim == 4 else value[:, None]
         height, width = self.size
         size = (round(planes.shape[-2] * output[0] / height), round(planes.shape[-1] * output[1] / width))

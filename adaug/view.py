@@ -101,22 +101,42 @@ def centred(matrix: Tensor, canvas: Size, output: Size) -> Tensor:
     return from_origin.to(device, non_blocking=True) @ matrix @ to_origin.to(device, non_blocking=True)
 
 
-def sampling_grid(matrix: Tensor, canvas: Size, output: Size) -> Tensor:
+@dataclass(frozen=True)
+class Grid:
     """Where each output pixel comes from, for images of any resolution that span the same canvas.
 
-    Returns the inverse map in the normalised coordinates of `align_corners=False`, [n, 2, 3]. There a heat map of
-    stride s, whose x is (x + 0.5) / s - 0.5, has the same coordinates as its image.
+    inverse [n, 2, 3], in the normalised coordinates of `align_corners=False`. There a heat map of stride s, whose x is
+    (x + 0.5) / s - 0.5, has the same coordinates as its image.
     """
+
+    inverse: Tensor
+    known: dict[Size, Tensor] = field(default_factory=dict)
+
+    def points(self, size: Size) -> Tensor:
+        """The points [n, h, w, 2] of a size, computed once: an image and its mask share them.
+
+        A column's part and a row's part, added. F.affine_grid multiplies matrices for it, which took most of a warp's time.
+        """
+        if size not in self.known:
+            y, x = (((torch.arange(side) * 2 + 1) / side - 1).to(self.inverse, non_blocking=True) for side in size)
+            columns = self.inverse[:, None, :, 0] * x[:, None]  # [n, w, 2]
+            rows = self.inverse[:, None, :, 1] * y[:, None] + self.inverse[:, None, :, 2]  # [n, h, 2]
+            self.known[size] = rows[:, :, None] + columns[:, None]
+        return self.known[size]
+
+
+def sampling_grid(matrix: Tensor, canvas: Size, output: Size) -> Grid:
+    """The grid of views [n, 3, 3] that map a canvas to an output."""
     inverse = torch.linalg.inv_ex(matrix).inverse  # inv() would wait for the device to report singular matrices
     from_pixels = torch.tensor([[2 / canvas[1], 0, 1 / canvas[1] - 1], [0, 2 / canvas[0], 1 / canvas[0] - 1], [0, 0, 1]])
     to_pixels = torch.tensor([[output[1] / 2, 0, (output[1] - 1) / 2], [0, output[0] / 2, (output[0] - 1) / 2], [0, 0, 1]])
     device = matrix.device
-    return (from_pixels.to(device, non_blocking=True) @ inverse @ to_pixels.to(device, non_blocking=True))[:, :2]
+    return Grid((from_pixels.to(device, non_blocking=True) @ inverse @ to_pixels.to(device, non_blocking=True))[:, :2])
 
 
-def warp(image: Tensor, grid: Tensor, size: Size, *, mode: str = "bilinear", fill: float = 0.0) -> Tensor:
-    """Samples [n, C, H, W] at a `sampling_grid`, to `size`; outside the canvas lies `fill`. Keeps the dtype."""
-    points = F.affine_grid(grid, [image.shape[0], 1, *size], align_corners=False)
+def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill: float = 0.0) -> Tensor:
+    """Samples [n, C, H, W] at a grid, to `size`; outside the canvas lies `fill`. Keeps the dtype."""
+    points = grid.points(size)
     if mode == "nearest":  # exactly between two pixels it would round to the even one, and double every second pixel
         points = points + 1e-4 / max(image.shape[-2:])
     source = image.to(points.dtype) - fill if fill else image.to(points.dtype)

@@ -10,7 +10,7 @@ from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale,
 from adaug.batch import parse
 from adaug.keypoints import flip_heatmaps, flip_keypoints, render_heatmaps
 from adaug.sampling import Stream
-from adaug.view import View, centred, sampling_grid, swap_pairs, warp, warp_points
+from adaug.view import Grid, View, centred, sampling_grid, swap_pairs, warp, warp_points
 
 PAIRS = ((0, 2),)
 EVERYTHING = (
@@ -71,6 +71,15 @@ def seen(batch, common, output, targets: dict | None = None, seed=0):
 
 
 # ---- keypoints, masks, heat maps, boxes
+
+
+@pytest.mark.parametrize("size", [(5, 7), (64, 48), (1, 1)])
+def test_a_grid_is_the_affine_grid(size):
+    theta = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(0))
+    grid = Grid(theta)
+    expected = torch.nn.functional.affine_grid(theta, [3, 1, *size], align_corners=False)
+    torch.testing.assert_close(grid.points(size), expected, atol=1e-6, rtol=1e-6)
+    assert grid.points(size) is grid.points(size)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

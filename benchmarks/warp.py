@@ -1,0 +1,196 @@
+"""How fast, and how exact, is one warp per view? Flip, scale and rotation of image, mask and keypoints.
+
+    python benchmarks/warp.py                       # needs the extra [bench] for albumentations
+    python benchmarks/warp.py --side 128 --images 48 --rounds 20
+
+Rivals with the same operations: kornia's AugmentationSequential on the same tensors, and albumentations image by image
+in a DataLoader's workers, from uint8 arrays to the same tensors. "From a canvas": images come 1.5 times as large and are
+cut to the side, so that zooming out shows what is there. Error: an image holds a smooth blob at each keypoint; after
+the pipeline, the distance in pixels of a keypoint from its blob's centre, where the blob is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import kornia.augmentation as K
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import adaug
+from adaug.keypoints import render_heatmaps
+from benchmarks.report import save, spread
+
+Rows = dict[str, Tensor]
+SIGMA = 3.0  # of the blobs, pixels: bilinear interpolation moves the centre of a blob this smooth by nothing
+DEGREES, SCALE = 30.0, (0.75, 1.25)
+
+
+def scenes(n: int, size: int, side: int, seed: int = 0) -> Rows:
+    """Images [n, 3, size, size] with a blob for each of three keypoints in the central side x side, and a mask."""
+    g = torch.Generator().manual_seed(seed)
+    keypoints = (size - side) / 2 + side * (0.25 + 0.5 * torch.rand(n, 3, 2, generator=g))
+    image = render_heatmaps(keypoints, size, SIGMA)
+    return {"image": image, "mask": (image.amax(1) > 0.5).to(torch.uint8), "keypoints": keypoints}
+
+
+def adaug_pipeline(side: int) -> Callable[[Rows], Rows]:
+    """One matrix and one grid for everything."""
+    scale, rotate = adaug.Scale(*SCALE, 7, reference=_uniform(*SCALE)), adaug.Rotate(-DEGREES, DEGREES, 9, reference=_turn)
+    policy = adaug.Policy((), (adaug.Flip(()), scale, rotate))
+    augmenter = adaug.AdversarialAugmenter(policy, output_size=side, seed=0)
+    return augmenter.random
+
+
+def _uniform(low: float, high: float) -> Callable[[Tensor], Tensor]:
+    return partial(_between, low=low, high=high)
+
+
+def _between(noise: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * noise
+
+
+_turn = _uniform(-DEGREES, DEGREES)
+
+
+def kornia_pipeline(side: int) -> Callable[[Rows], Rows]:
+    """Kornia's container, one operation after the other."""
+    container = K.AugmentationSequential(
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomAffine(degrees=DEGREES, scale=SCALE, p=1.0, align_corners=True),
+        K.CenterCrop(side),
+        data_keys=["input", "mask", "keypoints"],
+    )
+
+    def run(rows: Rows) -> Rows:
+        image, mask, keypoints = container(rows["image"], rows["mask"][:, None].float(), rows["keypoints"])
+        return {"image": image, "mask": mask[:, 0].to(torch.uint8), "keypoints": keypoints}
+
+    return run
+
+
+class Albumented(Dataset[Rows]):
+    """Images as uint8 arrays, augmented one by one."""
+
+    def __init__(self, rows: Rows, side: int) -> None:
+        import albumentations as A
+
+        self.image = rows["image"].mul(255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        self.mask, self.keypoints = rows["mask"].numpy(), rows["keypoints"].numpy()
+        self.transform = A.Compose(
+            [
+                A.HorizontalFlip(p=0.5),
+                A.Affine(scale=SCALE, rotate=(-DEGREES, DEGREES), keep_ratio=True, p=1.0),
+                A.CenterCrop(side, side),
+            ],
+            keypoint_params=A.KeypointParams(format="xy", remove_invisible=False),
+            seed=0,
+        )
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, i: int) -> Rows:
+        found = self.transform(image=self.image[i], mask=self.mask[i], keypoints=self.keypoints[i])
+        image = torch.from_numpy(found["image"]).permute(2, 0, 1).float() / 255
+        points = torch.from_numpy(np.asarray(found["keypoints"], np.float32))
+        return {"image": image, "mask": torch.from_numpy(found["mask"]), "keypoints": points}
+
+
+def albumentations_loader(rows: Rows, side: int, images: int, workers: int) -> Iterator[Rows]:
+    """Batches without end: the workers stay, and their start is not timed."""
+    loader = DataLoader(Albumented(rows, side), images, num_workers=workers, persistent_workers=workers > 0)
+    while True:
+        yield from loader
+
+
+def pixel_errors(rows: Rows) -> Tensor:
+    """Distances of keypoints from their blobs' centres, of blobs that are whole. [m]."""
+    image, points = rows["image"], rows["keypoints"]
+    h, w = image.shape[-2:]
+    margin = 4 * SIGMA * SCALE[1]
+    whole = ((points > margin) & (points < w - 1 - margin)).all(-1)
+    x, y = torch.arange(w).float(), torch.arange(h).float()
+    mass = image.sum((-2, -1))
+    centre = torch.stack([(image.sum(-2) * x).sum(-1) / mass, (image.sum(-1) * y).sum(-1) / mass], -1)
+    return (centre - points).norm(dim=-1)[whole]
+
+
+def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> dict[str, Any]:
+    """Images per second of each pipeline, their ratios to ours round by round, and their errors."""
+    rows = scenes(images, canvas, side)
+    mine, theirs = adaug_pipeline(side), kornia_pipeline(side)
+    pipelines: dict[str, Callable[[], Rows]] = {"adaug": lambda: mine(rows), "kornia": lambda: theirs(rows)}
+    try:
+        batches = albumentations_loader(scenes(images * 8, canvas, side), side, images, workers)
+        pipelines["albumentations"] = lambda: next(batches)
+        next(batches)
+    except ImportError:
+        print("albumentations is not installed: its row is left out")
+    rates: dict[str, list[float]] = defaultdict(list)
+    errors: dict[str, list[Tensor]] = defaultdict(list)
+    names = list(pipelines)
+    for i in range(rounds + 1):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            start = time.perf_counter()
+            for _ in range(8):  # an epoch of the loader: what waits in its queue has been computed within it
+                made = pipelines[name]()
+            if i:  # the first round warms up
+                rates[name].append(8 * images / (time.perf_counter() - start))
+            errors[name].append(pixel_errors(made))
+    return {
+        name: {
+            "images_per_second": spread(rates[name]),
+            "adaug_is_faster_by": spread([a / b for a, b in zip(rates["adaug"], rates[name], strict=True)]),
+            "error_px": {"mean": float(torch.cat(errors[name]).mean()), "max": float(torch.cat(errors[name]).max())},
+        }
+        for name in pipelines
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    lines = ["| | | images/s | adaug is faster by | error px, mean (max) |", "|---|---|--:|--:|--:|"]
+    for case, found in results.items():
+        for name, of in found.items():
+            rate, ratio, error = of["images_per_second"], of["adaug_is_faster_by"], of["error_px"]
+            times = "" if name == "adaug" else f"{ratio['median']:.1f} × ({ratio['min']:.1f}–{ratio['max']:.1f})"
+            lines.append(f"| {case} | {name} | {rate['median']:.0f} | {times} | {error['mean']:.3f} ({error['max']:.3f}) |")
+    return "\n".join(
+        [*lines, "", "Medians of the rounds (least–greatest). Flip, scale and rotation of image, mask, keypoints."]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--images", type=int, default=24, help="in a batch")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--workers", type=int, default=2, help="of albumentations' DataLoader")
+    parser.add_argument("--name", default="warp", help="of the file under results/")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    results = {}
+    for side in options.side:
+        for canvas, how in ((side, ""), (side * 3 // 2, ", from a canvas")):
+            case = f"{side} × {side}{how}"
+            results[case] = measure(side, canvas, options.images, options.rounds, options.workers)
+            print(case, results[case], flush=True)
+    text = table(results)
+    print(text)
+    print(f"written to {save(options.name, {'rounds': options.rounds, 'cases': results}, text)}")
+
+
+if __name__ == "__main__":
+    main()
