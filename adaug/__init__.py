@@ -3,7 +3,7 @@
 from adaug import keypoints, plots, policies
 from adaug.augmenter import AdversarialAugmenter, StepResult
 from adaug.batch import Target, apply_view
-from adaug.generator import Generator
+from adaug.generator import Generator, OneForAll
 from adaug.operations import (
     Apply,
     Binned,
@@ -41,6 +41,7 @@ __all__ = [
     "OccludeFeatures",
     "OccludeImage",
     "Occlusion",
+    "OneForAll",
     "Photometric",
     "Policy",
     "RewardPenalty",

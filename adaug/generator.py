@@ -84,3 +84,22 @@ class Generator(nn.Module):
             raise ValueError("A generator should read at least one feature map. Found none.")
         x = torch.relu(self.neck(x))
         return {name: head(x) for name, head in self.heads.items()}
+
+
+class OneForAll(nn.Module):
+    """A generator that reads nothing: one distribution for all images, which starts uniform.
+
+    With `features=()` nothing is looked at, and a step costs little more than its scores. Is it worth more to know the
+    image? Compare.
+    """
+
+    GAIN = 32.0  # of its parameters: a rate at which the weights of a network learn would hardly move a lone logit
+
+    def __init__(self, features: Sequence[Shape], heads: Mapping[str, Head]) -> None:
+        super().__init__()
+        sizes = {name: head if isinstance(head, int) else math.prod(head) for name, head in heads.items()}
+        self.logits = nn.ParameterDict({name: nn.Parameter(torch.zeros(k)) for name, k in sizes.items()})
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Features of n rows -> the same logits [n, k] for each row of a head."""
+        return {name: (self.GAIN * logits).expand(len(features[0]), -1) for name, logits in self.logits.items()}

@@ -39,11 +39,12 @@ from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 Step = Callable[[], None]
 VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "plain": {},
-    "Algorithm 2, pass by pass": {},
+    "Algorithm 2": {},
     "default": {},
     "scoring='train'": {"scoring": "train"},
     "update_every=4": {"update_every": 4},
-    "fastest: both": {"scoring": "train", "update_every": 4},
+    "both": {"scoring": "train", "update_every": 4},
+    "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
 }
 CYCLE = 4  # steps after which every variant has done all that it does
 
@@ -67,7 +68,7 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     batch["image"] = batch["image"].contiguous(memory_format=layout)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [] if "keypoints" not in batch else adaug.policies.paper([(0, 1)]).flip.pairs  # type: ignore[union-attr]
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(flips), **workload.layers, **VARIANTS[variant], seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(flips), **{**workload.layers, **VARIANTS[variant]}, seed=0)
     augmenter.bind(model, batch)
     network = torch.compile(model) if machine.compiled else model
     half = torch.autocast(machine.device.split(":")[0], torch.bfloat16, enabled=machine.precision == "bf16")
@@ -170,7 +171,7 @@ def shares(step: Step, repeat: int = 3) -> dict[str, float]:
 def gpu_costs(steps: dict[str, Step], machine: Machine) -> dict[str, Any]:
     """The host's time for a step beyond the plain one (ms), and peak memory (MiB); fails if a step waits for the GPU."""
     host, peak = {}, {}
-    for variant in ("plain", "default", "fastest: both"):
+    for variant in ("plain", "default", "both, OneForAll"):
         torch.cuda.set_sync_debug_mode("error")
         try:
             steps[variant]()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adaug import Branch, Generator, OccludeFeatures, Rotate, Scale
+from adaug import Branch, Generator, OccludeFeatures, OneForAll, Rotate, Scale
 from adaug.adversary import Adversary
 from adaug.augmenter import default_optimizer
 from adaug.sampling import Stream
@@ -150,3 +150,23 @@ def test_a_generator_with_the_wrong_logits_is_named():
 
     with pytest.raises(ValueError, match=r"\(3, 7\) for 'scale'. Found \(3, 6\)"):
         player(make=make).predict(features(3))
+
+
+def test_one_for_all_starts_uniform_and_gives_every_row_the_same():
+    made = OneForAll(SHAPES, HEADS)
+    logits = made(features(3))
+    assert {name: tuple(value.shape) for name, value in logits.items()} == {
+        "scale": (3, 7),
+        "rotate": (3, 9),
+        "occlude": (3, 20),
+    }
+    assert all((value == 0).all() for value in logits.values())
+    optimizer = torch.optim.Adam(made.parameters(), lr=1e-3)
+    for _ in range(50):
+        loss = torch.nn.functional.cross_entropy(made(features(3))["rotate"], torch.tensor([4, 4, 4]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = made(features(2, seed=1))["rotate"].softmax(1)
+    assert torch.equal(found[0], found[1])
+    assert found[0, 4] > 0.5

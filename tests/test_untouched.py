@@ -92,6 +92,21 @@ def test_nothing_learned_costs_one_forward_a_step():
     assert len(runs) == 3
 
 
+def test_one_distribution_for_all_images_needs_no_look():
+    model = nets.make_network()
+    augmenter = nets.make_augmenter(features=(), generator=adaug.OneForAll, scoring="train", update_every=4)
+    augmenter.bind(model, nets.make_batch())
+    runs = []
+    model.register_forward_hook(lambda *_: runs.append(1))
+    result = augmenter.step(model, nets.make_batch(), nets.loss_fn)
+    runs.clear()
+    for i in range(4):
+        result = augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn)
+        assert "entropy/aho.occlude" in result.metrics
+    assert len(runs) == 4 + 1  # one comparison in four steps
+    assert result.view.feature_masks
+
+
 # ---- looking and scoring
 
 

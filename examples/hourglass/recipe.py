@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import adaug
 from adaug import keypoints
@@ -50,7 +49,7 @@ def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.Adversaria
         occlude=["hg.*.skip*", "hg.*.neck"],
         targets=TARGETS,
         output_size=config.size,
-        generator=OneForAll if config.arm == "global" else None,
+        generator=adaug.OneForAll if config.arm == "global" else None,
         update=adaug.RewardPenalty(config.alpha, config.beta, config.cap),
         optimizer=optimizer,
         difficulty=None if config.measure == "loss" else lambda outputs, batch: error_of(config, outputs, batch),
@@ -59,18 +58,6 @@ def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.Adversaria
         total_steps=max(1, steps),
         seed=config.seed,
     )
-
-
-class OneForAll(nn.Module):
-    """A generator that reads nothing: one distribution for all images. Logits [B, k] for each head."""
-
-    def __init__(self, features: Sequence[Any], heads: Mapping[str, Any]) -> None:
-        super().__init__()
-        sizes = {name: math.prod(head) if isinstance(head, tuple) else head for name, head in heads.items()}
-        self.logits = nn.ParameterDict({name: nn.Parameter(torch.zeros(k)) for name, k in sizes.items()})
-
-    def forward(self, features: Sequence[Tensor]) -> Rows:
-        return {name: logits.expand(len(features[0]), -1) for name, logits in self.logits.items()}
 
 
 def optimizer_of(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:
