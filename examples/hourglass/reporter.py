@@ -29,7 +29,6 @@ class Epoch:
     number: int  # from 1, all stages counted
     images: int  # that the network has been trained on so far
     seconds: float
-    cpu_seconds: float  # of the first rank's process: what other programs take does not count
     lr: float
     loss: dict[str, float]  # branch -> mean; in stage 2 head -> KL divergence
     reward_rate: dict[str, float]  # branch -> how often its view was harder than the reference
@@ -37,6 +36,7 @@ class Epoch:
     distribution: dict[str, list[float]]  # head -> mean probability of each bin
     pck: Scores = field(default_factory=dict)  # empty when not evaluated
     by_bin: dict[str, list[float]] = field(default_factory=dict)  # operation -> mean error (or loss) of each bin
+    cpu_seconds: float = 0.0  # of the first rank's process: what other programs take does not count. 0: not measured
 
 
 class Means:

@@ -1,0 +1,123 @@
+"""How long would the paper's runs take, and in how much memory? Counted on one image, not measured on a GPU.
+
+    python benchmarks/network_costs.py
+
+Operations of a forward pass by torch's counter, bytes that autograd keeps by its hooks. Hours are operations over an
+assumed sustained rate, for MPII's training people and `--paper`'s epochs; adversarial steps by the formula of
+docs/performance.md, with the measured depth of the look.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from adaug.layers import layer_names
+from benchmarks.report import save
+from examples.hourglass.config import PAPER
+from examples.hourglass.model import StackedHourglass
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "residual, 1 × 3": {"modules": 3},
+    "dense, 1 × 6": {"block": "dense", "modules": 6},
+    "residual, 8 × 1": {"stacks": 8},
+}
+PEOPLE = 22_246  # of MPII, training set without Tompson's validation people
+SHARE = 2 / 3  # of the rows in learned branches
+RATE = 10e12  # operations a second, sustained: assumed
+IMAGE = (1, 3, 256, 256)
+
+
+class _Stop(Exception):
+    """Ends a forward pass."""
+
+
+def forward_operations(model: nn.Module, until: str | None = None) -> int:
+    """Multiplications and additions of a forward pass of one image, perhaps only until a layer has run."""
+
+    def stop(*_: Any) -> None:
+        raise _Stop
+
+    handle = layer_names(model)[until].register_forward_hook(stop) if until else None
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, suppress(_Stop):
+        model(torch.zeros(IMAGE))
+    if handle is not None:
+        handle.remove()
+    return int(counter.get_total_flops())
+
+
+def kept_bytes(model: nn.Module) -> int:
+    """What autograd keeps of one image until the backward pass, without the weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(torch.zeros(IMAGE))
+    del output
+    return sum(kept.values())
+
+
+def measure(arguments: dict[str, Any]) -> dict[str, float]:
+    """The costs of one network."""
+    model = StackedHourglass(**arguments).train()
+    forward, look = forward_operations(model), forward_operations(model, "hg.0.neck")
+    depth = look / forward
+    first, _, third = PAPER.epochs
+    plain = 3 * forward * PEOPLE  # an epoch: a forward pass is 1, a backward pass 2
+    adversarial = (3 + SHARE * (depth + 2)) * forward * PEOPLE
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {
+        "parameters": parameters,
+        "gflop_forward": forward / 1e9,
+        "depth_of_look": depth,
+        "activation_mib": kept_bytes(model) / 2**20,
+        "hours_random": (first + third) * plain / RATE / 3600,
+        "hours_adversarial": (first * plain + third * adversarial) / RATE / 3600,
+    }
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """The costs as Markdown."""
+    lines = [
+        "| network, 256 × 256 | parameters | forward, GFLOP an image | the look's part of it | activations, MiB an image | "
+        "hours, random | hours, adversarial |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, of in found.items():
+        lines.append(
+            f"| {name} | {of['parameters'] / 1e6:.2f} M | {of['gflop_forward']:.1f} | {of['depth_of_look']:.2f} | "
+            f"{of['activation_mib']:.0f} | {of['hours_random']:.0f} | {of['hours_adversarial']:.0f} |"
+        )
+    first, _, third = PAPER.epochs
+    return "\n".join([
+        *lines,
+        "",
+        f"**Counted and computed, not measured**: hours for {first} + {third} epochs of {PEOPLE:,} people at an assumed "
+        f"{RATE / 1e12:.0f} TFLOP/s sustained, without stage 2, on one GPU; n GPUs divide them by a little less than n. "
+        "Activations are of 32-bit floats; 16 bits halve them. Memory is batch × activations, and about four times the "
+        "weights. Operations alone do not tell the dense network's time, whose concatenations move much memory.",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    found = {name: measure(arguments) for name, arguments in NETWORKS.items()}
+    print(table(found))
+    print(f"written to {save('network_costs', found, table(found))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Table 1's arms on people at hand: random, +ASR, +AHO and +ASR+AHO on the residual and the dense hourglass, on LSP.
+
+    python benchmarks/reproduction.py --data DIR                              # 64 x 64, small networks, a CPU
+    python benchmarks/reproduction.py --data DIR --name reproduction_256 -- --paper --device cuda
+
+DIR holds `lsp` and `lspet`. Every run is examples/hourglass_lsp.py in a folder of its own, in all three stages; one that
+has finished is read, one that was killed goes on. What follows `--` goes to every run. Writes the report's tables and
+figures to results/, after each seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.report import RESULTS, save
+from examples import hourglass_lsp
+from examples.hourglass import report
+from examples.hourglass.evaluation import markdown_table
+from examples.hourglass.results import FILE, Comparison, read_comparisons, with_spread
+from examples.hourglass.tables import tables_of
+
+ARMS = ("random", "asr", "aho", "asr+aho")
+SMALL = ["--size", "64", "--epochs", "1", "1", "2", "--channels-last", "--evaluate-every", "5", "--bins-every", "1"]
+WIDTHS = {"residual": "48", "dense": "32"}  # of the small networks
+
+
+def run(data: str, block: str, arm: str, seed: int, folder: Path, rest: list[str]) -> None:
+    """One run, unless it has finished."""
+    if (folder / FILE).is_file():
+        return
+    options = rest or [*SMALL, "--width", WIDTHS[block]]
+    own = ["--block", block, "--arms", arm, "--seeds", str(seed), "--out", str(folder)]
+    hourglass_lsp.main(["--data", data, *own, *options])
+
+
+def views(comparison: Comparison) -> str:
+    """The mean PCK under every kind of view, and what a run costs, as Markdown."""
+    rows = {}
+    for arm, runs in comparison.runs.items():
+        rows[arm] = {name: with_spread([run["turned"][name] for run in runs]) for name in runs[0]["turned"]}
+        rows[arm]["training people"] = with_spread([run["pck_train"]["Mean"] for run in runs])
+        rows[arm]["CPU s"] = f"{sum(run['cpu_seconds'] for run in runs) / len(runs):.0f}"
+    return markdown_table(rows, "Mean")
+
+
+def section(comparison: Comparison) -> str:
+    """A table beside the paper's, then the views."""
+    table = tables_of(3, [comparison])[-1]
+    return f"{table.markdown()}\n\nTurned, scaled, hidden in part (cells of 4 × 4), in the crops:\n\n{views(comparison)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="the folder with lsp and lspet")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--blocks", nargs="+", choices=list(WIDTHS), default=list(WIDTHS))
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
+    parser.add_argument("--name", default="reproduction_lsp64", help="of the files under results/")
+    own, rest = sys.argv[1:], []
+    if "--" in own:
+        own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
+    options = parser.parse_args(own)
+    folders: list[Path] = []
+    for seed in options.seeds:
+        for block in options.blocks:
+            for arm in ARMS:
+                folders.append(options.out / f"{block}-{arm}-seed{seed}")
+                run(options.data, block, arm, seed, folders[-1], rest)
+        write(folders, options)
+
+
+def write(folders: list[Path], options: argparse.Namespace) -> None:
+    """The report of what has finished."""
+    comparisons = read_comparisons(folders)
+    page = report.main([*map(str, folders), "--out", str(options.out / "report"), "--lsp", options.data])
+    pictures = []
+    for picture in sorted(page.parent.glob("figure*.png")):
+        target = RESULTS / f"{options.name}_{picture.name}"
+        target.write_bytes(picture.read_bytes())
+        pictures.append(f"![{picture.stem}]({target.name})")
+    found: dict[str, Any] = {
+        comparison.config["block"]: {
+            "config": comparison.config,
+            "parameters": comparison.parameters,
+            "runs": _kept(comparison),
+        }
+        for comparison in comparisons
+    }
+    save(options.name, found, "\n\n".join([*map(section, comparisons), *pictures]))
+
+
+def _kept(comparison: Comparison) -> dict[str, Any]:
+    names = ("seed", "seconds", "cpu_seconds", "images", "pck", "pck_train", "benchmark", "turned")
+    return {arm: [{name: run[name] for name in names} for run in runs] for arm, runs in comparison.runs.items()}
+
+
+if __name__ == "__main__":
+    main()
