@@ -12,7 +12,7 @@ from torch import Tensor
 from adaug.adversary import Adversary, LogProbs, dist_size, draw, uniform
 from adaug.batch import Batch
 from adaug.passes import Bound, Measure
-from adaug.policy import RANDOM, Branch
+from adaug.policy import RANDOM, Branch, Settings
 from adaug.sampling import Stream
 from adaug.view import Size, View, concatenate
 
@@ -55,28 +55,52 @@ def propose(
     """
     policy, device = bound.policy, bound.device
     settings = policy.draw_reference(len(rows), stream)
-    trials: list[Trial] = []
+    shares: list[tuple[Branch | None, Tensor, Settings]] = []
     for number, of in enumerate([None, *policy.branches]):
         on_cpu = torch.nonzero(branch == number).flatten()
-        n, index = len(on_cpu), on_cpu.to(device, non_blocking=True)
-        if not n:
-            continue
-        mine = settings if n == len(rows) else {key: value[index] for key, value in settings.items()}
-        view = partial(policy.view, n=n, canvas=rows.size, output=output, own=of, device=device)
+        if len(on_cpu):
+            index = on_cpu.to(device, non_blocking=True)
+            whole = len(on_cpu) == len(rows)
+            shares.append((of, index, settings if whole else {key: value[index] for key, value in settings.items()}))
+    features = _look(bound, rows, output, shares)
+    trials: list[Trial] = []
+    for of, index, mine in shares:
+        view = partial(policy.view, n=len(index), canvas=rows.size, output=output, own=of, device=device)
         if of is None:
             usual = view(mine)
             trials.append(Trial(None, index, usual, usual, {}, {}))
             continue
-        base = {key: value for key, value in mine.items() if not key.startswith(f"{of.name}.")}
-        log_probs = uniform(of, n, device)
+        log_probs = uniform(of, len(index), device)
         if of.learned:
-            features = bound.look(rows.image_only().rows(index).seen(view(base), output))
             with torch.set_grad_enabled(learns):
-                log_probs = adversaries[of.name].predict(features)
+                log_probs = adversaries[of.name].predict(features[of.name])
         drawn = draw(of, log_probs, stream)
-        views = view(base | drawn.adversarial), view(mine | drawn.reference)
+        views = view(_not_on_trial(mine, of) | drawn.adversarial), view(mine | drawn.reference)
         trials.append(Trial(of, index, *views, drawn.chosen, log_probs))
     return trials
+
+
+def _look(
+    bound: Bound, rows: Batch, output: Size, shares: Sequence[tuple[Branch | None, Tensor, Settings]]
+) -> dict[str, list[Tensor]]:
+    """The features of the rows of each learned branch, by its name, from one pass for all."""
+    learned = [(of, index, mine) for of, index, mine in shares if of is not None and of.learned]
+    seen = []
+    for of, index, mine in learned:
+        settings = _not_on_trial(mine, of)
+        view = bound.policy.view(settings, len(index), rows.size, output, own=of, device=bound.device)
+        seen.append(rows.image_only().rows(index).seen(view, output))
+    if not seen:
+        return {}
+    parts = [
+        feature.split([len(share) for share in seen])
+        for feature in bound.look(seen[0].with_image(torch.cat([share.image for share in seen])))
+    ]
+    return {of.name: [part[i] for part in parts] for i, (of, _, _) in enumerate(learned)}
+
+
+def _not_on_trial(settings: Settings, branch: Branch) -> Settings:
+    return {key: value for key, value in settings.items() if not key.startswith(f"{branch.name}.")}
 
 
 def joint_view(trials: Sequence[Trial]) -> View:

@@ -26,6 +26,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import draw
 from benchmarks.report import save
 from examples import face_alignment, hourglass_lsp
 from examples.hourglass.evaluation import HIDDEN, TURNED, markdown_table
@@ -150,7 +151,11 @@ def main() -> None:
             runs.setdefault(arm, {})[seed] = run
             text, differences = tables(runs, options.against)
             kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
-            save(options.name, {"runs": kept, "differences": differences}, f"{run['about']}.\n\n{text}")
+            scores = {
+                arm: {name: [r["scores"][name] for r in of.values()] for name in run["scores"]} for arm, of in runs.items()
+            }
+            figure = draw.accuracy(scores, list(run["scores"])[: MAIN - 1])
+            save(options.name, {"runs": kept, "differences": differences}, f"{run['about']}.\n\n{text}", figure)
             print(text, flush=True)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -51,12 +52,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def save(name: str, result: dict[str, Any], markdown: str) -> Path:
-    """Writes `results/NAME.json` and what people read, `results/NAME.md`, with the provenance in both."""
+def save(name: str, result: dict[str, Any], markdown: str, figure: Figure | None = None) -> Path:
+    """Writes `results/NAME.json` and what people read, `results/NAME.md`, with the provenance in both, and NAME.svg."""
     RESULTS.mkdir(exist_ok=True)
     found = provenance()
     (RESULTS / f"{name}.json").write_text(json.dumps({"provenance": found, **result}, indent=1) + "\n")
     origin = f"`{found['command']}`, {found['machine']}, torch {found['torch']}, {found['date']}."
+    picture = ""
+    if figure is not None:
+        figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None}, facecolor="white")
+        picture = f"![{name.replace('_', ' ')}]({name}.svg)\n\n"
     path = RESULTS / f"{name}.md"
-    path.write_text(f"{markdown.strip()}\n\n{origin}\n")
+    path.write_text(f"{markdown.strip()}\n\n{picture}{origin}\n")
     return path

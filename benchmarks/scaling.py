@@ -27,6 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
+from benchmarks import draw
 from benchmarks.report import save, spread
 from examples.hourglass.model import StackedHourglass
 from examples.hourglass.people import MPII
@@ -165,7 +166,7 @@ def main() -> None:
     ranks["part_of_ddp"] = ranks["bytes"] / (4 * network)
     results = {"rounds": options.rounds, "base": BASE, "factors": factors, "ranks": ranks}
     print(table(results))
-    print(f"written to {save(options.name, results, table(results))}")
+    print(f"written to {save(options.name, results, table(results), draw.scaling(factors))}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import adaug
 from adaug.adversary import Adversary
 from adaug.batch import Batch
 from adaug.passes import Bound
+from benchmarks import draw
 from benchmarks.report import save, spread
 from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 
@@ -258,7 +259,8 @@ def main() -> None:
         if machine == Machine():
             found["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
         results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **found}
-        save(options.name, {"rounds": options.rounds, "networks": results}, table(results))  # what is done is kept
+        figure = draw.overhead(results, targets=(1.15, 1.3))
+        save(options.name, {"rounds": options.rounds, "networks": results}, table(results), figure)  # what is done is kept
     print(table(results))
 
 

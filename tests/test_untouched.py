@@ -173,7 +173,7 @@ def test_scoring_in_training_takes_the_adversarial_losses_from_the_training_pass
 
     result = augmenter.step(listener, nets.make_batch(seed=1), loss_fn)
     on_trial = torch.cat([torch.nonzero(result.branch == i).flatten() for i in (1, 2)])
-    looks = [(False, False, 3)] * 2
+    looks = [(False, False, 6)]
     assert listener.heard == [*looks, (True, False, 6), (True, True, 9)]  # references, then the training pass
     if difficulty is None:
         usual, trained = measured

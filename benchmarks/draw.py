@@ -1,0 +1,75 @@
+"""Pictures of results, for the pages that show them. Each takes what a results file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8a8a8a"  # Okabe and Ito's palette
+COLOURS = (GREY, BLUE, "#56B4E9", GREEN, "#CC79A7", ORANGE, "#D55E00")
+
+
+def overhead(networks: Mapping[str, Any], targets: Sequence[float] = ()) -> Figure:
+    """Each variant's time over a plain step: the median as a dot, the rounds as a line. One row of dots a network."""
+    names = list(next(iter(networks.values()))["ratio_to_plain"])
+    figure = Figure(figsize=(7.2, 1.0 + 0.2 * len(names) * len(networks)), layout="constrained")
+    axes = figure.subplots()
+    for row, found in enumerate(networks.values()):
+        for i, name in enumerate(names):
+            y = row + (i - (len(names) - 1) / 2) / (len(names) + 1.5)
+            ratio = found["ratio_to_plain"][name]
+            axes.plot([ratio["min"], ratio["max"]], [y, y], color=COLOURS[i], lw=1.2, alpha=0.6)
+            axes.plot(ratio["median"], y, "o", color=COLOURS[i], ms=5, label=name if row == 0 else None)
+    for target in targets:
+        axes.axvline(target, color=GREY, lw=0.8, ls=":")
+    axes.axvline(1, color="#222222", lw=1)
+    labels = [f"{found['about']}\n{found['side']} × {found['side']}, batch {found['batch']}" for found in networks.values()]
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("time of a step / time of a plain step")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper center", ncols=min(4, len(names)), fontsize=8, frameon=False)
+    return figure
+
+
+def scaling(factors: Mapping[str, Mapping[int | str, Mapping[str, float]]]) -> Figure:
+    """Milliseconds beyond a plain step over each factor; the band is the rounds."""
+    figure = Figure(figsize=(7.2, 2.4), layout="constrained")
+    panels = figure.subplots(1, len(factors), sharey=True)
+    for axes, (factor, found) in zip(panels, factors.items(), strict=True):
+        x = [int(value) for value in found]
+        axes.fill_between(x, [of["min"] for of in found.values()], [of["max"] for of in found.values()], color=BLUE, alpha=0.15)
+        axes.plot(x, [of["median"] for of in found.values()], "o-", color=BLUE, ms=3.5)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x, [str(value) for value in x], fontsize=7)
+        axes.minorticks_off()
+        axes.set_xlabel("cells of a side" if factor == "cells" else factor, fontsize=9)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("ms beyond a plain step", fontsize=9)
+    return figure
+
+
+def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]) -> Figure:
+    """A panel for each named score: every arm's seeds as dots, their mean as a bar. scores: arm -> name -> seeds."""
+    figure = Figure(figsize=(7.2, 0.9 + 0.28 * len(scores)), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        for y, found in enumerate(scores.values()):
+            values = found[name]
+            axes.plot(values, [y] * len(values), "o", color=BLUE, ms=4, alpha=0.6)
+            axes.plot([sum(values) / len(values)] * 2, [y - 0.3, y + 0.3], color=ORANGE, lw=2.5)
+        axes.set_title(name, fontsize=9)
+        axes.grid(axis="x", lw=0.4)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(range(len(scores)), list(scores), fontsize=8)
+    panels[0].invert_yaxis()
+    return figure
+
+
+mpl.rcParams.update({"svg.hashsalt": "adaug", "font.family": "DejaVu Sans"})
