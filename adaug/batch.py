@@ -11,7 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaug.view import Grid, Size, View, apply_colours, inside, sampling_grid, swap_pairs, warp, warp_boxes, warp_points
+from adaug.view import (
+    Grid,
+    Size,
+    View,
+    apply_colours,
+    as_size,
+    inside,
+    sampling_grid,
+    swap_pairs,
+    warp,
+    warp_boxes,
+    warp_points,
+)
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
 USUAL_NAMES = {
@@ -178,11 +190,11 @@ def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
 
 
 def apply_view(
-    batch: Rows, view: View, *, targets: Mapping[Any, str | Target] | None = None, output_size: Size | None = None
+    batch: Rows, view: View, *, targets: Mapping[Any, str | Target] | None = None, output_size: Size | int | None = None
 ) -> Rows:
     """The batch as a view sees it, in its own structure: what `StepResult.view` did, done again, or a view of your own."""
     rows = parse(batch, targets)
-    return rows.seen(view, output_size or rows.size).user()
+    return rows.seen(view, as_size(output_size) or rows.size).user()
 
 
 def parse(batch: Any, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:

@@ -96,9 +96,24 @@ def test_turning_moves_joints_about_the_centre(people: People) -> None:
     assert larger.visibility[~gone].all()
 
 
+@pytest.mark.parametrize("turn", [Turn(hidden=3), Turn(90, hidden=3)], ids=str)
+def test_hidden_cells_are_black_and_the_same_every_time(people: People, turn: Turn) -> None:
+    plain, hidden = turned(people, 32, Turn(turn.rotation)), turned(people, 32, turn)
+    cells = (hidden.images == 0).all(1).unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).all(3).flatten(1)  # [n, 16]
+    dark = (plain.images == 0).all(1).unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).all(3).flatten(1)
+    assert ((cells & ~dark).sum(1) <= 3).all()
+    assert cells.sum(1).float().mean() >= 3
+    assert len(cells.unique(dim=0)) > 6  # others in each image
+    kept = ~cells.view(-1, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    assert torch.equal(hidden.images * kept, plain.images * kept)
+    assert torch.equal(hidden.images, turned(people, 32, turn).images)
+    assert torch.equal(hidden.keypoints, plain.keypoints)  # a hidden joint is still asked for
+    assert torch.equal(hidden.visibility, plain.visibility)
+
+
 def test_names_of_turns() -> None:
-    names = [str(turn) for turn in (Turn(), Turn(-30), Turn(scale=0.7), Turn(60, 1.4))]
-    assert names == ["upright", "-30°", "×0.7", "+60° ×1.4"]
+    names = [str(turn) for turn in (Turn(), Turn(-30), Turn(scale=0.7), Turn(60, 1.4), Turn(hidden=2))]
+    assert names == ["upright", "-30°", "×0.7", "+60° ×1.4", "2 hidden"]
 
 
 def test_evaluating_puts_flags_back_after_an_error() -> None:

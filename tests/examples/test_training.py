@@ -97,12 +97,40 @@ def baselines(people: People, tmp_path_factory: pytest.TempPathFactory) -> list[
     return [run(people, tmp_path_factory.mktemp("random"), arm="random", epochs=(1, 1, third)) for third in (0, 1)]
 
 
-@pytest.mark.parametrize("arm", ARMS[1:])
+LEARNED = {
+    "none": [], "random": ["asr", "aho"], "uniform": [], "trivial": [], "global": ["asr", "aho"],
+    "asr": ["asr"], "aho": ["aho"], "asr+aho": ["asr", "aho"],
+}  # fmt: skip
+OTHERS_FROM_THE_START: tuple[Arm, ...] = ("none", "trivial")
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("random", *OTHERS_FROM_THE_START)])
 def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
     assert same(run(people, tmp_path / "a", arm=arm, epochs=(1, 0, 0)), baselines[0])
     assert not same(run(people, tmp_path / "b", arm=arm), baselines[1])
     learned = [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if branch.learned]
-    assert "+".join(learned) == ("" if arm == "uniform" else arm)
+    assert learned == LEARNED[arm]
+
+
+@pytest.mark.parametrize("arm", OTHERS_FROM_THE_START)
+def test_arms_without_the_papers_views_never_see_them(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
+    found = run(people, tmp_path, arm=arm, epochs=(1, 0, 0))
+    assert not same(found, baselines[0])
+    assert [epoch.stage for epoch in run(people, tmp_path / "b", arm=arm).history] == [1, 3]  # there is nothing to pre-train
+    batch = next(people.batches(6, shuffle=False))
+    views = found.augmenter.random(batch)["image"]
+    plain = people.cropped(TINY.size).images[:6].float() / 255
+    assert torch.allclose(views, plain, atol=1e-4) == (arm == "none")
+    assert not any(branch.learned for branch in policy_of(replace(TINY, arm=arm), MPII).branches)
+
+
+def test_one_distribution_for_all_images(people: People, tmp_path: Path) -> None:
+    found = run(people, tmp_path, arm="global")
+    shown = found.augmenter.distributions(found.model, next(people.batches(6, shuffle=False)))
+    assert set(shown) == {"asr.scale", "asr.rotate", "aho.occlude"}
+    for value in shown.values():
+        assert torch.equal(value, value[:1].expand_as(value))
+        assert value.std(1).min() > 0  # it was pre-trained
 
 
 def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) -> None:
@@ -122,6 +150,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"accumulate": 2},
         {"block": "dense", "stacks": 2},
         {"measure": "loss", "until": 0.5},
+        {"scoring": "train", "update_every": 2},
     ],
     ids=lambda changes: "-".join(changes),
 )
@@ -147,8 +176,8 @@ def test_learning_rates() -> None:
 
 
 def test_config_says_what_is_wrong(people: People, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"`arm` should be one of random.*Found 'none'"):
-        Config(arm="none")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`arm` should be one of none, random.*Found 'best'"):
+        Config(arm="best")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"`epochs` should be three numbers"):
         Config(epochs=(0, 1, 0))
     with pytest.raises(ValueError, match=r"multiple of ranks x accumulate = 4\. Found 6"):

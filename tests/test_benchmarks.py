@@ -1,0 +1,109 @@
+"""The benchmarks measure what they say: on what they build, and with numbers that are known."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from benchmarks import accuracy, draw, network_costs, scaling, step_overhead, warp, workloads
+
+
+def scores(*values: float) -> dict[int, dict[str, float]]:
+    return {seed: {"upright": value} for seed, value in enumerate(values)}
+
+
+def test_differences_are_paired_by_seed() -> None:
+    found = accuracy.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
+    assert found == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536, "p": 0.1257}, abs=1e-3)
+    assert accuracy.shown(found) == "+1.2 ± 0.4 (p 0.13)"
+    assert accuracy.shown(accuracy.difference(scores(1.0), scores(2.5), "upright")) == "−1.5 (1 seed)"
+
+
+def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
+    runs = {
+        arm: {seed: {"scores": of, "cpu_seconds": 10.0} for seed, of in found.items()}
+        for arm, found in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
+    }
+    text, numbers = accuracy.tables(runs, ["random", "uniform", "absent"])
+    assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |" in text
+    assert numbers["random"]["asr+aho --until 0.7"]["upright"]["mean"] == 1.5
+    assert numbers["uniform"]["random"]["upright"]["seeds"] == 1
+
+
+def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch) -> None:
+    made = []
+    monkeypatch.setitem(accuracy.TASKS, "people", lambda arguments, seed, folder: made.append(arguments) or {"scores": {}})
+    for rest in (["--people", "3"], ["--people", "3"], ["--people", "4"]):
+        accuracy.run_once("people", "asr+aho --until 0.7", 1, rest, tmp_path)
+    assert made == [["--people", n, "--arms", "asr+aho", "--until", "0.7"] for n in ("3", "4")]
+
+
+@pytest.mark.parametrize("name", workloads.WORKLOADS)
+def test_every_workload_takes_every_kind_of_step(name: str) -> None:
+    workload = workloads.WORKLOADS[name]
+    rows = workload.batch(2, 64)
+    assert {len(value) for value in rows.values()} == {2}
+    losses = workload.loss_fn(
+        workload.network().eval()(workload.batch(2, workload.side)["image"]), workload.batch(2, workload.side)
+    )
+    assert losses.shape == (2,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", step_overhead.VARIANTS)
+def test_a_timed_step_trains(variant: str) -> None:
+    from dataclasses import replace
+
+    workload = replace(workloads.WORKLOADS["unet-128"], side=64, images=6)
+    step_overhead.build(workload, variant, step_overhead.Machine(channels_last=True))()
+
+
+def test_errors_of_keypoints_are_known() -> None:
+    rows = warp.scenes(4, 96, 64)
+    exact = warp.pixel_errors(rows)
+    assert len(exact)
+    assert exact.max() < 1e-3
+    shifted = warp.pixel_errors({**rows, "keypoints": rows["keypoints"] + torch.tensor([0.3, -0.4])})
+    torch.testing.assert_close(shifted, torch.full_like(shifted, 0.5), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("pipeline", [warp.adaug_pipeline, warp.kornia_pipeline])
+def test_rival_pipelines_move_image_mask_and_keypoints_together(pipeline) -> None:
+    torch.manual_seed(0)
+    rows = warp.scenes(6, 96, 64)
+    made = pipeline(64)(rows)
+    assert made["image"].shape == (6, 3, 64, 64)
+    assert made["mask"].shape == (6, 64, 64)
+    errors = warp.pixel_errors(made)
+    assert len(errors)
+    assert errors.max() < 0.05
+    both = (made["mask"] > 0) == (made["image"].amax(1) > 0.5)
+    assert both.float().mean() > 0.98
+
+
+def test_a_ring_of_two_sends_everything_once() -> None:
+    seconds = scaling.LATENCY + 1e9 / 2 / scaling.BANDWIDTH
+    assert scaling.ring_ms(1e9, 2) == pytest.approx(2e3 * seconds)
+
+
+def test_operations_are_counted() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1, bias=False), torch.nn.Conv2d(8, 2, 1, bias=False))
+    pixels = 256 * 256
+    assert network_costs.forward_operations(model) == 2 * pixels * (3 * 8 + 8 * 2)
+    assert network_costs.forward_operations(model, "0") == 2 * pixels * 3 * 8
+    assert network_costs.kept_bytes(model) == 4 * pixels * (3 + 8)
+
+
+def test_pictures_can_be_drawn(tmp_path) -> None:
+    ratio = {"median": 1.5, "min": 1.2, "max": 1.9}
+    network = {"about": "a net", "side": 64, "batch": 6, "ratio_to_plain": {"default": ratio, "both": ratio}}
+    figures = {
+        "overhead": draw.overhead({"a": network}, (1.15,)),
+        "scaling": draw.scaling({"images": {"6": ratio, 12: ratio}, "bins": {5: ratio}}),
+        "accuracy": draw.accuracy({"random": {"upright": [50.0, 51.0]}, "asr": {"upright": [52.0]}}, ["upright"]),
+    }
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.svg")
+        assert os.path.getsize(tmp_path / f"{name}.svg") > 1000
