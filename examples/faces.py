@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from examples.hourglass.painting import HAIR, SKIN
 from examples.hourglass.people import People
-from examples.hourglass.synthetic import HAIR, SKIN
 from examples.w300 import W300, inter_ocular
 
 Array = NDArray[np.float64]
