@@ -28,13 +28,6 @@ from adaug.view import Size, View, as_size
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
 
 
-def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam at 1e-3: generators that follow the network without a stage of their own. The paper's is RMSProp at 5e-5."""
-    own = list(parameters)
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in own)  # many small tensors: one call for all
-    return torch.optim.Adam(own, lr=1e-3, fused=fused)
-
-
 @dataclass(frozen=True)
 class StepResult:
     """What a step gives back.
@@ -119,7 +112,7 @@ class AdversarialAugmenter:
         self.steps = 0
         self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see its result
         self._generator = generator
-        self._optimizer = optimizer or default_optimizer
+        self._optimizer = optimizer
         self._progress = 0.0
         self._counts = {"random": 0, "pretrain": 0}
         self._bound: Bound | None = None
@@ -150,13 +143,12 @@ class AdversarialAugmenter:
         augmented = rows.seen(view, output)
         metrics = head_metrics(trials)
         measure = (loss_fn, "loss_fn") if self.difficulty is None else (self.difficulty, "difficulty")
-        waits: Comparison | None = None  # for the adversarial losses of the training pass
+        in_training = self.scoring == "train"
+        found: Comparison | None = None
         if compares:
-            found = compare(bound, trials, rows, augmented, view, measure, self.scoring == "train")
-            if found.hard is None:
-                waits = found
-            else:
-                metrics |= learn(self._adversaries, trials, found.hard, found.usual, self.update)
+            found = compare(bound, trials, rows, augmented, view, measure, in_training)
+        if found is not None and not in_training:
+            metrics |= learn(self._adversaries, trials, found.hard, found.usual, self.update)
 
         result = augmented.user()
         with bound.taps.masked(view.feature_masks):
@@ -164,9 +156,10 @@ class AdversarialAugmenter:
             losses = loss_fn(outputs, result)
         check_losses(losses, n, "loss_fn")
         bound.taps.keep_for_backward(losses, view.feature_masks)
-        if waits is not None:
-            hard = losses.detach().float() if self.difficulty is None else difficulty_of(outputs, augmented, measure)
-            metrics |= learn(self._adversaries, trials, hard[waits.rows], waits.usual, self.update)
+        if found is not None and in_training:  # here on all ranks alike: the sum over them and DDP's own keep their order
+            trained = losses.detach().float() if self.difficulty is None else difficulty_of(outputs, augmented, measure)
+            hard = found.hard if found.scored else trained[found.rows]
+            metrics |= learn(self._adversaries, trials, hard, found.usual, self.update)
         for trial in trials:
             metrics[f"loss/{trial.name}"] = losses.detach()[trial.rows].mean()
         self.steps += 1
@@ -336,6 +329,11 @@ class AdversarialAugmenter:
             seed = [self.seed]
             dist.broadcast_object_list(seed, 0)
             self.seed = seed[0]
+        if self.scoring == "train" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+            raise ValueError(
+                "With scoring='train' normalisation should be each rank's own. Found SyncBatchNorm, which would wait for ranks "
+                "that have nothing to score; use scoring='eval'."
+            )
         bound = bind(model, rows, self.policy, self.features, self.occlude, self._output(rows))
         try:
             adversaries = self._make_adversaries(bound)

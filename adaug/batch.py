@@ -17,6 +17,7 @@ from adaug.view import (
     View,
     apply_colours,
     as_size,
+    full_precision,
     inside,
     sampling_grid,
     swap_pairs,
@@ -110,6 +111,10 @@ class Batch:
 
     def seen(self, view: View, output: Size) -> Batch:
         """The batch as the view sees it, at an output size. What the view does not touch is carried along as it is."""
+        with full_precision(self.image.device):
+            return self._seen(view, output)
+
+    def _seen(self, view: View, output: Size) -> Batch:
         entries = dict(self.entries)
         matrix, flipped, pairs = view.matrix, view.flipped, view.pairs or ()
         if matrix is not None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adaug.operations import Binned, Geometric, Occlusion, Photometric
 from adaug.sampling import Stream, seeded
-from adaug.view import Size, View, centred, mirror
+from adaug.view import Size, View, centred, full_precision, mirror
 
 Operation = Binned | Occlusion
 Painter = Callable[[Tensor], Tensor]
@@ -178,23 +178,29 @@ class Policy:
         The flip comes first and the operations of `own` last, on the view that its generator saw.
         """
         flipped = settings.get("common.flip")
-        matrix: Tensor | None = None
-        if flipped is not None:
-            matrix = mirror(flipped)
+        with full_precision(device):
+            matrix = self._matrix(settings, n, canvas, output, own, device)
+        present = [(key, operation) for key, operation in self._keyed() if key in settings]
+        return View(
+            matrix=matrix,
+            flipped=flipped,
+            pairs=None if self.flip is None else self.flip.pairs,
+            colours={key: (op, settings[key]) for key, op in present if isinstance(op, Photometric)},
+            masks={key: (op, settings[key]) for key, op in present if isinstance(op, Occlusion)},
+        )
+
+    def _matrix(
+        self, settings: Settings, n: int, canvas: Size, output: Size, own: Branch | None, device: torch.device | None
+    ) -> Tensor | None:
+        """From the canvas to the view, [n, 3, 3]; None where nothing moves."""
+        matrix = mirror(settings["common.flip"]) if "common.flip" in settings else None
         for key, operation in self._keyed(own):
             if isinstance(operation, Geometric) and key in settings:
                 step = operation.matrix(settings[key], output)
                 matrix = step if matrix is None else step @ matrix
         if matrix is None and canvas != output:
             matrix = torch.eye(3, device=device).expand(n, 3, 3)
-        present = [(key, operation) for key, operation in self._keyed() if key in settings]
-        return View(
-            matrix=None if matrix is None else centred(matrix, canvas, output),
-            flipped=flipped,
-            pairs=None if self.flip is None else self.flip.pairs,
-            colours={key: (op, settings[key]) for key, op in present if isinstance(op, Photometric)},
-            masks={key: (op, settings[key]) for key, op in present if isinstance(op, Occlusion)},
-        )
+        return None if matrix is None else centred(matrix, canvas, output)
 
     def _keyed(self, own: Branch | None = None) -> list[tuple[str, Operation]]:
         """Every operation under its name in a Settings, those of `own` last."""

@@ -113,20 +113,21 @@ def joint_view(trials: Sequence[Trial]) -> View:
 class Comparison:
     """The difficulty of the views of all rows on trial, [n] float32 in the order of the trials.
 
-    `rows` [n] long. `hard` is None while it waits for the training pass.
+    `rows` [n] long. scored: whether `hard` is known; otherwise it is empty, and the training pass will tell.
     """
 
     rows: Tensor
     usual: Tensor  # of the references
-    hard: Tensor | None  # of the adversarial views
+    hard: Tensor  # of the adversarial views
+    scored: bool = True
 
 
 def compare(
     bound: Bound, trials: Sequence[Trial], rows: Batch, augmented: Batch, view: View, measure: Measure, training: bool
 ) -> Comparison:
-    """Scores the references, and the adversarial views unless they wait for the training pass.
+    """Scores both views, or with `training` the references alone, as the training pass will score the adversarial ones.
 
-    `augmented` is what `view` makes of `rows`. training: whether to score as the training pass does.
+    `augmented` is what `view` makes of `rows`.
     """
     learned = [trial for trial in trials if trial.learned]
     if not learned:
@@ -135,9 +136,11 @@ def compare(
     index = torch.cat([trial.rows for trial in learned])
     reference = concatenate([trial.reference for trial in learned], [len(trial.rows) for trial in learned])
     seen = rows.rows(index).seen(reference, augmented.size)
-    usual = bound.score(seen, reference.feature_masks, measure, training=training)
-    hard = None if training else bound.score(augmented.rows(index), view.rows(index).feature_masks, measure)
-    return Comparison(index, usual, hard)
+    if training and len(index) > 1:  # one row has no batch statistics
+        usual = bound.score(seen, reference.feature_masks, measure, training=True)
+        return Comparison(index, usual, usual[:0], scored=False)
+    hard = bound.score(augmented.rows(index), view.rows(index).feature_masks, measure)
+    return Comparison(index, bound.score(seen, reference.feature_masks, measure), hard)
 
 
 def learn(adversaries: Adversaries, trials: Sequence[Trial], hard: Tensor, usual: Tensor, update: Update) -> dict[str, Tensor]:

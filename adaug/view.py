@@ -86,6 +86,11 @@ def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
     )
 
 
+def full_precision(device: torch.device | None) -> torch.autocast:
+    """Geometry stays in float32 inside autocast: 16 bits put a keypoint up to a pixel beside its pixels."""
+    return torch.autocast(device.type if device is not None else "cpu", enabled=False)
+
+
 def mirror(flipped: Tensor) -> Tensor:
     """The matrix about the origin that mirrors x in the rows [n] that are flipped. [n, 3, 3]."""
     side = torch.where(flipped, -1.0, 1.0)

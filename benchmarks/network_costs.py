@@ -107,7 +107,8 @@ def table(found: dict[str, dict[str, float]]) -> str:
         *lines,
         "",
         f"**Counted and computed, not measured**: hours for {first} + {third} epochs of {PEOPLE:,} people at an assumed "
-        f"{RATE / 1e12:.0f} TFLOP/s sustained, without stage 2, on one GPU; n GPUs divide them by a little less than n. "
+        f"{RATE / 1e12:.0f} TFLOP/s sustained, without stage 2 and the evaluations, on one GPU; "
+        "n GPUs divide them by a little less than n. "
         "Activations are of 32-bit floats; 16 bits halve them. Memory is batch × activations, and about four times the "
         "weights. Operations alone do not tell the dense network's time, whose concatenations move much memory.",
     ])  # fmt: skip

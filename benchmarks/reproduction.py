@@ -4,13 +4,15 @@
     python benchmarks/reproduction.py --data DIR --name reproduction_256 -- --paper --device cuda
 
 DIR holds `lsp` and `lspet`. Every run is examples/hourglass_lsp.py in a folder of its own, in all three stages; one that
-has finished is read, one that was killed goes on. What follows `--` goes to every run. Writes the report's tables and
+has finished is read, one that was killed goes on. What follows `--` goes to every run; `--paper` there takes the place of
+the small settings. Writes the report's tables and
 figures to results/, after each seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,12 +32,14 @@ WIDTHS = {"residual": "48", "dense": "32"}  # of the small networks
 
 
 def run(data: str, block: str, arm: str, seed: int, folder: Path, rest: list[str]) -> None:
-    """One run, unless it has finished."""
-    if (folder / FILE).is_file():
+    """One run, unless it has finished with the same arguments."""
+    options = rest if "--paper" in rest else [*SMALL, "--width", WIDTHS[block], *rest]
+    own = ["--block", block, "--arms", arm, "--seeds", str(seed), *options]
+    made = folder / "arguments.txt"
+    if (folder / FILE).is_file() and made.is_file() and made.read_text() == shlex.join(own):
         return
-    options = rest or [*SMALL, "--width", WIDTHS[block]]
-    own = ["--block", block, "--arms", arm, "--seeds", str(seed), "--out", str(folder)]
-    hourglass_lsp.main(["--data", data, *own, *options])
+    hourglass_lsp.main(["--data", data, *own, "--out", str(folder)])  # refuses a folder with a run of other settings
+    made.write_text(shlex.join(own))
 
 
 def views(comparison: Comparison) -> str:
@@ -59,12 +63,13 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the folder with lsp and lspet")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--blocks", nargs="+", choices=list(WIDTHS), default=list(WIDTHS))
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
     parser.add_argument("--name", default="reproduction_lsp64", help="of the files under results/")
+    parser.add_argument("--out", type=Path, help="folder of the runs; by default runs/NAME")
     own, rest = sys.argv[1:], []
     if "--" in own:
         own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
     options = parser.parse_args(own)
+    options.out = options.out or Path("runs") / options.name
     folders: list[Path] = []
     for seed in options.seeds:
         for block in options.blocks:

@@ -108,10 +108,12 @@ WORKLOADS = {
 
 
 def algorithm_2(
-    augmenter: AdversarialAugmenter, model: nn.Module, batch: Rows, loss_fn: LossFunction, learn: Callable[[Tensor], None]
-) -> Callable[[], None]:
-    """Algorithms 1 and 2 line by line: every share by itself, whole forward passes, D trained on the scored pass."""
-    augmenter.bind(model, batch)
+    augmenter: AdversarialAugmenter, model: nn.Module, network: Any, batch: Rows, loss_fn: LossFunction
+) -> Callable[[], Tensor]:
+    """Algorithms 1 and 2 line by line: every share by itself, whole forward passes, D trained on the scored pass.
+
+    Gives the loss of D, as `step` does; `network` is the model as it is called in training.
+    """
     bound, adversaries = augmenter._bound, augmenter._adversaries
     assert bound is not None
     stream = Stream(0, 9, device=bound.device)
@@ -120,7 +122,7 @@ def algorithm_2(
         if name in bound.taps.features:
             layer.register_forward_hook(lambda module, args, output, name=name: bridges.update({name: output}))
 
-    def step() -> None:
+    def step() -> Tensor:
         rows = parse(batch, augmenter.targets)
         side = rows.size
         parts = bound.policy.split(len(rows), 0.0, stream).to(bound.device)
@@ -130,7 +132,7 @@ def algorithm_2(
             n, settings = len(share), bound.policy.draw_reference(len(share), stream)
             if number == 0:
                 seen = share.seen(bound.policy.view(settings, n, side, side, device=bound.device), side)
-                losses.append(loss_fn(model(seen.image), seen.user()))
+                losses.append(loss_fn(network(seen.image), seen.user()))
                 continue
             branch = bound.policy.branches[number - 1]
             adversary = adversaries[branch.name]
@@ -144,7 +146,7 @@ def algorithm_2(
             ]
             hard, usual = (share.seen(view, side) for view in views)
             with bound.taps.masked(views[0].feature_masks):
-                losses.append(loss_fn(model(hard.image), hard.user()))  # line 4
+                losses.append(loss_fn(network(hard.image), hard.user()))  # line 4
             with torch.no_grad(), bound.taps.masked(views[1].feature_masks):
                 reference = loss_fn(model(usual.image), usual.user())  # lines 5, 6
             harder = losses[-1].detach() > reference
@@ -153,6 +155,6 @@ def algorithm_2(
                 for head, value in log_probs.items()
             }
             adversary.learn(targets, torch.ones_like(harder))  # line 7
-        learn(torch.cat(losses).mean())  # line 8
+        return torch.cat(losses).mean()  # line 8, with the backward pass
 
     return step

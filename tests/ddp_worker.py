@@ -44,6 +44,14 @@ def rows_missing(folder: Path) -> Any:
     return {"generators": nets.generators(augmenter), "branches": [step[1] for step in seen]}
 
 
+def scored_in_training(folder: Path) -> Any:
+    """scoring='train' with rows on trial on one rank only: its sum over the ranks must not cross DDP's own."""
+    model = DistributedDataParallel(nets.make_network())
+    augmenter = nets.make_augmenter(scoring="train")
+    train(augmenter, model, range(8), 6 if dist.get_rank() == 0 else 1)
+    return {"generators": nets.generators(augmenter)}
+
+
 class Watched(adaug.Generator):
     """Remembers what it read."""
 
@@ -128,7 +136,7 @@ def pretrained(folder: Path) -> Any:
 def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())
-    scenes = (twenty_steps, rows_missing, one_update, resumed, pretrained)
+    scenes = (twenty_steps, rows_missing, scored_in_training, one_update, resumed, pretrained)
     found = {scene.__name__: scene(folder) for scene in scenes}
     torch.save(found, folder / f"rank{dist.get_rank()}.pt")
     dist.barrier()

@@ -36,7 +36,7 @@ def ranks(tmp_path_factory):
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
-@pytest.mark.parametrize("scene", ["twenty_steps", "rows_missing", "pretrained"])
+@pytest.mark.parametrize("scene", ["twenty_steps", "rows_missing", "scored_in_training", "pretrained"])
 def test_generators_are_alike_to_the_bit(ranks, scene):
     a, b = (rank[scene]["generators"] for rank in ranks)
     assert a["asr"]["generator"].keys() == b["asr"]["generator"].keys()

@@ -5,7 +5,6 @@ import torch
 
 from adaug import Branch, Generator, OccludeFeatures, OneForAll, Rotate, Scale
 from adaug.adversary import Adversary
-from adaug.augmenter import default_optimizer
 from adaug.sampling import Stream
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
@@ -95,7 +94,7 @@ def test_any_even_width_works(width):
 
 def player(*operations, make=None):
     branch = Branch("asr", operations or (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 0.5)
-    return Adversary(branch, SHAPES, make, default_optimizer, Stream(0), torch.device("cpu"))
+    return Adversary(branch, SHAPES, make, None, Stream(0), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

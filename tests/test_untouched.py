@@ -182,6 +182,24 @@ def test_scoring_in_training_takes_the_adversarial_losses_from_the_training_pass
         assert torch.equal(torch.cat([asr_scale, aho]), trained[on_trial] > usual)
 
 
+def test_scoring_in_training_takes_a_single_row():
+    """One row has no batch statistics where a feature map is a single pixel."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    policy = adaug.Policy([adaug.Branch("asr", [adaug.Rotate(-30, 30, 9)], 0.5)], [adaug.Flip([(0, 1)])])
+    augmenter = adaug.AdversarialAugmenter(policy, features=["0"], scoring="train", seed=0)
+    for i in range(4):
+        result = augmenter.step(model, nets.make_batch(2, seed=i), lambda output, rows: output.square().sum(1))
+        assert result.branch.sum() == 1
+        assert "reward_rate/asr" in result.metrics
+
+
+def test_scoring_in_training_refuses_statistics_of_all_ranks():
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(nets.make_network())
+    with pytest.raises(ValueError, match=r"SyncBatchNorm.*use scoring='eval'"):
+        nets.make_augmenter(scoring="train").bind(model, nets.make_batch())
+    assert nets.count_hooks(model) == 0
+
+
 def test_scoring_in_training_writes_no_buffer_that_a_pending_backward_needs():
     class Positions(nn.Module):
         def __init__(self) -> None:

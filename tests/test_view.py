@@ -73,6 +73,18 @@ def seen(batch, common, output, targets: dict | None = None, seed=0):
 # ---- keypoints, masks, heat maps, boxes
 
 
+def test_geometry_is_as_exact_inside_autocast():
+    """16 bits would put a keypoint up to a pixel beside its blob."""
+    policy = Policy((), (Flip(PAIRS), Scale(0.8, 1.25, 5), Rotate(-40, 40, 5)))
+    points = near_centre((256, 256), within=80.0) + 0.3
+    batch = {"image": render_heatmaps(points, 256, 3.0), "keypoints": points}
+    exact = AdversarialAugmenter(policy, seed=0).random(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = AdversarialAugmenter(policy, seed=0).random(batch)
+    for name, value in exact.items():
+        assert torch.equal(found[name], value), name
+
+
 @pytest.mark.parametrize("size", [(5, 7), (64, 48), (1, 1)])
 def test_a_grid_is_the_affine_grid(size):
     theta = torch.randn(3, 2, 3, generator=torch.Generator().manual_seed(0))

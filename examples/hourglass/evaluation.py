@@ -39,13 +39,14 @@ HIDDEN = (Turn(hidden=1), Turn(hidden=2), Turn(hidden=3))
 TURNS = (Turn(), *TURNED, *HIDDEN)
 
 
-def turned(people: People, size: int, turn: Turn = Turn(), *, batch_size: int = 256) -> People:
+def turned(people: People, size: int, turn: Turn = Turn(), *, batch_size: int = 256, numbers: range | None = None) -> People:
     """Everybody's central crop after a turn, cut from the canvas, so that real surroundings come into view.
 
-    A joint that leaves the crop is no longer visible, and not counted.
+    A joint that leaves the crop is no longer visible, and not counted. numbers: which people of the whole set these
+    are, because everybody has cells of their own to hide.
     """
     found = people.cropped(size) if turn.rotation == 0 and turn.scale == 1 else _viewed(people, size, turn, batch_size)
-    return replace(found, images=with_hidden_cells(found.images, turn.hidden))
+    return replace(found, images=with_hidden_cells(found.images, turn.hidden, numbers or range(len(people))))
 
 
 def _viewed(people: People, size: int, turn: Turn, batch_size: int) -> People:
@@ -63,9 +64,10 @@ def _viewed(people: People, size: int, turn: Turn, batch_size: int) -> People:
     )
 
 
-def with_hidden_cells(images: Tensor, cells: int, *, grid: int = 4, seed: int = 0) -> Tensor:
-    """Images [N, C, h, w] with so many cells of a grid black in each."""
-    noise = torch.rand(len(images), grid * grid, generator=torch.Generator().manual_seed(seed))
+def with_hidden_cells(images: Tensor, cells: int, numbers: range, *, grid: int = 4, seed: int = 0) -> Tensor:
+    """Images [N, C, h, w] with so many cells of a grid black in each, the same in the i-th image of a set every time."""
+    count = max(numbers, default=-1) + 1
+    noise = torch.rand(count, grid * grid, generator=torch.Generator().manual_seed(seed))[list(numbers)]
     free = (noise.argsort(1).argsort(1) >= cells).view(-1, 1, grid, grid)
     mask: Tensor = nn.functional.interpolate(free.to(images.dtype), images.shape[-2:])
     return images * mask
@@ -113,7 +115,8 @@ def evaluate(
     ranks: int = 1,
 ) -> dict[float, Scores]:
     """PCK at each threshold, of everybody's central crop after a turn. A rank predicts every `ranks`-th person."""
-    mine = turned(people.subset(range(rank, len(people), ranks)), size, turn)
+    numbers = range(rank, len(people), ranks)
+    mine = turned(people.subset(numbers), size, turn, numbers=numbers)
     predicted = predict(model, mine, loss)
     device = next(model.parameters()).device
     return {threshold: pck(predicted, mine, threshold, device=device) for threshold in thresholds}

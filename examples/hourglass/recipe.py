@@ -20,7 +20,7 @@ Rows = dict[str, Tensor]
 
 
 def policy_of(config: Config, joints: Joints) -> adaug.Policy:
-    """The policy of an arm. Every arm knows the same ranges, so that their random views are the same."""
+    """The policy of an arm. All but "none" and "trivial" know the same ranges, so that their random views are the same."""
     scale = adaug.Scale(*config.scale, 7)
     rotate = adaug.Rotate(-config.rotation, config.rotation, 9)
     flip = adaug.Flip(joints.flip_pairs)
@@ -45,7 +45,7 @@ def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.Adversaria
 
     return adaug.AdversarialAugmenter(
         policy_of(config, joints),
-        features=["hg.0.skip*", "hg.0.neck"],
+        features=() if config.arm == "global" else ["hg.0.skip*", "hg.0.neck"],
         occlude=["hg.*.skip*", "hg.*.neck"],
         targets=TARGETS,
         output_size=config.size,

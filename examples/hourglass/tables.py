@@ -10,7 +10,13 @@ from examples.hourglass.evaluation import markdown_table
 from examples.hourglass.results import Comparison
 
 BLOCKS = {"residual": "residual hourglass (in the paper 3 modules, “38M”)", "dense": "dense hourglass (6 layers, “18M”)"}
-ORDER = (*paper.ARMS, "uniform")  # of the rows
+OURS = {  # what the paper does not have
+    "uniform": "Uniform bins and cells",
+    "none": "No augmentation",
+    "trivial": "In TrivialAugment's manner",
+    "global": "One distribution for all images",
+}
+ORDER = (*paper.ARMS, *OURS)  # of the rows
 WHOLE = {"mpii-valid": 2958, "lsp-test": 1000}  # people in the benchmarks' sets
 SOURCES = {1: "MPII validation set, PCKh@0.5", 2: "MPII test set, PCKh@0.5", 3: "LSP test set, PCK@0.2"}
 
@@ -110,7 +116,7 @@ def _published(number: int, block: str) -> dict[str, dict[str, str]]:
 def _name(number: int, arm: str) -> str:
     if arm == "random" and number > 1:
         return "Stacked HGs(8) of Newell et al. (ECCV 2016)"
-    return paper.ARMS.get(arm, "Uniform bins and cells")
+    return paper.ARMS[arm] if arm in paper.ARMS else OURS[arm]
 
 
 def _is_whole(comparison: Comparison) -> bool:

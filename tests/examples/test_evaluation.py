@@ -111,6 +111,13 @@ def test_hidden_cells_are_black_and_the_same_every_time(people: People, turn: Tu
     assert torch.equal(hidden.visibility, plain.visibility)
 
 
+def test_hidden_cells_belong_to_a_person(people: People) -> None:
+    """However many ranks share the people."""
+    whole, numbers = turned(people, 32, Turn(hidden=2)), range(1, 12, 3)
+    part = turned(people.subset(numbers), 32, Turn(hidden=2), numbers=numbers)
+    assert torch.equal(part.images, whole.images[1::3])
+
+
 def test_names_of_turns() -> None:
     names = [str(turn) for turn in (Turn(), Turn(-30), Turn(scale=0.7), Turn(60, 1.4), Turn(hidden=2))]
     assert names == ["upright", "-30°", "×0.7", "+60° ×1.4", "2 hidden"]
