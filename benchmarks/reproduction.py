@@ -84,7 +84,7 @@ def write(folders: list[Path], options: argparse.Namespace) -> None:
     comparisons = read_comparisons(folders)
     page = report.main([*map(str, folders), "--out", str(options.out / "report"), "--lsp", options.data])
     pictures = []
-    for picture in sorted(page.parent.glob("figure*.png")):
+    for picture in sorted(page.parent.glob("figure[56]*.png")):  # Figure 7 shows photographs, which are not ours to keep
         target = RESULTS / f"{options.name}_{picture.name}"
         target.write_bytes(picture.read_bytes())
         pictures.append(f"![{picture.stem}]({target.name})")
