@@ -77,7 +77,7 @@ def test_the_script_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = [line for line in printed.splitlines() if line.startswith("|")]
     assert lines[0].replace(" ", "") == "|%|Head|Sho.|Elb.|Wri.|Hip|Knee|Ank.|Mean|"
     assert len({len(line) for line in lines[: 2 * len(ARMS) + 1]}) == 1
-    assert any(line.startswith("| asr+aho − random") for line in lines)
+    assert any(line.startswith("| asr+aho − none") for line in lines)
     assert "1.0 is uniform" in printed
     for name in ("pck_curve", "distributions", "status_scale", "status_rotation", "views"):
         assert (out / f"{name}.png").stat().st_size > 10_000
