@@ -27,7 +27,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import draw
-from benchmarks.report import save
+from benchmarks.report import save, split_arguments
 from examples import face_alignment, hourglass_lsp
 from examples.hourglass.evaluation import HIDDEN, TURNED, markdown_table
 from examples.hourglass.results import with_spread
@@ -146,9 +146,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--name", required=True, help="of the files under results/")
-    own, rest = sys.argv[1:], []
-    if "--" in own:
-        own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
+    own, rest = split_arguments()
     options = parser.parse_args(own)
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for seed in options.seeds:

@@ -34,6 +34,13 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def split_arguments() -> tuple[list[str], list[str]]:
+    """The command line before `--`, and what follows it."""
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], words[end + 1 :]
+
+
 def _shown(word: str) -> str:
     """A word of the command line as it would be typed, without the folders of this machine."""
     return "DIR" if word.startswith(("/", "..")) else shlex.quote(word)

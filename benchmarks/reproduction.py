@@ -5,8 +5,7 @@
 
 DIR holds `lsp` and `lspet`. Every run is examples/hourglass_lsp.py in a folder of its own, in all three stages; one that
 has finished is read, one that was killed goes on. What follows `--` goes to every run; `--paper` there takes the place of
-the small settings. Writes the report's tables and
-figures to results/, after each seed.
+the small settings. Writes the report's tables and figures to results/, after each seed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.report import RESULTS, save
+from benchmarks.report import RESULTS, save, split_arguments
 from examples import hourglass_lsp
 from examples.hourglass import report
 from examples.hourglass.evaluation import markdown_table
@@ -65,9 +64,7 @@ def main() -> None:
     parser.add_argument("--blocks", nargs="+", choices=list(WIDTHS), default=list(WIDTHS))
     parser.add_argument("--name", default="reproduction_lsp64", help="of the files under results/")
     parser.add_argument("--out", type=Path, help="folder of the runs; by default runs/NAME")
-    own, rest = sys.argv[1:], []
-    if "--" in own:
-        own, rest = own[: own.index("--")], own[own.index("--") + 1 :]
+    own, rest = split_arguments()
     options = parser.parse_args(own)
     options.out = options.out or Path("runs") / options.name
     folders: list[Path] = []

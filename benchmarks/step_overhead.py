@@ -70,9 +70,11 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [(0, 1)] if "keypoints" in batch else []
     augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(flips), **{**workload.layers, **VARIANTS[variant]}, seed=0)
-    augmenter.bind(model, batch)
+    if variant != "plain":
+        augmenter.bind(model, batch)  # before anything is compiled
     network: Any = torch.compile(model) if machine.compiled else model
-    by_hand = algorithm_2(augmenter, model, network, batch, workload.loss_fn)
+    # Its hooks hold on to features, so that no other variant may carry them.
+    by_hand = algorithm_2(augmenter, model, network, batch, workload.loss_fn) if variant == "Algorithm 2" else None
     half = torch.autocast(machine.device.split(":")[0], torch.bfloat16, enabled=machine.precision == "bf16")
 
     def learn(loss: Tensor) -> None:
@@ -88,7 +90,7 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
 
     def adversarial() -> None:
         with half:
-            loss = by_hand() if variant == "Algorithm 2" else augmenter.step(network, batch, workload.loss_fn).loss
+            loss = by_hand() if by_hand is not None else augmenter.step(network, batch, workload.loss_fn).loss
         learn(loss)
 
     return plain if variant == "plain" else adversarial

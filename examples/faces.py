@@ -6,7 +6,6 @@ perspective, and painted along its points.
 
 from __future__ import annotations
 
-from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from examples.hourglass.painting import HAIR, SKIN
+from examples.hourglass.painting import HAIR, SKIN, Colour, random_colour, shaded
 from examples.hourglass.people import People
 from examples.w300 import W300, inter_ocular
 
 Array = NDArray[np.float64]
-Colour = tuple[int, int, int]
 
 # The right half of a frontal face, x y z: x to the image's right, y down, z to the viewer, 1 the width of the brows.
 RIGHT: dict[int, tuple[float, float, float]] = {
@@ -178,27 +176,27 @@ def _paint_head(rng: np.random.Generator, image: Image.Image, head: Head) -> Ima
     outline = np.concatenate([jaw, _curve(head.hairline[::-1])])
     if style == "long":
         back = np.array([[s * x, y, -0.4] for s in (1, -1) for x, y in ((0.79, 0.4), (0.83, 0.8), (0.7, 1.2))])
-        _polygon(painter, _curve(np.concatenate([head.crown, head.at(back[:3]), head.at(back[:2:-1])])), _shade(hair, 0.75))
+        _polygon(painter, _curve(np.concatenate([head.crown, head.at(back[:3]), head.at(back[:2:-1])])), shaded(hair, 0.75))
     neck = head.at(np.array([[-0.36, 0.75, -0.3], [0.36, 0.75, -0.3], [0.4, 1.6, -0.3], [-0.4, 1.6, -0.3]]))
     shirt = np.array([[-0.4, 1.33, 0], [-1.3, 1.6, 0], [-1.7, 3, 0], [1.7, 3, 0], [1.3, 1.6, 0], [0.4, 1.33, 0], [0, 1.5, 0]])
-    _polygon(painter, neck, _shade(skin, 0.72))
-    _polygon(painter, head.at(shirt), _colour(rng))
+    _polygon(painter, neck, shaded(skin, 0.72))
+    _polygon(painter, head.at(shirt), random_colour(rng))
     for side in (-1, 1):
         ear = head.at(np.array([side * 0.63, 0.33, -0.36]))
-        _ellipse(painter, ear, 0.085 * unit, 0.15 * unit, _shade(skin, 0.86))
+        _ellipse(painter, ear, 0.085 * unit, 0.15 * unit, shaded(skin, 0.86))
     _polygon(painter, outline, skin)
     image = _shaded(image, outline, head, skin)
     painter = ImageDraw.Draw(image)
 
     if rng.random() < 0.25 and style != "long":
-        _paint_beard(painter, points, _shade(_mixed(hair, skin, 0.5), 0.75))
+        _paint_beard(painter, points, shaded(_mixed(hair, skin, 0.5), 0.75))
     _paint_eyes(rng, painter, head, skin)
     _paint_nose(painter, head, skin)
     _paint_mouth(rng, painter, head, skin)
     bushy = 0.024 * unit * rng.uniform(0.8, 1.4)
     for brow, thick in ((points[17:22], [0.35, 1, 1.1, 1, 0.7]), (points[22:27], [0.7, 1, 1.1, 1, 0.35])):
         half = bushy * np.array(thick)[:, None] * _down(head)
-        _polygon(painter, np.concatenate([_curve(brow - half), _curve(brow + half)[::-1]]), _shade(hair, 0.8))
+        _polygon(painter, np.concatenate([_curve(brow - half), _curve(brow + half)[::-1]]), shaded(hair, 0.8))
 
     if style != "bald":
         line = head.hairline.copy()
@@ -209,7 +207,7 @@ def _paint_head(rng: np.random.Generator, image: Image.Image, head: Head) -> Ima
         for t in rng.uniform(0.1, 0.9, 5):  # a few strands
             k = t * (len(line) - 1)
             i = int(k)
-            _line(painter, np.stack([head.crown[i], line[i]]) * 0.8 + line[i] * 0.2, _shade(hair, 1.35), 0.012 * unit)
+            _line(painter, np.stack([head.crown[i], line[i]]) * 0.8 + line[i] * 0.2, shaded(hair, 1.35), 0.012 * unit)
     if rng.random() < 0.2:
         _paint_glasses(rng, painter, head)
     return image
@@ -243,12 +241,12 @@ def _shaded(image: Image.Image, outline: Array, head: Head, skin: Colour) -> Ima
     blur = ImageFilter.BoxBlur(0.05 * unit)
     for layer, factor in ((dark, 0.5), (light, 1.35)):
         strength = ImageChops.multiply(layer.filter(blur).filter(blur), face)
-        image = Image.composite(Image.new("RGB", image.size, _shade(skin, factor)), image, strength)
+        image = Image.composite(Image.new("RGB", image.size, shaded(skin, factor)), image, strength)
     return image
 
 
 def _paint_eyes(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: Head, skin: Colour) -> None:
-    iris = _shade(((70, 45, 25), (60, 100, 140), (70, 110, 70), (110, 80, 40))[rng.integers(4)], float(rng.uniform(0.7, 1.1)))
+    iris = shaded(((70, 45, 25), (60, 100, 140), (70, 110, 70), (110, 80, 40))[rng.integers(4)], float(rng.uniform(0.7, 1.1)))
     gaze = rng.uniform([-0.03, -0.008], [0.03, 0.008]) * head.unit
     for eye in (head.points[36:42], head.points[42:48]):
         rim = np.concatenate([_curve(eye[:4]), _curve(eye[[3, 4, 5, 0]])])
@@ -259,26 +257,26 @@ def _paint_eyes(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: He
         _ellipse(painter, centre, radius, radius, iris)
         _ellipse(painter, centre, 0.5 * radius, 0.5 * radius, (12, 10, 10))
         _ellipse(painter, centre - 0.35 * radius, 0.2 * radius, 0.2 * radius, (250, 250, 250))
-        _line(painter, _curve(eye[:4]), _shade(skin, 0.25), 0.024 * head.unit)
-        _line(painter, _curve(eye[[3, 4, 5, 0]]), _shade(skin, 0.55), 0.012 * head.unit)
-        _line(painter, _curve(eye[:4]) - 0.05 * head.unit * _down(head), _shade(skin, 0.7), 0.012 * head.unit)
+        _line(painter, _curve(eye[:4]), shaded(skin, 0.25), 0.024 * head.unit)
+        _line(painter, _curve(eye[[3, 4, 5, 0]]), shaded(skin, 0.55), 0.012 * head.unit)
+        _line(painter, _curve(eye[:4]) - 0.05 * head.unit * _down(head), shaded(skin, 0.7), 0.012 * head.unit)
 
 
 def _paint_nose(painter: ImageDraw.ImageDraw, head: Head, skin: Colour) -> None:
     points, unit = head.points, head.unit
     base = _curve(points[31:36])
-    _line(painter, base + 0.01 * unit * _down(head), _shade(skin, 0.6), 0.022 * unit)
+    _line(painter, base + 0.01 * unit * _down(head), shaded(skin, 0.6), 0.022 * unit)
     for wing, inner in ((31, 32), (35, 34)):
         up = points[wing] - 0.075 * unit * _down(head)
         _line(
             painter,
             _curve(np.stack([up, points[wing] + 0.25 * (points[wing] - points[inner]), points[wing]])),
-            _shade(skin, 0.68),
+            shaded(skin, 0.68),
             0.016 * unit,
         )
-        _ellipse(painter, points[inner] - 0.012 * unit * _down(head), 0.03 * unit, 0.017 * unit, _shade(skin, 0.4))
+        _ellipse(painter, points[inner] - 0.012 * unit * _down(head), 0.03 * unit, 0.017 * unit, shaded(skin, 0.4))
     tip = points[30]
-    _ellipse(painter, tip, 0.035 * unit, 0.028 * unit, _shade(skin, 1.14))
+    _ellipse(painter, tip, 0.035 * unit, 0.028 * unit, shaded(skin, 1.14))
 
 
 def _paint_mouth(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: Head, skin: Colour) -> None:
@@ -295,10 +293,10 @@ def _paint_mouth(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: H
         drop = np.array([0.0, 1, 1, 1, 0])[:, None] * min(0.35 * gap, 0.055 * unit) * _down(head)
         _polygon(painter, np.concatenate([_curve(teeth), _curve(teeth + drop)[::-1]]), (235, 230, 220))
         _ellipse(painter, points[66] - 0.1 * gap * _down(head), 0.08 * unit, 0.22 * gap, (150, 70, 75))
-    _polygon(painter, lower, _shade(lips, 1.05))
-    _polygon(painter, upper, _shade(lips, 0.86))
-    _line(painter, _curve(points[60:65]), _shade(lips, 0.45), 0.014 * unit)
-    _line(painter, _curve(points[[57 - 1, 57, 57 + 1]]) + 0.02 * unit * _down(head), _shade(skin, 0.75), 0.012 * unit)
+    _polygon(painter, lower, shaded(lips, 1.05))
+    _polygon(painter, upper, shaded(lips, 0.86))
+    _line(painter, _curve(points[60:65]), shaded(lips, 0.45), 0.014 * unit)
+    _line(painter, _curve(points[[57 - 1, 57, 57 + 1]]) + 0.02 * unit * _down(head), shaded(skin, 0.75), 0.012 * unit)
 
 
 def _paint_beard(painter: ImageDraw.ImageDraw, points: Array, colour: Colour) -> None:
@@ -313,7 +311,7 @@ def _paint_beard(painter: ImageDraw.ImageDraw, points: Array, colour: Colour) ->
 
 
 def _paint_glasses(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: Head) -> None:
-    unit, colour = head.unit, _shade(_colour(rng), 0.4)
+    unit, colour = head.unit, shaded(random_colour(rng), 0.4)
     centres = [head.points[36:42].mean(0), head.points[42:48].mean(0)]
     angle = np.linspace(0, 2 * np.pi, 24)
     across, down = head.matrix[0] / unit, _down(head)
@@ -343,28 +341,28 @@ def _occlude(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: Head)
         for i in range(4):
             start = np.array([x, y]) + (i - 1.5) * 0.1 * head.unit * np.array([np.cos(away), np.sin(away)])
             end = start + 0.9 * head.unit * np.array([-np.sin(away), np.cos(away)])
-            _line(painter, np.stack([start, end]), _shade(skin, 0.65), 0.11 * head.unit)
+            _line(painter, np.stack([start, end]), shaded(skin, 0.65), 0.11 * head.unit)
             _line(painter, np.stack([start, end]), skin, 0.085 * head.unit)
         return
     wide, high = rng.uniform(0.1, 0.24, 2) * head.unit
-    colour = _colour(rng)
+    colour = random_colour(rng)
     draw = painter.ellipse if kind == 1 else painter.rectangle
-    draw((x - wide, y - high, x + wide, y + high), fill=colour, outline=_shade(colour, 0.6), width=3)
+    draw((x - wide, y - high, x + wide, y + high), fill=colour, outline=shaded(colour, 0.6), width=3)
 
 
 def _background(rng: np.random.Generator, side: int) -> Image.Image:
     """A smooth scene with boxes, blobs and bars in it."""
     coarse = int(rng.integers(2, 6))
-    base = np.array(_colour(rng)) * 0.7 + 40
+    base = np.array(random_colour(rng)) * 0.7 + 40
     grid = np.clip(base + rng.normal(0, 28, (coarse, coarse, 3)), 0, 255).astype(np.uint8)
     image = Image.fromarray(grid).resize((side, side), Image.Resampling.BILINEAR)
     painter = ImageDraw.Draw(image)
     for _ in range(rng.integers(2, 9)):
         x, y = rng.uniform(-0.1, 1.0, 2) * side
         wide, high = rng.uniform(0.05, 0.4, 2) * side
-        kind, colour = rng.integers(3), _shade(_colour(rng), float(rng.uniform(0.5, 1.0)))
+        kind, colour = rng.integers(3), shaded(random_colour(rng), float(rng.uniform(0.5, 1.0)))
         if kind == 0:
-            painter.rectangle((x, y, x + wide, y + high), fill=colour, outline=_shade(colour, 0.7), width=3)
+            painter.rectangle((x, y, x + wide, y + high), fill=colour, outline=shaded(colour, 0.7), width=3)
         elif kind == 1:
             painter.ellipse((x, y, x + wide, y + high), fill=colour)
         else:
@@ -405,16 +403,6 @@ def _line(painter: ImageDraw.ImageDraw, points: Array, colour: Colour, width: fl
     painter.line([(x, y) for x, y in (points - 0.5).tolist()], fill=colour, width=max(1, round(width)), joint="curve")
     for end in (points[0], points[-1]):
         _ellipse(painter, end, width / 2, width / 2, colour)
-
-
-def _colour(rng: np.random.Generator) -> Colour:
-    red, green, blue = hsv_to_rgb(rng.random(), rng.uniform(0, 0.85), rng.uniform(0.3, 1.0))
-    return int(255 * red), int(255 * green), int(255 * blue)
-
-
-def _shade(colour: Colour, factor: float) -> Colour:
-    red, green, blue = colour
-    return min(255, int(red * factor)), min(255, int(green * factor)), min(255, int(blue * factor))
 
 
 def _mixed(a: Colour, b: Colour, share: float) -> Colour:
