@@ -23,8 +23,11 @@ class Config:
     parts of a rank's share. decay_at: fractions of the network's epochs at which its rate falls by `decay`; or with
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees)
     of the random and the adversarial views alike. share: of each branch; until: the fraction of stage 3 after which
-    the branches rest. measure: what "harder" compares, the "error" that does not depend on a person's size in pixels,
-    or the "loss". scoring, update_every: as of the augmenter.
+    the branches rest. apart: scale and rotation are judged each by itself, in branches of half the share. reads: the
+    layers that the generators read. measure: what "harder" compares, the "error" that does not depend on a person's size
+    in pixels, or the "loss". teacher: the decay of a moving average of the network, whose error or loss is subtracted, so
+    that what it cannot solve either does not count as hard (TeachAugment, Suzuki, CVPR 2022); 0 for none. scoring,
+    update_every: as of the augmenter.
     pretrain_people: a stage-2 epoch takes that many. bins_every: epochs between two looks at the error
     per scale and rotation of `bins_people` training people; 0 for none.
     """
@@ -56,7 +59,10 @@ class Config:
     rotation: float = 30.0
     share: float = 1 / 3
     until: float = 1.0
+    apart: bool = False
+    reads: tuple[str, ...] = ("hg.0.skip*", "hg.0.neck")
     measure: Literal["error", "loss"] = "error"
+    teacher: float = 0.0
     scoring: Literal["eval", "train"] = "eval"
     update_every: int = 1
     alpha: float = 0.3
@@ -76,6 +82,8 @@ class Config:
         for name in ("batch_size", "accumulate", "update_every", "evaluate_every", "pretrain_people", "pretrain_views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1. Found {getattr(self, name)}.")
+        if not 0 <= self.teacher < 1:
+            raise ValueError(f"`teacher` should be a decay in [0, 1). Found {self.teacher}.")
 
 
 # Section 5.1: RMSProp at 2.5e-4, the generators at 5e-5 after their pre-training, MSE; 256 x 256 crops, 64 x 64 maps.

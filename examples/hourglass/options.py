@@ -64,8 +64,14 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     views = parser.add_argument_group("views")
     views.add_argument("--scale", nargs=2, type=float, default=list(config.scale), metavar=("LOW", "HIGH"))
     views.add_argument("--rotation", type=float, default=config.rotation, help="± degrees")
+    views.add_argument("--share", type=float, default=config.share, help="of each branch")
     views.add_argument("--until", type=float, default=config.until, help="fraction of stage 3 after which the branches rest")
     views.add_argument("--measure", choices=("error", "loss"), default=config.measure, help='what "harder" compares')
+    views.add_argument(
+        "--teacher", type=float, default=config.teacher, help="decay of an averaged network that vetoes; 0 for none"
+    )
+    views.add_argument("--apart", action="store_true", help="judge scale and rotation each by itself")
+    views.add_argument("--reads", nargs="+", default=list(config.reads), help="layers that the generators read")
     views.add_argument("--scoring", choices=("eval", "train"), default=config.scoring, help="behaviour in which views compare")
     views.add_argument("--update-every", type=int, default=config.update_every, help="steps between two comparisons")
     views.add_argument("--alpha", type=float, default=config.alpha, help="reward")

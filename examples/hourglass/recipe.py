@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import adaug
 from adaug import keypoints
@@ -24,8 +26,10 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     scale = adaug.Scale(*config.scale, 7)
     rotate = adaug.Rotate(-config.rotation, config.rotation, 9)
     flip = adaug.Flip(joints.flip_pairs)
-    share = adaug.policies.Window(config.share, 0.0, config.until)
-    asr = adaug.Branch("asr", (scale, rotate), share)
+    share, half = (adaug.policies.Window(part, 0.0, config.until) for part in (config.share, config.share / 2))
+    asr: tuple[adaug.Branch, ...] = (adaug.Branch("asr", (scale, rotate), share),)
+    if config.apart:
+        asr = adaug.Branch("scale", (scale,), half), adaug.Branch("rotate", (rotate,), half)
     aho = adaug.Branch("aho", (adaug.OccludeFeatures(grid=(4, 4), cells=(1, 2)),), share)
     if config.arm == "none":
         return adaug.Policy(())
@@ -33,11 +37,11 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
         return adaug.policies.trivial(joints.flip_pairs)
     if config.arm == "aho":
         return adaug.Policy((aho,), (flip, scale, rotate))
-    policy = adaug.Policy((asr,) if config.arm == "asr" else (asr, aho), (flip,))
+    policy = adaug.Policy(asr if config.arm == "asr" else (*asr, aho), (flip,))
     return adaug.policies.uniform(policy) if config.arm in ("random", "uniform") else policy
 
 
-def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.AdversarialAugmenter:
+def augmenter_of(config: Config, joints: Joints, steps: int, teacher: nn.Module | None = None) -> adaug.AdversarialAugmenter:
     """The augmenter of an arm; `steps` is how often it will be called in stage 3."""
 
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -45,14 +49,14 @@ def augmenter_of(config: Config, joints: Joints, steps: int) -> adaug.Adversaria
 
     return adaug.AdversarialAugmenter(
         policy_of(config, joints),
-        features=() if config.arm == "global" else ["hg.0.skip*", "hg.0.neck"],
+        features=() if config.arm == "global" else config.reads,
         occlude=["hg.*.skip*", "hg.*.neck"],
         targets=TARGETS,
         output_size=config.size,
         generator=adaug.OneForAll if config.arm == "global" else None,
         update=adaug.RewardPenalty(config.alpha, config.beta, config.cap),
         optimizer=optimizer,
-        difficulty=None if config.measure == "loss" else lambda outputs, batch: error_of(config, outputs, batch),
+        difficulty=None if config.measure == "loss" and teacher is None else partial(difficulty_of, config, teacher),
         scoring=config.scoring,
         update_every=config.update_every,
         total_steps=max(1, steps),
@@ -96,6 +100,24 @@ def loss_of(config: Config, outputs: Sequence[Tensor], batch: Rows) -> Tensor:
 def error_of(config: Config, outputs: Sequence[Tensor], batch: Rows) -> Tensor:
     """The mean error of each person's joints over the person's size, [B]: a larger person is not a harder one."""
     return keypoints.normalized_error(predicted_heatmaps(config.loss, outputs), batch)
+
+
+def difficulty_of(config: Config, teacher: nn.Module | None, outputs: Sequence[Tensor], batch: Rows) -> Tensor:
+    """What "harder" compares, [B]. The teacher sees the same view, but no hidden cells of features."""
+    measure = error_of if config.measure == "error" else loss_of
+    own = measure(config, outputs, batch)
+    if teacher is None:
+        return own
+    with torch.no_grad():
+        return own - measure(config, teacher(batch["image"]), batch)
+
+
+def teacher_of(config: Config, model: nn.Module) -> AveragedModel | None:
+    """The moving average of a network's weights and statistics, in eval mode; `update_parameters(model)` moves it."""
+    if not config.teacher:
+        return None
+    average = get_ema_multi_avg_fn(config.teacher)
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True).eval().requires_grad_(False)
 
 
 def learning_rate(config: Config, done: float, scores: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,14 @@ from examples.hourglass.ranks import distributed, rank, ranks
 from examples.hourglass.recipe import (
     Rows,
     augmenter_of,
-    error_of,
+    difficulty_of,
     learning_rate,
     loss_of,
     model_of,
     optimizer_of,
     plan_of,
     policy_of,
+    teacher_of,
 )
 from examples.hourglass.reporter import Epoch, Means, Reporter
 
@@ -115,7 +117,9 @@ class _Session:
         self.optimizer = optimizer_of(config, self.model.parameters(), config.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")  # type: ignore[attr-defined, unused-ignore]
         self.steps = len(people) // config.batch_size  # of the optimizer, an epoch
-        self.augmenter = augmenter_of(config, people.joints, self.steps * config.accumulate * config.epochs[2])
+        self.teacher = teacher_of(config, self.model)
+        joint = self.steps * config.accumulate * config.epochs[2]
+        self.augmenter = augmenter_of(config, people.joints, joint, self.teacher)
 
     def wrap(self) -> None:
         """DDP and compilation. The augmenter's hooks come first: compiled code would never call later ones."""
@@ -131,6 +135,7 @@ class _Session:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "augmenter": self.augmenter.state_dict(),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,6 +143,8 @@ class _Session:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.augmenter.load_state_dict(state["augmenter"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
 
     # -- an epoch
 
@@ -192,6 +199,8 @@ class _Session:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
+            if self.teacher is not None:
+                self.teacher.update_parameters(self.model)
             reporter.step(means)
         if not torch.isfinite(means.total("loss")):
             raise FloatingPointError(
@@ -242,14 +251,13 @@ class _Session:
     def _by_bin(self) -> dict[str, list[float]]:
         # Training people, because the generators answer for these; others may be turned to begin with.
         few = self.people.subset(range(min(self.config.bins_people, len(self.people))))
-        measure = error_of if self.config.measure == "error" else loss_of
         found = {}
         for operation in (adaug.Scale(*self.config.scale, 7), adaug.Rotate(-self.config.rotation, self.config.rotation, 9)):
             found[operation.name] = plots.loss_by_bin(
                 self.model,
                 [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)],
                 operation,
-                lambda outputs, rows: measure(self.config, outputs, rows),
+                partial(difficulty_of, self.config, None),
                 targets=TARGETS,
                 output_size=self.config.size,
             )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -12,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 import examples.hourglass.checkpoint as checkpoint
 from examples import hourglass_mpii
+from examples.hourglass import training
 from examples.hourglass.config import ARMS, Arm, Config, Machine
 from examples.hourglass.people import MPII, People
-from examples.hourglass.recipe import learning_rate, model_of, policy_of
+from examples.hourglass.recipe import difficulty_of, learning_rate, model_of, policy_of
 from examples.hourglass.synthetic import draw_people
 from examples.hourglass.training import Run, train
 
@@ -151,6 +154,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"block": "dense", "stacks": 2},
         {"measure": "loss", "until": 0.5},
         {"scoring": "train", "update_every": 2},
+        {"apart": True, "reads": ("hg.0.neck",)},
     ],
     ids=lambda changes: "-".join(changes),
 )
@@ -158,6 +162,54 @@ def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> Non
     found = run(people, tmp_path, **changes)
     assert all(torch.isfinite(value).all() for value in found.model.state_dict().values())
     assert [epoch.stage for epoch in found.history] == [1, 2, 3]
+
+
+def test_a_teacher_is_the_average_of_the_network_and_resumes_with_it(
+    people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes: dict[str, Any] = {"teacher": 0.5, "epochs": (1, 1, 2)}
+    kept = []
+    usual = AveragedModel.update_parameters
+
+    def update(self: AveragedModel, model: torch.nn.Module) -> None:
+        usual(self, model)
+        kept.append([p.detach().clone() for p in (*model.parameters(), *self.parameters())])
+
+    monkeypatch.setattr(AveragedModel, "update_parameters", update)
+    whole = run(people, tmp_path / "whole", **changes)
+    assert len(kept) == 3 * len(people) // TINY.batch_size  # once a step of the network
+    half = len(kept[0]) // 2
+    for before, after in itertools.pairwise(kept):
+        for network, old, new in zip(after[:half], before[half:], after[half:], strict=True):
+            torch.testing.assert_close(new, (network + old) / 2)
+
+    evaluations = iter([True, True, False])  # the third epoch of the network is never finished
+    evaluate = training._Session._evaluate
+
+    def killed(self: training._Session) -> dict[str, float]:
+        if not next(evaluations):
+            raise KeyboardInterrupt
+        return evaluate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Session, "_evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(people, tmp_path / "killed", **changes)
+    assert same(run(people, tmp_path / "killed", **changes), whole)
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["session"] for name in ("killed", "whole")]
+    _assert_equal(*states)
+
+
+def test_what_the_teacher_cannot_solve_does_not_count_as_hard(people: People) -> None:
+    batch = next(people.cropped(32).batches(6, shuffle=False))
+    network, teacher = (model_of(replace(TINY, seed=seed), MPII).eval() for seed in (0, 1))
+    for config in (TINY, replace(TINY, measure="loss")):
+        with torch.no_grad():
+            outputs, taught = network(batch["image"]), teacher(batch["image"])
+        alone, of_teacher = (difficulty_of(config, None, output, batch) for output in (outputs, taught))
+        assert (alone > 0).all()
+        torch.testing.assert_close(difficulty_of(config, teacher, outputs, batch), alone - of_teacher)
+        assert not difficulty_of(config, network, outputs, batch).any()  # what neither can
 
 
 def test_channels_last_changes_no_result(people: People, tmp_path: Path) -> None:
