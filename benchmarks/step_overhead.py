@@ -45,6 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "scoring='train'": {"scoring": "train"},
     "update_every=4": {"update_every": 4},
     "both": {"scoring": "train", "update_every": 4},
+    "both, reads the image": {"scoring": "train", "update_every": 4, "features": ()},
     "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
 }
 CYCLE = 4  # steps after which every variant has done all that it does

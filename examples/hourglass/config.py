@@ -24,10 +24,10 @@ class Config:
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees)
     of the random and the adversarial views alike. share: of each branch; until: the fraction of stage 3 after which
     the branches rest. apart: scale and rotation are judged each by itself, in branches of half the share. reads: the
-    layers that the generators read. measure: what "harder" compares, the "error" that does not depend on a person's size
-    in pixels, or the "loss". teacher: the decay of a moving average of the network, whose error or loss is subtracted, so
-    that what it cannot solve either does not count as hard (TeachAugment, Suzuki, CVPR 2022); 0 for none. scoring,
-    update_every: as of the augmenter.
+    layers that the generators read, or () for the image. measure: what "harder" compares, the "error" that does not
+    depend on a person's size in pixels, or the "loss". teacher: the decay of a moving average of the network, whose error
+    or loss is subtracted, so that what it cannot solve either does not count as hard (TeachAugment, Suzuki, CVPR 2022);
+    0 for none. scoring, update_every: as of the augmenter.
     pretrain_people: a stage-2 epoch takes that many. bins_every: epochs between two looks at the error
     per scale and rotation of `bins_people` training people; 0 for none.
     """

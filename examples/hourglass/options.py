@@ -71,7 +71,9 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
         "--teacher", type=float, default=config.teacher, help="decay of an averaged network that vetoes; 0 for none"
     )
     views.add_argument("--apart", action="store_true", help="judge scale and rotation each by itself")
-    views.add_argument("--reads", nargs="+", default=list(config.reads), help="layers that the generators read")
+    views.add_argument(
+        "--reads", nargs="*", default=list(config.reads), help="layers that the generators read; none: the image"
+    )
     views.add_argument("--scoring", choices=("eval", "train"), default=config.scoring, help="behaviour in which views compare")
     views.add_argument("--update-every", type=int, default=config.update_every, help="steps between two comparisons")
     views.add_argument("--alpha", type=float, default=config.alpha, help="reward")

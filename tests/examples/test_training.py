@@ -155,6 +155,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"measure": "loss", "until": 0.5},
         {"scoring": "train", "update_every": 2},
         {"apart": True, "reads": ("hg.0.neck",)},
+        {"reads": (), "share": 0.2},
     ],
     ids=lambda changes: "-".join(changes),
 )
