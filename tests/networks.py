@@ -241,3 +241,19 @@ def count_hooks(model: nn.Module) -> int:
 def generators(augmenter: Any) -> dict[str, Any]:
     """Copies of what the generators are now, as a state says."""
     return cloned(augmenter.state_dict()["adversaries"])
+
+
+def gradients(model):
+    """Copies of the gradients by name."""
+    return {name: cloned(p.grad) for name, p in model.named_parameters()}
+
+
+def close_gradients(found, expected):
+    """Equal but for the order in which they were summed."""
+    scale = max(float(grad.norm()) for grad in expected.values())
+    return found.keys() == expected.keys() and all(float((found[n] - expected[n]).norm()) <= 1e-5 * scale for n in found)
+
+
+def occluding(share=1.0, **kwargs):
+    """Every row occluded, nothing else: what is easiest to compare."""
+    return make_augmenter(adaug.Policy([adaug.Branch("aho", [adaug.OccludeFeatures()], share)]), **kwargs)
