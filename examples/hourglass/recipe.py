@@ -19,6 +19,15 @@ from examples.hourglass.model import StackedHourglass
 from examples.hourglass.people import Joints
 
 Rows = dict[str, Tensor]
+RICH = (
+    adaug.Translate(-0.1, 0.1, 7, axis="x"),
+    adaug.Translate(-0.1, 0.1, 7, axis="y"),
+    adaug.Shear(-15, 15, 7, axis="x"),
+    adaug.Shear(-15, 15, 7, axis="y"),
+    adaug.Brightness(0.7, 1.3, 7),
+    adaug.Contrast(0.7, 1.3, 7),
+    adaug.Saturation(0.7, 1.3, 7),
+)
 
 
 def policy_of(config: Config, joints: Joints) -> adaug.Policy:
@@ -35,9 +44,10 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
         return adaug.Policy(())
     if config.arm == "trivial":
         return adaug.policies.trivial(joints.flip_pairs)
+    common = (flip, *(RICH if config.rich else ()))
     if config.arm == "aho":
-        return adaug.Policy((aho,), (flip, scale, rotate))
-    policy = adaug.Policy(asr if config.arm == "asr" else (*asr, aho), (flip,))
+        return adaug.Policy((aho,), (*common, scale, rotate))
+    policy = adaug.Policy(asr if config.arm == "asr" else (*asr, aho), common)
     return adaug.policies.uniform(policy) if config.arm in ("random", "uniform") else policy
 
 
