@@ -22,8 +22,9 @@ class Config:
     epochs: of the three stages. batch_size: people per optimizer step, over all ranks; a pass takes one of `accumulate`
     parts of a rank's share. decay_at: fractions of the network's epochs at which its rate falls by `decay`; or with
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees)
-    of the random and the adversarial views alike. rich: every arm's views but those of "none" and "trivial" are also shifted,
-    sheared and coloured, at random. share: of each branch; until: the fraction of stage 3 after which
+    of the random and the adversarial views alike. reference: how random views are drawn from them, "uniform" or "normal":
+    about the image as it is, and 60 % are not turned, as in the authors' release. rich: views are also shifted, sheared and
+    coloured at random, in all arms but "none" and "trivial". share: of each branch; until: the fraction of stage 3 after which
     the branches rest. apart: scale and rotation are judged each by itself, in branches of half the share. reads: the
     layers that the generators read, or () for the image. measure: what "harder" compares, the "error" that does not
     depend on a person's size in pixels, or the "loss". teacher: the decay of a moving average of the network, whose error
@@ -58,6 +59,7 @@ class Config:
     pretrain_views: int = 21
     scale: tuple[float, float] = (0.75, 1.25)
     rotation: float = 30.0
+    reference: Literal["uniform", "normal"] = "uniform"
     rich: bool = False
     share: float = 1 / 3
     until: float = 1.0

@@ -64,6 +64,9 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     views = parser.add_argument_group("views")
     views.add_argument("--scale", nargs=2, type=float, default=list(config.scale), metavar=("LOW", "HIGH"))
     views.add_argument("--rotation", type=float, default=config.rotation, help="± degrees")
+    views.add_argument(
+        "--reference", choices=("uniform", "normal"), default=config.reference, help="how random views are drawn"
+    )
     views.add_argument("--rich", action="store_true", help="shift, shear and colour all random and adversarial views")
     views.add_argument("--share", type=float, default=config.share, help="of each branch")
     views.add_argument("--until", type=float, default=config.until, help="fraction of stage 3 after which the branches rest")

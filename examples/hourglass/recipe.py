@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import adaug
 from adaug import keypoints
+from adaug.sampling import ClippedNormal
 from examples.hourglass.config import UNLEARNED, Config
 from examples.hourglass.evaluation import TARGETS
 from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
@@ -32,8 +33,7 @@ RICH = (
 
 def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     """The policy of an arm. All but "none" and "trivial" know the same ranges, so that their random views are the same."""
-    scale = adaug.Scale(*config.scale, 7)
-    rotate = adaug.Rotate(-config.rotation, config.rotation, 9)
+    scale, rotate = _turns(config)
     flip = adaug.Flip(joints.flip_pairs)
     share, half = (adaug.policies.Window(part, 0.0, config.until) for part in (config.share, config.share / 2))
     asr: tuple[adaug.Branch, ...] = (adaug.Branch("asr", (scale, rotate), share),)
@@ -49,6 +49,15 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
         return adaug.Policy((aho,), (*common, scale, rotate))
     policy = adaug.Policy(asr if config.arm == "asr" else (*asr, aho), common)
     return adaug.policies.uniform(policy) if config.arm in ("random", "uniform") else policy
+
+
+def _turns(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
+    (low, high), angle = config.scale, config.rotation
+    if config.reference == "uniform":
+        return adaug.Scale(low, high, 7), adaug.Rotate(-angle, angle, 9)
+    scales = ClippedNormal(1.0, (high - low) / 4, low, high)
+    angles = ClippedNormal(0.0, angle / 2, -angle, angle, still=0.6)
+    return adaug.Scale(low, high, 7, reference=scales), adaug.Rotate(-angle, angle, 9, reference=angles)
 
 
 def augmenter_of(config: Config, joints: Joints, steps: int, teacher: nn.Module | None = None) -> adaug.AdversarialAugmenter:

@@ -20,7 +20,7 @@ from examples import hourglass_mpii
 from examples.hourglass import training
 from examples.hourglass.config import ARMS, Arm, Config, Machine
 from examples.hourglass.people import MPII, People
-from examples.hourglass.recipe import difficulty_of, learning_rate, model_of, policy_of
+from examples.hourglass.recipe import difficulty_of, learning_rate, model_of, plan_of, policy_of
 from examples.hourglass.synthetic import draw_people
 from examples.hourglass.training import Run, train
 
@@ -156,6 +156,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"scoring": "train", "update_every": 2},
         {"apart": True, "reads": ("hg.0.neck",)},
         {"reads": (), "share": 0.2},
+        {"reference": "normal", "arm": "random"},
         {"rich": True, "arm": "uniform", "epochs": (1, 0, 1)},
     ],
     ids=lambda changes: "-".join(changes),
@@ -163,7 +164,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
 def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> None:
     found = run(people, tmp_path, **changes)
     assert all(torch.isfinite(value).all() for value in found.model.state_dict().values())
-    assert [epoch.stage for epoch in found.history] == [stage for stage in (1, 2, 3) if found.config.epochs[stage - 1]]
+    assert [epoch.stage for epoch in found.history] == plan_of(found.config)
 
 
 def test_a_teacher_is_the_average_of_the_network_and_resumes_with_it(
