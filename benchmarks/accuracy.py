@@ -69,6 +69,7 @@ def faces(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
 
 
 TASKS: dict[str, Callable[[Sequence[str], int, Path], dict[str, Any]]] = {"people": people, "faces": faces}
+DECIMALS = {"people": 1, "faces": 2}
 
 
 def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path) -> dict[str, Any]:
@@ -98,24 +99,28 @@ def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> di
     return found
 
 
-def shown(found: dict[str, float]) -> str:
+def shown(found: dict[str, float], decimals: int = 1) -> str:
     """A difference as text."""
-    text = f"{found['mean']:+.1f}".replace("-", "−")
-    text += f" ± {found['sd']:.1f}" if "sd" in found else " (1 seed)"
+    text = f"{found['mean']:+.{decimals}f}".replace("-", "−")
+    text += f" ± {found['sd']:.{decimals}f}" if "sd" in found else " (1 seed)"
     return text + (f" (p {found['p']:.2f})" if "p" in found else "")
 
 
-def tables(runs: dict[str, dict[int, dict[str, Any]]], against: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def tables(runs: dict[str, dict[int, dict[str, Any]]], against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
     """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
     scores = {arm: {seed: run["scores"] for seed, run in of.items()} for arm, of in runs.items()}
     names = list(next(iter(next(iter(scores.values())).values())))
+
+    def means(arm: str, of: Sequence[str]) -> dict[str, str]:
+        return {name: with_spread([found[name] for found in scores[arm].values()], decimals=decimals) for name in of}
+
     rows = {
         arm: {
             "seeds": str(len(of)),
-            **{name: with_spread([found[name] for found in of.values()]) for name in names},
-            "CPU s": f"{statistics.fmean(run['cpu_seconds'] for run in runs[arm].values()):.0f}",
+            **means(arm, names[:MAIN]),
+            "CPU s": f"{statistics.fmean(run['cpu_seconds'] for run in of.values()):.0f}",
         }
-        for arm, of in scores.items()
+        for arm, of in runs.items()
     }
     text, numbers = [markdown_table(rows, "arm")], {}
     for base in against:
@@ -127,13 +132,15 @@ def tables(runs: dict[str, dict[int, dict[str, Any]]], against: Sequence[str]) -
             if arm != base and of.keys() & scores[base].keys()
         }
         if numbers[base]:
-            cells = {arm: {name: shown(found[name]) for name in names[:MAIN]} for arm, found in numbers[base].items()}
+            cells = {arm: {name: shown(found[name], decimals) for name in names[:MAIN]} for arm, found in numbers[base].items()}
             text += [
                 "",
                 f"Differences to {base}, paired by seed (p: two-sided t-test, not corrected for the number of comparisons)",
                 "",
                 markdown_table(cells, "arm"),
             ]
+    if names[MAIN:]:
+        text += ["", "Each view", "", markdown_table({arm: means(arm, names[MAIN:]) for arm in scores}, "arm")]
     return "\n".join(text), numbers
 
 
@@ -153,7 +160,7 @@ def main() -> None:
         for arm in options.arms:
             run = run_once(options.task, arm, seed, ["--data", options.data, *rest], options.out)
             runs.setdefault(arm, {})[seed] = run
-            text, differences = tables(runs, options.against)
+            text, differences = tables(runs, options.against, DECIMALS[options.task])
             kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
             scores = {
                 arm: {name: [r["scores"][name] for r in of.values()] for name in run["scores"]} for arm, of in runs.items()

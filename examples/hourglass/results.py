@@ -63,10 +63,10 @@ def curve_of(runs: Arm) -> dict[float, Scores]:
     return {float(threshold): average([scores_of(run)[threshold] for run in runs]) for threshold in scores_of(runs[0])}
 
 
-def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "") -> str:
+def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "", decimals: int = 1) -> str:
     """The mean, ± the sample standard deviation of several. sign: "+" marks positive ones too."""
-    mean = f"{statistics.fmean(values):{sign}.1f}".replace("-", "−")
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    mean = f"{statistics.fmean(values):{sign}.{decimals}f}".replace("-", "−")
+    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
