@@ -30,6 +30,17 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
     assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |" in text
     assert numbers["random"]["asr+aho --until 0.7"]["upright"]["mean"] == 1.5
     assert numbers["uniform"]["random"]["upright"]["seeds"] == 1
+    assert "Each view" not in text
+
+
+def test_views_have_a_table_of_their_own() -> None:
+    names = ["NME", *"abcd", "+30°"]
+    text, _ = accuracy.tables({"none": {0: {"scores": dict.fromkeys(names, 5.555), "cpu_seconds": 7.0}}}, [], decimals=2)
+    first, second = text.split("Each view")
+    assert "+30°" not in first
+    assert "| none |     1 | 5.55 |" in first
+    assert "NME" not in second
+    assert "| none | 5.55 |" in second
 
 
 def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch) -> None:
