@@ -5,7 +5,8 @@
     python benchmarks/accuracy.py faces --data DIR --arms none random uniform adversarial --name accuracy_helen
 
 An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, examples/face_alignment.py) with options of
-its own behind it; what follows `--` goes to every arm. Every run is paired by its seed: the same first weights and the
+its own behind it, and perhaps what the tables should call it before it ("late: asr+aho --epochs 40 1 40"); what follows `--`
+goes to every arm. Every run is paired by its seed: the same first weights and the
 same images. The grid goes seed by seed, writes its tables after each run and, killed, goes on where it was.
 """
 
@@ -87,6 +88,12 @@ def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path) -> 
     return found
 
 
+def named(arm: str) -> tuple[str, str]:
+    """What the tables call an arm, and the example's name for it with its options."""
+    name, _, options = arm.rpartition(": ")
+    return name or options, options
+
+
 def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> dict[str, float]:
     """Of the seeds that both have: mean, standard deviation, and p of a paired t-test (two-sided)."""
     seeds = sorted(arm.keys() & base.keys())
@@ -157,8 +164,8 @@ def main() -> None:
     options = parser.parse_args(own)
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for seed in options.seeds:
-        for arm in options.arms:
-            run = run_once(options.task, arm, seed, ["--data", options.data, *rest], options.out)
+        for arm, of_example in map(named, options.arms):
+            run = run_once(options.task, of_example, seed, ["--data", options.data, *rest], options.out)
             runs.setdefault(arm, {})[seed] = run
             text, differences = tables(runs, options.against, DECIMALS[options.task])
             kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}

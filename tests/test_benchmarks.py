@@ -33,6 +33,11 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
     assert "Each view" not in text
 
 
+def test_an_arm_may_have_a_name_for_the_tables() -> None:
+    assert accuracy.named("asr+aho --until 0.7") == ("asr+aho --until 0.7",) * 2
+    assert accuracy.named("early: asr+aho --until 0.7") == ("early", "asr+aho --until 0.7")
+
+
 def test_views_have_a_table_of_their_own() -> None:
     names = ["NME", *"abcd", "+30°"]
     text, _ = accuracy.tables({"none": {0: {"scores": dict.fromkeys(names, 5.555), "cpu_seconds": 7.0}}}, [], decimals=2)
