@@ -67,6 +67,7 @@ def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
         axes.grid(axis="x", lw=0.4)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(labelsize=8)
+        axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(scores)), list(scores), fontsize=8)
     panels[0].invert_yaxis()
     return figure

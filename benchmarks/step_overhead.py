@@ -214,24 +214,31 @@ def probe_memory(workload: Workload, variant: str) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was found, as Markdown."""
-    lines = ["| step / plain step | " + " | ".join(VARIANTS) + " | memory |", "|---|" + "---|" * (len(VARIANTS) + 1)]
-    for found in results.values():
-        name = f"{found['about']}, {found['side']} × {found['side']}, batch {found['batch']}"
-        cells = [f"{c['median']:.2f} ({c['min']:.2f}–{c['max']:.2f})" for c in found["ratio_to_plain"].values()]
-        peak = found.get("peak_mib", {})
-        # Below some MiB the interpreter's own memory hides what a step holds.
-        ratio = f"{peak['default'] / peak['plain']:.2f}" if peak.get("plain", 0) > 50 else "–"
-        lines.append(f"| {name} | 1 ({found['plain_seconds']['median']:.2f} s) | " + " | ".join(cells) + f" | {ratio} |")
+    """What was found, as Markdown: a column for each network."""
+    rows: dict[str, list[str]] = {"plain": [f"1 ({found['plain_seconds']['median']:.2f} s)" for found in results.values()]}
+    for variant in list(VARIANTS)[1:]:
+        cells = [found["ratio_to_plain"][variant] for found in results.values()]
+        rows[variant] = [f"{cell['median']:.2f} ({cell['min']:.2f}–{cell['max']:.2f})" for cell in cells]
+    rows["memory"] = [_memory_ratio(found.get("peak_mib", {})) for found in results.values()]
+    lines = ["| step / plain step | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
+    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     lines += ["", "Median of the rounds (least–greatest). Memory: peak of the default step / peak of the plain step.", ""]
-    for found in results.values():
+    for name, found in results.items():
+        about = f"- {name}: {found['about']}, {found['side']} × {found['side']}, batch {found['batch']}"
         if "share_of_default" in found:
-            parts = ", ".join(f"{part} {100 * share:.0f} %" for part, share in found["share_of_default"].items())
-            lines.append(f"- {found['about']}, {found['side']} × {found['side']}: the default step spends {parts}.")
+            about += "; the default step spends "
+            about += ", ".join(f"{part} {100 * share:.0f} %" for part, share in found["share_of_default"].items())
         if "host_ms" in found:
-            costs = ", ".join(f"{name} {value:.1f} ms" for name, value in found["host_ms"].items())
-            lines.append(f"- {found['about']}: the host needs {costs} a step, and waits for nothing.")
+            about += "; the host needs "
+            about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in found["host_ms"].items())
+            about += " a step, and waits for nothing"
+        lines.append(about + ".")
     return "\n".join(lines)
+
+
+def _memory_ratio(peak: dict[str, float]) -> str:
+    # Below some MiB the interpreter's own memory hides what a step holds.
+    return f"{peak['default'] / peak['plain']:.2f}" if peak.get("plain", 0) > 50 else "–"
 
 
 def main() -> None:

@@ -123,3 +123,15 @@ def test_pictures_can_be_drawn(tmp_path) -> None:
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.svg")
         assert os.path.getsize(tmp_path / f"{name}.svg") > 1000
+
+
+def test_the_overhead_table_has_a_column_for_each_network() -> None:
+    ratios = {variant: {"median": 1.5, "min": 1.25, "max": 2.0} for variant in list(step_overhead.VARIANTS)[1:]}
+    found = {"about": "a network", "side": 64, "batch": 6, "plain_seconds": {"median": 0.123}, "ratio_to_plain": ratios}
+    peaks = {"small": {"default": 3.0, "plain": 2.0}, "large": {"default": 110.0, "plain": 100.0}}
+    lines = step_overhead.table({name: {**found, "peak_mib": peak} for name, peak in peaks.items()}).splitlines()
+    assert lines[0] == "| step / plain step | small | large |"
+    assert "| plain | 1 (0.12 s) | 1 (0.12 s) |" in lines
+    assert "| default | 1.50 (1.25–2.00) | 1.50 (1.25–2.00) |" in lines
+    assert "| memory | – | 1.10 |" in lines
+    assert "- large: a network, 64 × 64, batch 6." in lines
