@@ -186,6 +186,20 @@ def test_paper_holds_the_papers_numbers():
     assert aho.heads == {"occlude": (4, 4)}
 
 
+def test_wide_turns_further_and_mostly_not_at_all():
+    policy, paper = policies.wide(), policies.paper()
+    scale, rotate = policy.branches[0].operations
+    assert (scale.low, scale.high, scale.bins, rotate.low, rotate.high, rotate.bins) == (0.65, 1.5, 7, -60, 60, 9)
+    assert policy.branches[1] == paper.branches[1]
+    assert policy.shares(0.5) == paper.shares(0.5)
+    noise = (torch.arange(100_000) + 0.5) / 100_000
+    turned, scaled = rotate.random_magnitude(noise), scale.random_magnitude(noise)
+    assert (turned == 0).float().mean().item() == pytest.approx(0.6, abs=1e-3)
+    assert turned.abs().max() == 60
+    assert scaled.median().item() == pytest.approx(1.0, abs=1e-3)
+    assert 0.65 <= scaled.min() < scaled.max() <= 1.5
+
+
 def test_released_holds_the_releases_numbers():
     policy = policies.released(flip_pairs=())
     (asr,) = policy.branches
@@ -202,13 +216,13 @@ def test_released_holds_the_releases_numbers():
     assert policy.flip == Flip(())
 
 
-@pytest.mark.parametrize("preset", [policies.paper, policies.released])
+@pytest.mark.parametrize("preset", [policies.paper, policies.wide, policies.released])
 def test_presets_flip_only_when_told_the_pairs(preset):
     assert preset().flip is None
     assert preset(flip_pairs=()).flip == Flip((), p=0.5)
 
 
-@pytest.mark.parametrize("preset", [policies.paper, policies.released])
+@pytest.mark.parametrize("preset", [policies.paper, policies.wide, policies.released])
 def test_uniform_keeps_all_but_the_learning(preset):
     policy = preset(flip_pairs=())
     plain = policies.uniform(policy)
@@ -245,11 +259,11 @@ def test_a_description_is_the_same_in_another_process():
 @pytest.mark.parametrize(
     "policy",
     [
-        policies.paper(), policies.released(), Policy([branch(share=Window(0.5))]),
+        policies.paper(), policies.wide(), policies.released(), Policy([branch(share=Window(0.5))]),
         Policy([branch(share=np.float32(0.5), operations=(Scale(np.float64(0.75), np.float32(1.25), 7),))]),
         Policy([branch(operations=(OccludeFeatures([4, 4], [1, 2]),))], (Flip([[0, 1]]),)),
     ],
-    ids=["paper", "released", "window", "numpy numbers", "lists"],
+    ids=["paper", "wide", "released", "window", "numpy numbers", "lists"],
 )  # fmt: skip
 def test_a_description_is_plain(policy, tmp_path):
     described = policy.describe()
