@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -91,13 +91,13 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def is_compiled(model: nn.Module) -> bool:
-    """Whether any part of the model is compiled, so that its compiled code may predate a hook."""
+def is_compiled(modules: Iterable[nn.Module]) -> bool:
+    """Whether any of a model's modules is compiled, so that its compiled code may predate a hook."""
     return any(
         "_orig_mod" in module._modules
         or module.__dict__.get("_compiled_call_impl") is not None
         or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
-        for module in model.modules()
+        for module in modules
     )
 
 

@@ -84,7 +84,7 @@ def bind(
             f"{', '.join(list(layers)[:20])}."
         )
     taps = Taps(inner, {name: layers[name] for name in read} if reads else {}, {name: layers[name] for name in hidden})
-    if is_compiled(model):
+    if is_compiled(model.modules()):
         torch.compiler.reset()  # compiled code that predates the hooks would never call them
     maps = list(taps.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)

@@ -7,7 +7,8 @@ do nothing outside a step. A copy of the model carries inert copies of them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -175,19 +176,28 @@ def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> 
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     cached = torch.is_autocast_cache_enabled()
     try:
-        for module in modules if not training else ():
-            module.training = False  # not .eval(), which a user's module may have overridden
+        if not training:
+            _flag(modules, itertools.repeat(False))
         torch.set_autocast_cache_enabled(False)
-        with torch.no_grad(), _eager(model):
+        with torch.no_grad(), _eager(modules):
             yield
     finally:
         torch.set_autocast_cache_enabled(cached)
-        for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
+        _flag(modules, flags)
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state(cuda, device)
 
 
-def _eager(model: nn.Module) -> AbstractContextManager[None]:
-    return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
+def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
+    """Sets training flags; not by .eval(), which a user's module may have overridden."""
+    for module, flag in zip(modules, flags, strict=False):
+        if module.training is not flag:
+            if "training" in module.__dict__:
+                module.__dict__["training"] = flag  # Module.__setattr__ took longer than the rest of a small network's look
+            else:
+                module.training = flag
+
+
+def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+    return torch.compiler.set_stance("force_eager") if is_compiled(modules) else nullcontext()
