@@ -110,7 +110,9 @@ def shown(found: dict[str, float], decimals: int = 1) -> str:
     """A difference as text."""
     text = f"{found['mean']:+.{decimals}f}".replace("-", "−")
     text += f" ± {found['sd']:.{decimals}f}" if "sd" in found else " (1 seed)"
-    return text + (f" (p {found['p']:.2f})" if "p" in found else "")
+    if "p" not in found:
+        return text
+    return text + (f" (p {found['p']:.2f})" if found["p"] >= 0.01 else " (p < 0.01)")
 
 
 def tables(runs: dict[str, dict[int, dict[str, Any]]], against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ def test_differences_are_paired_by_seed() -> None:
     found = accuracy.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
     assert found == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536, "p": 0.1257}, abs=1e-3)
     assert accuracy.shown(found) == "+1.2 ± 0.4 (p 0.13)"
+    assert accuracy.shown({"mean": 2.0, "sd": 0.1, "p": 0.004}) == "+2.0 ± 0.1 (p < 0.01)"
     assert accuracy.shown(accuracy.difference(scores(1.0), scores(2.5), "upright")) == "−1.5 (1 seed)"
 
 
