@@ -75,12 +75,8 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The user's module inside DistributedDataParallel and torch.compile. Raises TypeError on what cannot be looked through."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` should be a torch.nn.Module. Found {type(model).__name__}.")
-    if dist.is_available() and any(isinstance(module, SHARDED) for module in model.modules()):
-        raise TypeError(
-            "The model should be whole on every rank, as in DistributedDataParallel. Found FSDP, whose layers gather their "
-            "parameters on the way: a look that stops half-way would leave them gathered."
-        )
     while True:
+        refuse_sharded([model])
         if isinstance(model, nn.DataParallel):
             raise TypeError("Use DistributedDataParallel. Found DataParallel, whose replicas would meet other rows' masks.")
         inner = getattr(model, "_orig_mod", None)
@@ -89,6 +85,15 @@ def unwrap(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def refuse_sharded(modules: Iterable[nn.Module]) -> None:
+    """Raises TypeError when one of the modules is spread over ranks."""
+    if any(isinstance(module, SHARDED) for module in modules):
+        raise TypeError(
+            "The model should be whole on every rank, as in DistributedDataParallel. Found FSDP, whose layers gather their "
+            "parameters on the way: a look that stops half-way would leave them gathered."
+        )
 
 
 def is_compiled(modules: Iterable[nn.Module]) -> bool:

@@ -137,14 +137,18 @@ def test_accelerate_trains_accumulates_and_resumes(tmp_path):
 # ---- what is not supported says so
 
 
-def test_sharded_models_are_refused():
+@pytest.mark.parametrize("what", ["all", "a part", "later"])
+def test_sharded_models_are_refused(what):
     import torch.distributed as dist
     from torch.distributed.fsdp import fully_shard
 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        model = fully_shard(network(), mesh=dist.init_device_mesh("cpu", (1,)))
+        model, mine, batch = network(), augmenter(), torch.utils.data.default_collate(rows(4))
+        if what == "later":
+            mine.bind(model, batch)
+        fully_shard(model[0] if what == "a part" else model, mesh=dist.init_device_mesh("cpu", (1,)))
         with pytest.raises(TypeError, match="FSDP"):
-            augmenter().bind(model, torch.utils.data.default_collate(rows(4)))
+            mine.step(model, batch, loss_fn)
     finally:
         dist.destroy_process_group()
