@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -217,10 +218,10 @@ def test_helen(part, count):
 # -- the example -----------------------------------------------------------------------------------------------------
 
 
-def check(scores: dict[str, dict[str, float]]) -> None:
-    assert list(scores) == ["random", "adversarial"]
+def check(scores: dict[str, dict[str, float]], arms: Sequence[str] = ("random", "adversarial")) -> None:
+    assert list(scores) == list(arms)
     for measures in scores.values():
-        assert list(measures) == ["NME", "AUC@0.08", "FR@0.08"]
+        assert list(measures) == ["NME", "AUC@0.08", "FR@0.08", "NME, training"]
         assert all(np.isfinite(list(measures.values())))
 
 
@@ -242,3 +243,18 @@ def test_the_example_reads_300w(folder, tmp_path):
                 (tmp_path / "root" / part / f"{i}.{kind}").write_bytes((folder / f"{i}.{kind}").read_bytes())
     root = str(tmp_path / "root")
     check(face_alignment.main(["--data", root, "--size", "32", "--width", "16", "--epochs", "1", "--batch-size", "3"]))
+
+
+def test_few_real_faces_under_every_arm(tmp_path, monkeypatch):
+    seen = []
+    faces = draw_faces(9, size=32, canvas=48, seed=0)
+    monkeypatch.setattr(face_alignment, "load_w300", lambda folder, **_: seen.append(folder.name) or faces)
+    usual = face_alignment.evaluate
+    counts = []
+    monkeypatch.setattr(
+        face_alignment, "evaluate", lambda model, some, args: counts.append(len(some)) or usual(model, some, args)
+    )
+    tiny = ["--size", "32", "--width", "16", "--epochs", "1", "--batch-size", "3", "--faces", "6", "100"]
+    check(face_alignment.main(["--data", str(tmp_path), *tiny, "--arms", *face_alignment.ARMS]), face_alignment.ARMS)
+    assert seen == ["trainset", "testset"]
+    assert counts == [9, 6] * len(face_alignment.ARMS)  # tested on all that there are, and on those it was trained on
