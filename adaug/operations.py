@@ -31,7 +31,8 @@ class Binned:
 
     low, high: the range; bins: their number. spread: standard deviation in half bin widths (the bound is one half).
     log: bins of equal ratio instead of equal width. reference: the inverse distribution function of the random
-    magnitude that an adversarial one is compared with, by default uniform over the range.
+    magnitude that an adversarial one is compared with, by default uniform over the range. rest: the magnitude in views of
+    other branches and in random ones; by default they draw from the reference, as in the paper.
     """
 
     low: float
@@ -41,6 +42,7 @@ class Binned:
     spread: float = 1.0
     log: bool = False
     reference: Callable[[Tensor], Tensor] | None = None
+    rest: float | None = None
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -53,6 +55,8 @@ class Binned:
             raise ValueError(f"With log=True the range of {name} should be positive. Found low={self.low}.")
         if not self.spread > 0:
             raise ValueError(f"`spread` of {name} should be above 0. Found {self.spread}.")
+        if self.rest is not None and not math.isfinite(self.rest):
+            raise ValueError(f"`rest` of {name} should be finite, or None for the reference. Found {self.rest}.")
 
     @property
     def name(self) -> str:
@@ -88,6 +92,10 @@ class Binned:
     def random_magnitude(self, noise: Tensor) -> Tensor:
         """A draw from the reference. Uniform noise [n] -> [n]."""
         return self._at(noise) if self.reference is None else self.reference(noise)
+
+    def usual_magnitude(self, noise: Tensor) -> Tensor:
+        """The magnitude in views of other branches and in random ones. Uniform noise [n] -> [n]."""
+        return self.random_magnitude(noise) if self.rest is None else torch.full_like(noise, self.rest)
 
     def _at(self, position: Tensor) -> Tensor:
         """The magnitude at a position in [0, 1] of the range."""

@@ -161,7 +161,7 @@ class Policy:
         if self.flip is not None:
             settings["common.flip"] = stream.uniform(n) < self.flip.p
         binned = [(key, operation) for key, operation in self._keyed() if isinstance(operation, Binned)]
-        return settings | {key: operation.random_magnitude(stream.uniform(n)) for key, operation in binned}
+        return settings | {key: operation.usual_magnitude(stream.uniform(n)) for key, operation in binned}
 
     def view(
         self,

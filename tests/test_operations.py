@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import kornia
+import networks as nets
 import pytest
 import torch
 from torch import nn
@@ -381,3 +382,28 @@ def test_bad_arguments_are_refused_at_construction(make):
 
 def test_every_operation_is_public():
     assert all(type(operation).__name__ in adaug.__all__ for operation in BINNED)
+
+
+def test_at_rest_only_the_rows_of_the_branch_move_and_are_compared_with_random_ones(monkeypatch):
+    seen = []
+    usual = adaug.augmenter.compare
+    monkeypatch.setattr(
+        adaug.augmenter, "compare", lambda bound, trials, *args: seen.extend(trials) or usual(bound, trials, *args)
+    )
+    asr = adaug.Branch("asr", [Rotate(-60, 60, 9, rest=0.0), Scale(0.5, 2, 7, rest=1.0)], 1 / 2)
+    augmenter = nets.make_augmenter(adaug.Policy([asr, adaug.Branch("aho", [adaug.OccludeFeatures()], 1 / 4)]))
+    result = augmenter.step(nets.make_network(), nets.make_batch(24), nets.loss_fn)
+    moved = (result.view.matrix - torch.eye(3)).abs().amax((1, 2)) > 1e-3
+    assert torch.equal(moved, result.branch == 1)
+    random, turning, hiding = seen
+    assert torch.allclose(random.reference.matrix, torch.eye(3).expand(6, 3, 3), atol=1e-5)
+    assert torch.allclose(hiding.reference.matrix, torch.eye(3).expand(6, 3, 3), atol=1e-5)
+    angles = torch.atan2(turning.reference.matrix[:, 1, 0], turning.reference.matrix[:, 0, 0]).rad2deg()
+    assert angles.unique().numel() == 12
+    assert angles.abs().max() <= 60
+    assert "'rest': 0.0" in str(augmenter.policy.describe())
+
+
+def test_a_magnitude_at_rest_is_finite():
+    with pytest.raises(ValueError, match="`rest` of Rotate should be finite"):
+        Rotate(-60, 60, 9, rest=float("nan"))

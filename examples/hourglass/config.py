@@ -23,7 +23,8 @@ class Config:
     parts of a rank's share. decay_at: fractions of the network's epochs at which its rate falls by `decay`; or with
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees)
     of the random and the adversarial views alike. reference: how random views are drawn from them, "uniform" or "normal":
-    about the image as it is, and 60 % are not turned, as in the authors' release. rich: views are also shifted, sheared and
+    about the image as it is, and 60 % are not turned, as in the authors' release. rest: only the rows of ASR are scaled and
+    turned. rich: views are also shifted, sheared and
     coloured at random, in all arms but "none" and "trivial". share: of each branch; until: the fraction of stage 3 after which
     the branches rest. apart: scale and rotation are judged each by itself, in branches of half the share. reads: the
     layers that the generators read, or () for the image. measure: what "harder" compares, the "error" that does not
@@ -60,6 +61,7 @@ class Config:
     scale: tuple[float, float] = (0.75, 1.25)
     rotation: float = 30.0
     reference: Literal["uniform", "normal"] = "uniform"
+    rest: bool = False
     rich: bool = False
     share: float = 1 / 3
     until: float = 1.0

@@ -67,6 +67,7 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     views.add_argument(
         "--reference", choices=("uniform", "normal"), default=config.reference, help="how random views are drawn"
     )
+    views.add_argument("--rest", action="store_true", help="scale and turn the rows of ASR alone")
     views.add_argument("--rich", action="store_true", help="shift, shear and colour all random and adversarial views")
     views.add_argument("--share", type=float, default=config.share, help="of each branch")
     views.add_argument("--until", type=float, default=config.until, help="fraction of stage 3 after which the branches rest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,11 +54,13 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
 
 def _turns(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
     (low, high), angle = config.scale, config.rotation
-    if config.reference == "uniform":
-        return adaug.Scale(low, high, 7), adaug.Rotate(-angle, angle, 9)
-    scales = ClippedNormal(1.0, (high - low) / 4, low, high)
-    angles = ClippedNormal(0.0, angle / 2, -angle, angle, still=0.6)
-    return adaug.Scale(low, high, 7, reference=scales), adaug.Rotate(-angle, angle, 9, reference=angles)
+    scale, rotate = adaug.Scale(low, high, 7), adaug.Rotate(-angle, angle, 9)
+    if config.reference == "normal":
+        scale = replace(scale, reference=ClippedNormal(1.0, (high - low) / 4, low, high))
+        rotate = replace(rotate, reference=ClippedNormal(0.0, angle / 2, -angle, angle, still=0.6))
+    if config.rest:
+        scale, rotate = replace(scale, rest=1.0), replace(rotate, rest=0.0)
+    return scale, rotate
 
 
 def augmenter_of(config: Config, joints: Joints, steps: int, teacher: nn.Module | None = None) -> adaug.AdversarialAugmenter:

@@ -157,6 +157,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"apart": True, "reads": ("hg.0.neck",)},
         {"reads": (), "share": 0.2},
         {"reference": "normal", "arm": "random"},
+        {"rest": True},
         {"rich": True, "arm": "uniform", "epochs": (1, 0, 1)},
     ],
     ids=lambda changes: "-".join(changes),
