@@ -150,7 +150,7 @@ def draw(branch: Branch, log_probs: LogProbs, stream: Stream) -> Draw:
         if isinstance(operation, Binned):
             drawn.chosen[name] = operation.choose(prediction, stream.uniform(n, k))
             drawn.adversarial[key] = operation.magnitude(drawn.chosen[name], stream.uniform(n))
-            if operation.rest is not None:  # at rest elsewhere, but compared with a random magnitude: like with like
+            if operation.rest is not None and branch.learned:  # at rest elsewhere, but compared like with like
                 drawn.reference[key] = operation.random_magnitude(stream.uniform(n))
         else:
             count = operation.count(stream.uniform(n))

@@ -20,7 +20,7 @@ from adaug.operations import (
     Translate,
 )
 from adaug.policy import Branch, Flip, Policy
-from adaug.sampling import ClippedNormal, Constant
+from adaug.sampling import ClippedNormal
 
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 Pairs = Sequence[tuple[int, int]] | None
@@ -78,12 +78,12 @@ def trivial(flip_pairs: Pairs = None) -> Policy:
     """In the manner of TrivialAugment (Müller and Hutter, ICCV 2021): a row gets one operation, of a uniform magnitude,
     or none; nothing is learned. The baseline of those who do not tune."""
     geometric: list[Geometric] = [
-        Scale(0.5, 2.0, 30, log=True, reference=Constant(1.0)),
-        Rotate(-45, 45, 30, reference=Constant(0.0)),
-        *(Translate(-0.25, 0.25, 30, axis=axis, reference=Constant(0.0)) for axis in AXES),
-        *(Shear(-30, 30, 30, axis=axis, reference=Constant(0.0)) for axis in AXES),
+        Scale(0.5, 2.0, 30, log=True, rest=1.0),
+        Rotate(-45, 45, 30, rest=0.0),
+        *(Translate(-0.25, 0.25, 30, axis=axis, rest=0.0) for axis in AXES),
+        *(Shear(-30, 30, 30, axis=axis, rest=0.0) for axis in AXES),
     ]
-    colours: list[Photometric] = [kind(0.3, 1.7, 30, reference=Constant(1.0)) for kind in (Brightness, Contrast, Saturation)]
+    colours: list[Photometric] = [kind(0.3, 1.7, 30, rest=1.0) for kind in (Brightness, Contrast, Saturation)]
     operations = [*geometric, *colours]
     share = 1 / (len(operations) + 1)
     branches = [Branch(operation.name, (operation,), share, learned=False) for operation in operations]

@@ -66,16 +66,6 @@ def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Ten
 
 
 @dataclass(frozen=True)
-class Constant:
-    """Always the same value: the reference of an operation that random rows should not get."""
-
-    value: float
-
-    def __call__(self, noise: Tensor) -> Tensor:
-        return torch.full_like(noise, self.value)
-
-
-@dataclass(frozen=True)
 class ClippedNormal:
     """Inverse distribution function of N(mean, std) clipped to [low, high], or `mean` with probability `still`.
 
