@@ -6,8 +6,9 @@
 
 An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, examples/face_alignment.py) with options of
 its own behind it, and perhaps what the tables should call it before it ("late: asr+aho --epochs 40 1 40"); what follows `--`
-goes to every arm. Every run is paired by its seed: the same first weights and the
-same images. The grid goes seed by seed, writes its tables after each run and, killed, goes on where it was.
+goes to every arm. Every run is paired by its seed: the same first weights and the same images. The grid goes seed by seed,
+writes its tables after each run and, killed, goes on where it was. Several processes may fill one --out with different arms;
+--finished then makes the tables.
 """
 
 from __future__ import annotations
@@ -73,13 +74,15 @@ TASKS: dict[str, Callable[[Sequence[str], int, Path], dict[str, Any]]] = {"peopl
 DECIMALS = {"people": 1, "faces": 2}
 
 
-def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path) -> dict[str, Any]:
-    """A run, or what it left when it was finished before with the same arguments."""
+def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, train: bool = True) -> dict[str, Any] | None:
+    """A run, or what it left when it was finished before with the same arguments; None if it was not and is not to be made."""
     arguments = [*rest, "--arms", *shlex.split(arm)]
     folder = out / re.sub(r"[^a-z0-9.+]+", "-", arm.lower()) / f"seed{seed}"
     path = folder / "finished.json"
     if path.is_file() and (known := json.loads(path.read_text()))["arguments"] == arguments:
         return dict(known)
+    if not train:
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     found = {"arguments": arguments, **TASKS[task](arguments, seed, folder)}
     temporary = path.with_suffix(".tmp")
@@ -162,12 +165,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--name", required=True, help="of the files under results/")
+    parser.add_argument("--finished", action="store_true", help="train nothing: tables of what is there")
     own, rest = split_arguments()
     options = parser.parse_args(own)
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for seed in options.seeds:
         for arm, of_example in map(named, options.arms):
-            run = run_once(options.task, of_example, seed, ["--data", options.data, *rest], options.out)
+            run = run_once(options.task, of_example, seed, ["--data", options.data, *rest], options.out, not options.finished)
+            if run is None:
+                continue
             runs.setdefault(arm, {})[seed] = run
             text, differences = tables(runs, options.against, DECIMALS[options.task])
             kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}

@@ -54,6 +54,8 @@ def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path,
     monkeypatch.setitem(accuracy.TASKS, "people", lambda arguments, seed, folder: made.append(arguments) or {"scores": {}})
     for rest in (["--people", "3"], ["--people", "3"], ["--people", "4"]):
         accuracy.run_once("people", "asr+aho --until 0.7", 1, rest, tmp_path)
+    assert accuracy.run_once("people", "random", 1, ["--people", "4"], tmp_path, train=False) is None
+    assert accuracy.run_once("people", "asr+aho --until 0.7", 1, ["--people", "4"], tmp_path, train=False) is not None
     assert made == [["--people", n, "--arms", "asr+aho", "--until", "0.7"] for n in ("3", "4")]
 
 
