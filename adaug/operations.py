@@ -133,6 +133,8 @@ class Scale(Geometric):
         super().__post_init__()
         if self.low <= 0:
             raise ValueError(f"A Scale should be positive. Found low={self.low}; 0.75 to 1.25 is the paper's range.")
+        if self.rest is not None and self.rest <= 0:
+            raise ValueError(f"A Scale should be positive. Found rest={self.rest}; 1 is the size as it is.")
 
     @override
     def matrix(self, magnitude: Tensor, size: tuple[int, int]) -> Tensor:

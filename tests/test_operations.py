@@ -407,3 +407,5 @@ def test_at_rest_only_the_rows_of_the_branch_move_and_are_compared_with_random_o
 def test_a_magnitude_at_rest_is_finite():
     with pytest.raises(ValueError, match="`rest` of Rotate should be finite"):
         Rotate(-60, 60, 9, rest=float("nan"))
+    with pytest.raises(ValueError, match=r"positive. Found rest=0"):
+        Scale(0.5, 2.0, 7, rest=0)
