@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,6 +199,15 @@ def test_wide_turns_further_and_mostly_not_at_all():
     assert turned.abs().max() == 60
     assert scaled.median().item() == pytest.approx(1.0, abs=1e-3)
     assert 0.65 <= scaled.min() < scaled.max() <= 1.5
+
+
+def test_wide_at_rest_turns_the_rows_of_asr_alone():
+    scale, rotate = policies.wide(rest=True).branches[0].operations
+    noise = torch.rand(100)
+    assert torch.equal(scale.usual_magnitude(noise), torch.ones(100))
+    assert torch.equal(rotate.usual_magnitude(noise), torch.zeros(100))
+    assert rotate.random_magnitude(noise).unique().numel() > 90
+    assert scale == replace(policies.wide().branches[0].operations[0], reference=None, rest=1.0)
 
 
 def test_released_holds_the_releases_numbers():
