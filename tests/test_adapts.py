@@ -154,6 +154,7 @@ def test_a_difficulty_decides_what_is_hard_and_the_loss_does_not():
     assert p[1, [7, 8]].sum() > 0.8 * 4 / 9
 
 
+@pytest.mark.slow
 def test_without_the_cap_a_generator_collapses_on_the_hardest_bin():
     """Trap 2. The same with the cap of the release keeps most of the entropy."""
     p = trained("asr", turned, 120, adaug.RewardPenalty(0.2, 0.5, cap=math.inf))[0]["asr.rotate"]

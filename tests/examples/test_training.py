@@ -168,6 +168,7 @@ def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> Non
     assert [epoch.stage for epoch in found.history] == plan_of(found.config)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_the_average_of_the_network_and_resumes_with_it(
     people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_what_the_teacher_cannot_solve_does_not_count_as_hard(people: People) ->
         assert not difficulty_of(config, network, outputs, batch).any()  # what neither can
 
 
+@pytest.mark.slow
 def test_channels_last_changes_no_result(people: People, tmp_path: Path) -> None:
     usual = run(people, tmp_path / "a")
     other = train(people, people.subset(range(5)), TINY, tmp_path / "b", machine=Machine(channels_last=True), progress=False)
