@@ -60,8 +60,9 @@ def wide(flip_pairs: Pairs = None, *, rest: bool = False) -> Policy:
     if not rest:
         scale = replace(scale, reference=ClippedNormal(1.0, 0.2125, 0.65, 1.5))
         rotate = replace(rotate, reference=ClippedNormal(0, 30, -60, 60, still=0.6))
-    _, aho = paper().branches
-    return Policy((Branch("asr", (scale, rotate), 1 / 3), aho), () if flip_pairs is None else (Flip(flip_pairs),))
+    policy = paper(flip_pairs)
+    asr, aho = policy.branches
+    return replace(policy, branches=(replace(asr, operations=(scale, rotate)), aho))
 
 
 def released(flip_pairs: Pairs = None) -> Policy:

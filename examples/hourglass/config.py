@@ -24,9 +24,9 @@ class Config:
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees)
     of the random and the adversarial views alike. reference: how random views are drawn from them, "uniform" or "normal":
     about the image as it is, and 60 % are not turned, as in the authors' release. rest: only the rows of ASR are scaled and
-    turned. rich: views are also shifted, sheared and
-    coloured at random, in all arms but "none" and "trivial". share: of each branch; until: the fraction of stage 3 after which
-    the branches rest. apart: scale and rotation are judged each by itself, in branches of half the share. reads: the
+    turned. rich: views are also shifted, sheared and coloured at random, in all arms but "none" and "trivial". share: of each
+    branch; until: the fraction of stage 3 after which the branches rest. apart: scale and
+    rotation are judged each by itself, in branches of half the share. reads: the
     layers that the generators read, or () for the image. measure: what "harder" compares, the "error" that does not
     depend on a person's size in pixels, or the "loss". teacher: the decay of a moving average of the network, whose error
     or loss is subtracted, so that what it cannot solve either does not count as hard (TeachAugment, Suzuki, CVPR 2022);

@@ -34,7 +34,7 @@ RICH = (
 
 def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     """The policy of an arm. All but "none" and "trivial" know the same ranges, so that their random views are the same."""
-    scale, rotate = _turns(config)
+    scale, rotate = turns_of(config)
     flip = adaug.Flip(joints.flip_pairs)
     share, half = (adaug.policies.Window(part, 0.0, config.until) for part in (config.share, config.share / 2))
     asr: tuple[adaug.Branch, ...] = (adaug.Branch("asr", (scale, rotate), share),)
@@ -52,7 +52,8 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     return adaug.policies.uniform(policy) if config.arm in ("random", "uniform") else policy
 
 
-def _turns(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
+def turns_of(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
+    """The scales and rotations of a run, of random and adversarial views alike."""
     (low, high), angle = config.scale, config.rotation
     scale, rotate = adaug.Scale(low, high, 7), adaug.Rotate(-angle, angle, 9)
     if config.reference == "normal":

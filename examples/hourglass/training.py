@@ -42,6 +42,7 @@ from examples.hourglass.recipe import (
     plan_of,
     policy_of,
     teacher_of,
+    turns_of,
 )
 from examples.hourglass.reporter import Epoch, Means, Reporter
 
@@ -252,7 +253,7 @@ class _Session:
         # Training people, because the generators answer for these; others may be turned to begin with.
         few = self.people.subset(range(min(self.config.bins_people, len(self.people))))
         found = {}
-        for operation in (adaug.Scale(*self.config.scale, 7), adaug.Rotate(-self.config.rotation, self.config.rotation, 9)):
+        for operation in turns_of(self.config):
             found[operation.name] = plots.loss_by_bin(
                 self.model,
                 [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)],
