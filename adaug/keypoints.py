@@ -95,6 +95,7 @@ def normalized_error(
     batch: Mapping[str, Tensor],
     *,
     clip: float = 0.5,
+    threshold: float | None = None,
     image: str = "image",
     keypoints: str = "keypoints",
     visibility: str = "visibility",
@@ -102,10 +103,10 @@ def normalized_error(
     """A difficulty that does not depend on the person's size in pixels: [B] mean error over the labelled joints.
 
     Each joint's error is divided by the longer side of the box of labelled joints and clipped at `clip`, so that one
-    lost joint does not decide. output: heat maps [B, K, h, w] (probabilities: logits of a softmax should go through it
-    first), keypoints [B, K, 2], or a list of stacks, the last of which counts. A person without labelled joints gets NaN,
-    which no generator learns from. Joints that a view moved out of the frame are not labelled any more, so the box is
-    that of what can be seen.
+    lost joint does not decide; or with `threshold` it is the share of joints that are further off, 1 - PCK. output: heat
+    maps [B, K, h, w] (probabilities: logits of a softmax should go through it first), keypoints [B, K, 2], or a list of
+    stacks, the last of which counts. A person without labelled joints gets NaN, which no generator learns from. Joints that
+    a view moved out of the frame are not labelled any more, so the box is that of what can be seen.
     """
     if isinstance(output, (list, tuple)):
         output = output[-1]
@@ -116,7 +117,8 @@ def normalized_error(
     counts = labelled(batch[keypoints], batch.get(visibility))
     low, high = (torch.where(counts[..., None], truth, fill) for fill in (torch.inf, -torch.inf))
     side = (high.amax(1) - low.amin(1)).amax(1).clamp(min=1.0)  # [B]
-    error = ((predicted - truth).norm(dim=-1) / side[:, None]).clamp(max=clip)
+    error = (predicted - truth).norm(dim=-1) / side[:, None]
+    error = error.clamp(max=clip) if threshold is None else (error > threshold).float()
     return torch.where(counts, error, 0).sum(1) / counts.sum(1)
 
 

@@ -36,6 +36,7 @@ from examples.hourglass.results import with_spread
 
 Scores = dict[str, float]
 VIEWS = (*TURNED, *HIDDEN)
+OVER_TIME = ("upright", "turned, scaled", "all views", "NME", "NME, turned")
 MAIN = 5  # the first scores of a run, which are compared; the views follow
 
 
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--name", required=True, help="of the files under results/")
     parser.add_argument("--finished", action="store_true", help="train nothing: tables of what is there")
+    parser.add_argument("--over-time", action="store_true", help="draw a line for the arms named alike before a comma")
     own, rest = split_arguments()
     options = parser.parse_args(own)
     runs: dict[str, dict[int, dict[str, Any]]] = {}
@@ -180,7 +182,11 @@ def main() -> None:
             scores = {
                 arm: {name: [r["scores"][name] for r in of.values()] for name in run["scores"]} for arm, of in runs.items()
             }
-            figure = draw.accuracy(scores, list(run["scores"])[: MAIN - 1])
+            if options.over_time:
+                seconds = {arm: statistics.fmean(r["cpu_seconds"] for r in of.values()) for arm, of in runs.items()}
+                figure = draw.over_time(scores, seconds, [name for name in run["scores"] if name in OVER_TIME])
+            else:
+                figure = draw.accuracy(scores, list(run["scores"])[: MAIN - 1])
             save(options.name, {"runs": kept, "differences": differences}, f"{run['about']}.\n\n{text}", figure)
             print(text, flush=True)
 

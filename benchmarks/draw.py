@@ -73,4 +73,37 @@ def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
     return figure
 
 
+def over_time(
+    scores: Mapping[str, Mapping[str, Sequence[float]]], seconds: Mapping[str, float], names: Sequence[str]
+) -> Figure:
+    """A panel for each named score, over the CPU seconds of a run: seeds as dots, means joined by a line.
+
+    Arms whose names agree before the comma ("random, 80 epochs", "random, 140 epochs") are one line.
+    """
+    lines: dict[str, list[str]] = {}
+    for arm in sorted(scores, key=lambda arm: seconds[arm]):
+        lines.setdefault(arm.partition(", ")[0], []).append(arm)
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    colours = dict(zip(dict.fromkeys(arm.partition(", ")[0] for arm in scores), (BLUE, ORANGE, GREEN, *COLOURS), strict=False))
+    for axes, name in zip(panels, names, strict=True):
+        for line, arms in lines.items():
+            means = [sum(scores[arm][name]) / len(scores[arm][name]) for arm in arms]
+            axes.plot([seconds[arm] for arm in arms], means, color=colours[line], lw=1.5, label=line)
+            for arm in arms:
+                values = scores[arm][name]
+                axes.plot([seconds[arm]] * len(values), values, "o", color=colours[line], ms=3.5, alpha=0.6)
+        axes.set_xscale("log", base=2)
+        ticks = sorted({round(value, -1) for value in seconds.values()})
+        axes.set_xticks(ticks[:: max(1, len(ticks) // 4)], [f"{tick:.0f}" for tick in ticks[:: max(1, len(ticks) // 4)]])
+        axes.minorticks_off()
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("CPU s", fontsize=8)
+        axes.grid(lw=0.4)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
 mpl.rcParams.update({"svg.hashsalt": "adaug", "font.family": "DejaVu Sans"})

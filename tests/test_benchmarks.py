@@ -118,14 +118,19 @@ def test_operations_are_counted() -> None:
 def test_pictures_can_be_drawn(tmp_path) -> None:
     ratio = {"median": 1.5, "min": 1.2, "max": 1.9}
     network = {"about": "a net", "side": 64, "batch": 6, "ratio_to_plain": {"default": ratio, "both": ratio}}
+    of_lengths = {"random, 2": {"upright": [52.0]}, "random, 1": {"upright": [50.0, 51.0]}, "asr, 1": {"upright": [52.0]}}
     figures = {
         "overhead": draw.overhead({"a": network}, (1.15,)),
         "scaling": draw.scaling({"images": {"6": ratio, 12: ratio}, "bins": {5: ratio}}),
+        "over_time": draw.over_time(of_lengths, {"random, 1": 10.0, "asr, 1": 20.0, "random, 2": 20.0}, ["upright"]),
         "accuracy": draw.accuracy({"random": {"upright": [50.0, 51.0]}, "asr": {"upright": [52.0]}}, ["upright"]),
     }
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.svg")
         assert os.path.getsize(tmp_path / f"{name}.svg") > 1000
+    lines = [line for line in figures["over_time"].axes[0].lines if line.get_linestyle() == "-"]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in lines}
+    assert drawn == {"random": [[10, 50.5], [20, 52]], "asr": [[20, 52]]}
 
 
 def test_the_overhead_table_has_a_column_for_each_network() -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 import adaug
 from adaug import plots
 from examples.hourglass import benchmark
-from examples.hourglass.config import UNLEARNED, Config, Machine
+from examples.hourglass.config import MEASURES, UNLEARNED, Config, Machine
 from examples.hourglass.cropping import Array, Originals
 from examples.hourglass.data import Data
 from examples.hourglass.evaluation import TURNS, Scores, Turn, average, difference, evaluate, evaluating, markdown_table
@@ -251,7 +251,7 @@ def _draw_adversarial(run: Run, other: Run | None, people: People) -> dict[str, 
         numbers, history = zip(*found, strict=True)
         figures["distributions"] = plots.draw_distributions(history, policy=policy, epochs=numbers)
     operations = [op for branch in policy.branches for op in branch.operations if isinstance(op, adaug.Binned)]
-    measure = "error / size" if config.measure == "error" else "loss"
+    measure = MEASURES[config.measure]
     for operation in operations if other is not None and found and config.bins_every else ():
         assert other is not None
         name = "rotation" if isinstance(operation, adaug.Rotate) else operation.name

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from examples.hourglass.config import ARMS, PAPER, Config
+from examples.hourglass.config import ARMS, MEASURES, PAPER, Config
 
 
 def starting_point(small: Config, arguments: Sequence[str] | None = None) -> Config:
@@ -71,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     views.add_argument("--rich", action="store_true", help="shift, shear and colour all random and adversarial views")
     views.add_argument("--share", type=float, default=config.share, help="of each branch")
     views.add_argument("--until", type=float, default=config.until, help="fraction of stage 3 after which the branches rest")
-    views.add_argument("--measure", choices=("error", "loss"), default=config.measure, help='what "harder" compares')
+    views.add_argument("--measure", choices=tuple(MEASURES), default=config.measure, help='what "harder" compares')
     views.add_argument(
         "--teacher", type=float, default=config.teacher, help="decay of an averaged network that vetoes; 0 for none"
     )

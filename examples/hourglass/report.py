@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import adaug
+from examples.hourglass.config import MEASURES
 from examples.hourglass.data import Source, people_to_test
 from examples.hourglass.evaluation import predict
 from examples.hourglass.figures import draw_pck_curves, draw_people_under_both, draw_training_status
@@ -84,7 +85,7 @@ def figure_5(comparison: Comparison, number: int, options: argparse.Namespace) -
         return f"{name}: Figure 5 needs the arms random and asr+aho (or asr) with the same seed."
     adversarial, random = (comparison.history(arm, index) for arm, index in pair)
     largest = comparison.config["rotation"]
-    measure = "error / size" if comparison.config["measure"] == "error" else "loss"
+    measure = MEASURES[comparison.config["measure"]]
     try:
         drawn = draw_training_status(adversarial, random, adaug.Rotate(-largest, largest, 9), measure=measure)
     except ValueError as error:

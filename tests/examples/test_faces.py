@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from adaug.keypoints import flip_keypoints, render_heatmaps
 from examples import face_alignment
 from examples.faces import draw_faces, frontal, pose_face, shape_face
+from examples.hourglass.evaluation import Turn, turned
 from examples.w300 import W300, auc, failure_rate, inter_ocular, load_w300, nme, read_pts, write_pts
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "face300w" / "helen"
@@ -221,7 +224,7 @@ def test_helen(part, count):
 def check(scores: dict[str, dict[str, float]], arms: Sequence[str] = ("random", "adversarial")) -> None:
     assert list(scores) == list(arms)
     for measures in scores.values():
-        assert list(measures) == ["NME", "AUC@0.08", "FR@0.08", "NME, training"]
+        assert list(measures) == ["NME", "AUC@0.08", "FR@0.08", "NME, turned", "NME, training"]
         assert all(np.isfinite(list(measures.values())))
 
 
@@ -252,9 +255,31 @@ def test_few_real_faces_under_every_arm(tmp_path, monkeypatch):
     usual = face_alignment.evaluate
     counts = []
     monkeypatch.setattr(
-        face_alignment, "evaluate", lambda model, some, args: counts.append(len(some)) or usual(model, some, args)
+        face_alignment, "evaluate", lambda model, some, *how: counts.append(len(some)) or usual(model, some, *how)
     )
     tiny = ["--size", "32", "--width", "16", "--epochs", "1", "--batch-size", "3", "--faces", "6", "100"]
     check(face_alignment.main(["--data", str(tmp_path), *tiny, "--arms", *face_alignment.ARMS]), face_alignment.ARMS)
     assert seen == ["trainset", "testset"]
-    assert counts == [9, 6] * len(face_alignment.ARMS)  # tested on all that there are, and on those it was trained on
+    tested = 1 + len(face_alignment.TURNED)  # on all that there are, upright and turned
+    assert counts == [*[9] * tested, 6] * len(face_alignment.ARMS)  # and on those it was trained on
+
+
+@pytest.mark.parametrize(("name", "reach", "rests"), [("paper", 30, False), ("wide", 60, False), ("rest", 60, True)])
+def test_policies_by_name(name, reach, rests):
+    policy = face_alignment.POLICIES[name]
+    scale, rotate = policy.branches[0].operations
+    assert (rotate.low, rotate.high, scale.rest is not None) == (-reach, reach, rests)
+    assert tuple(policy.flip.pairs) == W300.flip_pairs
+
+
+def test_a_turned_face_is_found_where_it_went():
+    faces = draw_faces(2, size=32, canvas=48, seed=0)
+    truth = turned(faces, 32, Turn(30)).keypoints
+    sides = iter([truth, flip_keypoints(truth, 32, W300.flip_pairs)])  # `evaluate` averages with the mirror image
+
+    class Knows(torch.nn.Module):
+        def forward(self, image):
+            return [render_heatmaps(next(sides), 8, stride=4).clamp(min=1e-9).log()]
+
+    assert face_alignment.evaluate(Knows(), faces, argparse.Namespace(size=32, device="cpu"), Turn(30)).max() < 0.02
+    assert (truth - faces.cropped(32).keypoints).norm(dim=-1).mean() > 2  # it did go somewhere

@@ -153,6 +153,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"accumulate": 2},
         {"block": "dense", "stacks": 2},
         {"measure": "loss", "until": 0.5},
+        {"measure": "missed"},
         {"scoring": "train", "update_every": 2},
         {"apart": True, "reads": ("hg.0.neck",)},
         {"reads": (), "share": 0.2},
