@@ -79,6 +79,9 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     views.add_argument(
         "--reads", nargs="*", default=list(config.reads), help="layers that the generators read; none: the image"
     )
+    views.add_argument(
+        "--hides", nargs="*", default=list(config.hides), help="layers that the masks of AHO multiply; none: the image"
+    )
     views.add_argument("--scoring", choices=("eval", "train"), default=config.scoring, help="behaviour in which views compare")
     views.add_argument("--update-every", type=int, default=config.update_every, help="steps between two comparisons")
     views.add_argument("--alpha", type=float, default=config.alpha, help="reward")

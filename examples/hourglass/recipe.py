@@ -74,7 +74,7 @@ def augmenter_of(config: Config, joints: Joints, steps: int, teacher: nn.Module 
     return adaug.AdversarialAugmenter(
         policy_of(config, joints),
         features=() if config.arm == "global" else config.reads,
-        occlude=["hg.*.skip*", "hg.*.neck"],
+        occlude=config.hides,
         targets=TARGETS,
         output_size=config.size,
         generator=adaug.OneForAll if config.arm == "global" else None,

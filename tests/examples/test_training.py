@@ -156,7 +156,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"measure": "missed"},
         {"scoring": "train", "update_every": 2},
         {"apart": True, "reads": ("hg.0.neck",)},
-        {"reads": (), "share": 0.2},
+        {"reads": (), "hides": (), "share": 0.2},
         {"reference": "normal", "arm": "random"},
         {"rest": True},
         {"rich": True, "arm": "uniform"},
