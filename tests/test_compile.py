@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+import adaug
+
 # torch's own: dynamo asks a non-leaf input of a compiled part for its .grad, and meets our warnings-as-errors
 compiles = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor", "ignore::DeprecationWarning")
 
@@ -186,3 +188,22 @@ def test_a_state_is_the_same_whether_the_model_is_compiled_or_not(graphs):
     assert repr(a) == repr(b)
     assert nets.same(a.state_dict(), b.state_dict())
     b.load_state_dict(a.state_dict())
+
+
+@compiles
+def test_a_compiled_generator_learns_as_an_eager_one(graphs):
+    """As docs/performance.md compiles it: the number of rows varies, the code is made once a branch, the state fits both."""
+
+    def compiled(shapes, heads):
+        generator = adaug.Generator(shapes, heads)
+        generator.compile(dynamic=True, backend=recording(graphs))
+        return generator
+
+    states = []
+    for factory in (None, compiled):
+        model, augmenter = small(), on_small(generator=factory)
+        for i in range(4):
+            augmenter.step(model, nets.make_batch(7, seed=i), nets.loss_fn)
+        states.append(augmenter.state_dict())
+    assert len(graphs) == len(augmenter.policy.branches)
+    assert nets.same(*states)
