@@ -35,6 +35,7 @@ from examples.hourglass.evaluation import HIDDEN, TURNED, markdown_table
 from examples.hourglass.results import with_spread
 
 Scores = dict[str, float]
+Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what `run_once` found
 VIEWS = (*TURNED, *HIDDEN)
 OVER_TIME = ("upright", "turned, scaled", "all views", "NME", "NME, turned")
 MAIN = 5  # the first scores of a run, which are compared; the views follow
@@ -93,16 +94,19 @@ def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, tra
 
 
 def named(arm: str) -> tuple[str, str]:
-    """What the tables call an arm, and the example's name for it with its options."""
+    """What the tables call an arm or a pair, and what it is: the example's name for it with its options."""
     name, _, options = arm.rpartition(": ")
     return name or options, options
 
 
 def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> dict[str, float]:
     """Of the seeds that both have: mean, standard deviation, and p of a paired t-test (two-sided)."""
-    seeds = sorted(arm.keys() & base.keys())
-    values = [arm[seed][name] - base[seed][name] for seed in seeds]
-    found = {"seeds": float(len(seeds)), "mean": statistics.fmean(values)}
+    return summary([arm[seed][name] - base[seed][name] for seed in sorted(arm.keys() & base.keys())])
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """What is said of differences."""
+    found = {"seeds": float(len(values)), "mean": statistics.fmean(values)}
     if len(values) > 1:
         found["sd"] = statistics.stdev(values)
         if found["sd"] > 0:
@@ -119,7 +123,7 @@ def shown(found: dict[str, float], decimals: int = 1) -> str:
     return text + (f" (p {found['p']:.2f})" if found["p"] >= 0.01 else " (p < 0.01)")
 
 
-def tables(runs: dict[str, dict[int, dict[str, Any]]], against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
+def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
     """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
     scores = {arm: {seed: run["scores"] for seed, run in of.items()} for arm, of in runs.items()}
     names = list(next(iter(next(iter(scores.values())).values())))
@@ -157,12 +161,64 @@ def tables(runs: dict[str, dict[int, dict[str, Any]]], against: Sequence[str], d
     return "\n".join(text), numbers
 
 
+def of_pairs(runs: Runs, pairs: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """The differences of every "NAME: ARM vs BASE", by seed, and of all of them together: name -> score -> differences."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for pair, sides in map(named, pairs):
+        arm, base = (runs.get(side, {}) for side in sides.split(" vs "))
+        seeds = sorted(arm.keys() & base.keys())
+        if seeds:
+            names = list(arm[seeds[0]]["scores"])[:MAIN]
+            found[pair] = {name: [arm[seed]["scores"][name] - base[seed]["scores"][name] for seed in seeds] for name in names}
+    if found:
+        names = list(next(iter(found.values())))
+        found["all of them"] = {name: [value for of in found.values() for value in of[name]] for name in names}
+    return found
+
+
+def pairs_table(pairs: dict[str, dict[str, list[float]]], decimals: int = 1) -> str:
+    """What `of_pairs` found, as Markdown."""
+    if not pairs:
+        return "No pair is finished."
+    rows = {
+        pair: {"runs": str(len(next(iter(of.values())))), **{name: shown(summary(of[name]), decimals) for name in of}}
+        for pair, of in pairs.items()
+    }
+    about = "Differences, paired by seed (p: two-sided t-test, not corrected; the last row takes every pair of runs as one)"
+    return f"{about}\n\n{markdown_table(rows, 'pair')}"
+
+
+def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
+    """Results files of the runs that are there, and the tables on the screen."""
+    decimals = DECIMALS[options.task]
+    scores = {
+        arm: {name: [r["scores"][name] for r in of.values()] for name in next(iter(of.values()))["scores"]}
+        for arm, of in runs.items()
+    }
+    names = list(next(iter(scores.values())))
+    differences: dict[str, Any]
+    if options.pairs:
+        differences = of_pairs(runs, options.pairs)
+        text = pairs_table(differences, decimals)
+        figure = draw.accuracy(differences, names[: MAIN - 1]) if differences else None
+    else:
+        text, differences = tables(runs, options.against, decimals)
+        figure = draw.accuracy(scores, names[: MAIN - 1])
+    if options.over_time:
+        seconds = {arm: statistics.fmean(run["cpu_seconds"] for run in of.values()) for arm, of in runs.items()}
+        figure = draw.over_time(scores, seconds, [name for name in names if name in OVER_TIME])
+    kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
+    save(options.name, {"runs": kept, "differences": differences}, f"{about}.\n\n{text}", figure)
+    print(text, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=list(TASKS))
     parser.add_argument("--data", required=True, help="the folder with lsp (and lspet), or trainset and testset")
     parser.add_argument("--arms", nargs="+", required=True)
     parser.add_argument("--against", nargs="+", default=["random", "uniform"], help="arms that the others are compared with")
+    parser.add_argument("--pairs", nargs="+", help="compare these instead, 'NAME: ARM vs BASE', and all of them together")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--name", required=True, help="of the files under results/")
@@ -170,25 +226,14 @@ def main() -> None:
     parser.add_argument("--over-time", action="store_true", help="draw a line for the arms named alike before a comma")
     own, rest = split_arguments()
     options = parser.parse_args(own)
-    runs: dict[str, dict[int, dict[str, Any]]] = {}
+    runs: Runs = {}
     for seed in options.seeds:
         for arm, of_example in map(named, options.arms):
             run = run_once(options.task, of_example, seed, ["--data", options.data, *rest], options.out, not options.finished)
             if run is None:
                 continue
             runs.setdefault(arm, {})[seed] = run
-            text, differences = tables(runs, options.against, DECIMALS[options.task])
-            kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
-            scores = {
-                arm: {name: [r["scores"][name] for r in of.values()] for name in run["scores"]} for arm, of in runs.items()
-            }
-            if options.over_time:
-                seconds = {arm: statistics.fmean(r["cpu_seconds"] for r in of.values()) for arm, of in runs.items()}
-                figure = draw.over_time(scores, seconds, [name for name in run["scores"] if name in OVER_TIME])
-            else:
-                figure = draw.accuracy(scores, list(run["scores"])[: MAIN - 1])
-            save(options.name, {"runs": kept, "differences": differences}, f"{run['about']}.\n\n{text}", figure)
-            print(text, flush=True)
+            write(options, runs, run["about"])
 
 
 if __name__ == "__main__":

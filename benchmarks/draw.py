@@ -63,6 +63,8 @@ def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
             values = found[name]
             axes.plot(values, [y] * len(values), "o", color=BLUE, ms=4, alpha=0.6)
             axes.plot([sum(values) / len(values)] * 2, [y - 0.3, y + 0.3], color=ORANGE, lw=2.5)
+        if min(min(found[name]) for found in scores.values()) < 0:  # differences
+            axes.axvline(0, color="#222222", lw=0.8)
         axes.set_title(name, fontsize=9)
         axes.grid(axis="x", lw=0.4)
         axes.spines[["top", "right", "left"]].set_visible(False)

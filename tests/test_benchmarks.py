@@ -34,6 +34,17 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
     assert "Each view" not in text
 
 
+def test_pairs_are_compared_each_and_all_together() -> None:
+    found = {"a": [50, 52], "b": [49, 50, 70], "c": [60], "d": [57]}
+    runs = {arm: {seed: {"scores": of} for seed, of in scores(*values).items()} for arm, values in found.items()}
+    pairs = accuracy.of_pairs(runs, ["first: a vs b", "c vs d", "c vs absent"])
+    assert pairs == {"first": {"upright": [1, 2]}, "c vs d": {"upright": [3]}, "all of them": {"upright": [1, 2, 3]}}
+    text = accuracy.pairs_table(pairs)
+    assert "| first       |    2 | +1.5 ± 0.7 (p 0.20) |" in text
+    assert "| all of them |    3 | +2.0 ± 1.0 (p 0.07) |" in text
+    assert accuracy.pairs_table(accuracy.of_pairs(runs, ["c vs absent"])) == "No pair is finished."
+
+
 def test_an_arm_may_have_a_name_for_the_tables() -> None:
     assert accuracy.named("asr+aho --until 0.7") == ("asr+aho --until 0.7",) * 2
     assert accuracy.named("early: asr+aho --until 0.7") == ("early", "asr+aho --until 0.7")
