@@ -147,8 +147,7 @@ class Policy:
         The counts are within one of n x share and right on average, so that one or two rows serve as well.
         """
         ends = torch.tensor(self.shares(progress), dtype=torch.float64).cumsum(0) * n
-        offset = stream.uniform(1).double().cpu()
-        seats = torch.arange(n, dtype=torch.float64) + offset
+        seats = torch.arange(n, dtype=torch.float64) + stream.number()
         taken = torch.searchsorted(ends + 1e-6, seats, right=True) + 1
         taken[taken > len(self.branches)] = 0
         order = torch.empty(n, dtype=torch.long)

@@ -25,8 +25,14 @@ class Stream:
 
     def uniform(self, *shape: int) -> Tensor:
         """Noise in the open interval (0, 1), of the given shape."""
-        noise = torch.rand(shape, generator=self.generator).clamp(2.0**-24, 1 - 2.0**-24)
-        return noise.to(self.device, non_blocking=True)
+        return self._noise(*shape).to(self.device, non_blocking=True)
+
+    def number(self) -> float:
+        """A single number of such noise, for decisions on the CPU."""
+        return float(self._noise(1))
+
+    def _noise(self, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=self.generator).clamp(2.0**-24, 1 - 2.0**-24)
 
     @property
     def seed(self) -> int:
