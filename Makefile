@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test fast lint bench docs clean
+.PHONY: demo test fast lint bench gpu docs clean
 
 demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversarial, and draw what happened
 	$(BIN)/python examples/hourglass_mpii.py --out runs/demo
@@ -22,6 +22,11 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## the cost of a step, written to benchmarks/results/
 	$(BIN)/python benchmarks/step_overhead.py
+
+gpu: $(STAMP)  ## what only a GPU can answer: its tests, and the cost of a step on it
+	$(BIN)/python -m pytest tests/test_devices.py
+	$(BIN)/python benchmarks/step_overhead.py --device cuda --precision bf16 --channels-last --name step_overhead_cuda
+	$(BIN)/python benchmarks/step_overhead.py --device cuda --precision bf16 --channels-last --compile --name step_overhead_cuda_compiled
 
 docs: $(STAMP)  ## the documentation, in site/
 	$(BIN)/python docs/figures.py
