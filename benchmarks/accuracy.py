@@ -38,6 +38,7 @@ Scores = dict[str, float]
 Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what `run_once` found
 VIEWS = (*TURNED, *HIDDEN)
 OVER_TIME = ("upright", "turned, scaled", "all views", "NME", "NME, turned")
+ALL = "all of them"
 MAIN = 5  # the first scores of a run, which are compared; the views follow
 
 
@@ -168,24 +169,36 @@ def of_pairs(runs: Runs, pairs: Sequence[str]) -> dict[str, dict[str, list[float
         arm, base = (runs.get(side, {}) for side in sides.split(" vs "))
         seeds = sorted(arm.keys() & base.keys())
         if seeds:
-            names = list(arm[seeds[0]]["scores"])[:MAIN]
+            names = list(arm[seeds[0]]["scores"])
             found[pair] = {name: [arm[seed]["scores"][name] - base[seed]["scores"][name] for seed in seeds] for name in names}
     if found:
         names = list(next(iter(found.values())))
-        found["all of them"] = {name: [value for of in found.values() for value in of[name]] for name in names}
+        found[ALL] = {name: [value for of in found.values() for value in of[name]] for name in names}
     return found
 
 
 def pairs_table(pairs: dict[str, dict[str, list[float]]], decimals: int = 1) -> str:
-    """What `of_pairs` found, as Markdown."""
+    """What `of_pairs` found, as Markdown: the main scores of every pair, and every view for all of them together."""
     if not pairs:
         return "No pair is finished."
+    names = list(pairs[ALL])
     rows = {
-        pair: {"runs": str(len(next(iter(of.values())))), **{name: shown(summary(of[name]), decimals) for name in of}}
+        pair: {"runs": str(len(of[names[0]])), **{name: shown(summary(of[name]), decimals) for name in names[:MAIN]}}
         for pair, of in pairs.items()
     }
     about = "Differences, paired by seed (p: two-sided t-test, not corrected; the last row takes every pair of runs as one)"
-    return f"{about}\n\n{markdown_table(rows, 'pair')}"
+    text = f"{about}\n\n{markdown_table(rows, 'pair')}"
+    if names[MAIN:]:
+        views = {
+            name: {
+                "difference": shown(summary(pairs[ALL][name]), decimals),
+                "above": f"{sum(value > 0 for value in pairs[ALL][name])} of {len(pairs[ALL][name])}",
+            }
+            for name in names[MAIN:]
+        }
+        text += "\n\nEach view, all of them, and in how many pairs of runs the first arm is above\n\n"
+        text += markdown_table(views, "view")
+    return text
 
 
 def write(options: argparse.Namespace, runs: Runs, about: str) -> None:

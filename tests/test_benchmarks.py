@@ -42,6 +42,12 @@ def test_pairs_are_compared_each_and_all_together() -> None:
     text = accuracy.pairs_table(pairs)
     assert "| first       |    2 | +1.5 ± 0.7 (p 0.20) |" in text
     assert "| all of them |    3 | +2.0 ± 1.0 (p 0.07) |" in text
+    assert "Each view" not in text
+    for arm in runs.values():
+        for run in arm.values():
+            run["scores"] = {**dict.fromkeys("vwxyz", 1.0), "+60°": run["scores"]["upright"]}
+    views = accuracy.pairs_table(accuracy.of_pairs(runs, ["a vs b", "c vs d", "d vs c"])).split("Each view")[1]
+    assert "| +60° | +0.8 ± 2.6 (p 0.61) | 3 of 4 |" in views
     assert accuracy.pairs_table(accuracy.of_pairs(runs, ["c vs absent"])) == "No pair is finished."
 
 
