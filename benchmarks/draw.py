@@ -71,7 +71,7 @@ def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
         axes.tick_params(labelsize=8)
         axes.tick_params(axis="y", length=0)
     panels[0].set_yticks(range(len(scores)), list(scores), fontsize=8)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(scores) - 0.4, -0.6)
     return figure
 
 
@@ -96,8 +96,8 @@ def over_time(
                 values = scores[arm][name]
                 axes.plot([seconds[arm]] * len(values), values, "o", color=colours[line], ms=3.5, alpha=0.6)
         axes.set_xscale("log", base=2)
-        ticks = sorted({round(value, -1) for value in seconds.values()})
-        axes.set_xticks(ticks[:: max(1, len(ticks) // 4)], [f"{tick:.0f}" for tick in ticks[:: max(1, len(ticks) // 4)]])
+        ticks = [2**i for i in range(20) if min(seconds.values()) * 0.9 <= 2**i <= max(seconds.values()) * 1.1]
+        axes.set_xticks(ticks, map(str, ticks))
         axes.minorticks_off()
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("CPU s", fontsize=8)
