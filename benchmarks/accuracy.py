@@ -37,8 +37,7 @@ from examples.hourglass.results import with_spread
 Scores = dict[str, float]
 Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what `run_once` found
 VIEWS = (*TURNED, *HIDDEN)
-OVER_TIME = ("upright", "turned, scaled", "all views", "NME", "NME, turned")
-ALL = "all of them"
+OVER_TIME = ("upright", "turned, scaled", "hidden", "NME", "NME, turned")
 MAIN = 5  # the first scores of a run, which are compared; the views follow
 
 
@@ -106,11 +105,11 @@ def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> di
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """What is said of differences."""
+    """What is said of differences; a p-value from three on."""
     found = {"seeds": float(len(values)), "mean": statistics.fmean(values)}
     if len(values) > 1:
         found["sd"] = statistics.stdev(values)
-        if found["sd"] > 0:
+        if found["sd"] > 0 and len(values) > 2:
             found["p"] = float(stats.ttest_1samp(values, 0.0).pvalue)
     return found
 
@@ -121,7 +120,7 @@ def shown(found: dict[str, float], decimals: int = 1) -> str:
     text += f" ± {found['sd']:.{decimals}f}" if "sd" in found else " (1 seed)"
     if "p" not in found:
         return text
-    return text + (f" (p {found['p']:.2f})" if found["p"] >= 0.01 else " (p < 0.01)")
+    return text + (f" (p {found['p']:.2f})" if found["p"] >= 0.01 else f" (p {found['p']:.1g})")
 
 
 def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
@@ -162,43 +161,52 @@ def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, 
     return "\n".join(text), numbers
 
 
-def of_pairs(runs: Runs, pairs: Sequence[str]) -> dict[str, dict[str, list[float]]]:
-    """The differences of every "NAME: ARM vs BASE", by seed, and of all of them together: name -> score -> differences."""
-    found: dict[str, dict[str, list[float]]] = {}
+Differences = dict[str, dict[int, Scores]]  # pair -> seed -> score -> difference
+
+
+def of_pairs(runs: Runs, pairs: Sequence[str]) -> Differences:
+    """The differences of every "NAME: ARM vs BASE", seed by seed."""
+    found: Differences = {}
     for pair, sides in map(named, pairs):
         arm, base = (runs.get(side, {}) for side in sides.split(" vs "))
-        seeds = sorted(arm.keys() & base.keys())
-        if seeds:
-            names = list(arm[seeds[0]]["scores"])
-            found[pair] = {name: [arm[seed]["scores"][name] - base[seed]["scores"][name] for seed in seeds] for name in names}
-    if found:
-        names = list(next(iter(found.values())))
-        found[ALL] = {name: [value for of in found.values() for value in of[name]] for name in names}
+        for seed in sorted(arm.keys() & base.keys()):
+            mine, other = arm[seed]["scores"], base[seed]["scores"]
+            found.setdefault(pair, {})[seed] = {name: mine[name] - other[name] for name in mine}
     return found
 
 
-def pairs_table(pairs: dict[str, dict[str, list[float]]], decimals: int = 1) -> str:
-    """What `of_pairs` found, as Markdown: the main scores of every pair, and every view for all of them together."""
+def together(pairs: Differences, name: str) -> list[float]:
+    """The mean difference of each seed over all pairs that have it: runs of one seed are not independent."""
+    seeds = sorted({seed for of in pairs.values() for seed in of})
+    return [statistics.fmean(of[seed][name] for of in pairs.values() if seed in of) for seed in seeds]
+
+
+def pairs_table(pairs: Differences, decimals: int = 1) -> str:
+    """What `of_pairs` found, as Markdown: the main scores of every pair, and every score of all of them together."""
     if not pairs:
         return "No pair is finished."
-    names = list(pairs[ALL])
+    names = list(next(iter(next(iter(pairs.values())).values())))
     rows = {
-        pair: {"runs": str(len(of[names[0]])), **{name: shown(summary(of[name]), decimals) for name in names[:MAIN]}}
+        pair: {
+            "seeds": str(len(of)),
+            **{name: shown(summary([found[name] for found in of.values()]), decimals) for name in names[:MAIN]},
+        }
         for pair, of in pairs.items()
     }
-    about = "Differences, paired by seed (p: two-sided t-test, not corrected; the last row takes every pair of runs as one)"
-    text = f"{about}\n\n{markdown_table(rows, 'pair')}"
-    if names[MAIN:]:
-        views = {
-            name: {
-                "difference": shown(summary(pairs[ALL][name]), decimals),
-                "above": f"{sum(value > 0 for value in pairs[ALL][name])} of {len(pairs[ALL][name])}",
-            }
-            for name in names[MAIN:]
+    every = {name: [found[name] for of in pairs.values() for found in of.values()] for name in names}
+    total = {
+        name: {
+            "difference": shown(summary(together(pairs, name)), decimals),
+            "above in": f"{sum(value > 0 for value in values)} of {len(values)} runs",
         }
-        text += "\n\nEach view, all of them, and in how many pairs of runs the first arm is above\n\n"
-        text += markdown_table(views, "view")
-    return text
+        for name, values in every.items()
+    }
+    return (
+        "Differences, paired by seed (p: two-sided t-test, not corrected for the number of comparisons)\n\n"
+        f"{markdown_table(rows, 'pair')}\n\n"
+        "All of them: each seed's mean over the pairs, then the mean, deviation and p of the seeds; and in how many runs the "
+        f"first arm is above\n\n{markdown_table(total, 'score')}"
+    )
 
 
 def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
@@ -213,13 +221,14 @@ def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
     if options.pairs:
         differences = of_pairs(runs, options.pairs)
         text = pairs_table(differences, decimals)
-        figure = draw.accuracy(differences, names[: MAIN - 1]) if differences else None
+        dots = {pair: {name: [found[name] for found in of.values()] for name in names} for pair, of in differences.items()}
+        figure = draw.accuracy(dots, names[: MAIN - 1]) if dots else None
     else:
         text, differences = tables(runs, options.against, decimals)
         figure = draw.accuracy(scores, names[: MAIN - 1])
     if options.over_time:
-        seconds = {arm: statistics.fmean(run["cpu_seconds"] for run in of.values()) for arm, of in runs.items()}
-        figure = draw.over_time(scores, seconds, [name for name in names if name in OVER_TIME])
+        points = {arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items()} for arm, of in runs.items()}
+        figure = draw.over_time(points, "CPU s", [name for name in names if name in OVER_TIME])
     kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
     save(options.name, {"runs": kept, "differences": differences}, f"{about}.\n\n{text}", figure)
     print(text, flush=True)
@@ -239,6 +248,9 @@ def main() -> None:
     parser.add_argument("--over-time", action="store_true", help="draw a line for the arms named alike before a comma")
     own, rest = split_arguments()
     options = parser.parse_args(own)
+    sides = {side for pair in options.pairs or () for side in named(pair)[1].split(" vs ")}
+    if unknown := sides - {named(arm)[0] for arm in options.arms}:
+        parser.error(f"--pairs should name arms of --arms. Found {', '.join(sorted(unknown))}.")
     runs: Runs = {}
     for seed in options.seeds:
         for arm, of_example in map(named, options.arms):

@@ -75,32 +75,30 @@ def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
     return figure
 
 
-def over_time(
-    scores: Mapping[str, Mapping[str, Sequence[float]]], seconds: Mapping[str, float], names: Sequence[str]
-) -> Figure:
-    """A panel for each named score, over the CPU seconds of a run: seeds as dots, means joined by a line.
+def over_time(scores: Mapping[str, Mapping[int, Mapping[str, float]]], time: str, names: Sequence[str]) -> Figure:
+    """A panel for each named score, over the time of a run: a dot a run, and a line a seed. scores: arm -> seed -> name.
 
     Arms whose names agree before the comma ("random, 80 epochs", "random, 140 epochs") are one line.
     """
-    lines: dict[str, list[str]] = {}
-    for arm in sorted(scores, key=lambda arm: seconds[arm]):
-        lines.setdefault(arm.partition(", ")[0], []).append(arm)
+    lines: dict[str, dict[int, list[Mapping[str, float]]]] = {}
+    for arm, of in scores.items():
+        for seed, found in of.items():
+            lines.setdefault(arm.partition(", ")[0], {}).setdefault(seed, []).append(found)
+    every = [found[time] for of in scores.values() for found in of.values()]
+    ticks = [2**i for i in range(30) if min(every) * 0.9 <= 2**i <= max(every) * 1.1]
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
-    colours = dict(zip(dict.fromkeys(arm.partition(", ")[0] for arm in scores), (BLUE, ORANGE, GREEN, *COLOURS), strict=False))
     for axes, name in zip(panels, names, strict=True):
-        for line, arms in lines.items():
-            means = [sum(scores[arm][name]) / len(scores[arm][name]) for arm in arms]
-            axes.plot([seconds[arm] for arm in arms], means, color=colours[line], lw=1.5, label=line)
-            for arm in arms:
-                values = scores[arm][name]
-                axes.plot([seconds[arm]] * len(values), values, "o", color=colours[line], ms=3.5, alpha=0.6)
+        for (line, of_seeds), colour in zip(lines.items(), (BLUE, ORANGE, GREEN, *COLOURS), strict=False):
+            for i, runs in enumerate(of_seeds.values()):
+                runs.sort(key=lambda found: found[time])
+                points = [found[time] for found in runs], [found[name] for found in runs]
+                axes.plot(*points, "o-", color=colour, ms=3.5, lw=1, alpha=0.8, label=line if i == 0 else None)
         axes.set_xscale("log", base=2)
-        ticks = [2**i for i in range(20) if min(seconds.values()) * 0.9 <= 2**i <= max(seconds.values()) * 1.1]
         axes.set_xticks(ticks, map(str, ticks))
         axes.minorticks_off()
         axes.set_title(name, fontsize=9)
-        axes.set_xlabel("CPU s", fontsize=8)
+        axes.set_xlabel(time, fontsize=8)
         axes.grid(lw=0.4)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)

@@ -16,9 +16,11 @@ def scores(*values: float) -> dict[int, dict[str, float]]:
 
 def test_differences_are_paired_by_seed() -> None:
     found = accuracy.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
-    assert found == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536, "p": 0.1257}, abs=1e-3)
-    assert accuracy.shown(found) == "+1.2 ± 0.4 (p 0.13)"
-    assert accuracy.shown({"mean": 2.0, "sd": 0.1, "p": 0.004}) == "+2.0 ± 0.1 (p < 0.01)"
+    assert found == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536}, abs=1e-3)  # of two, p says nothing
+    assert accuracy.shown(found) == "+1.2 ± 0.4"
+    assert accuracy.summary([1.0, 2.0, 3.0]) == pytest.approx({"seeds": 3, "mean": 2, "sd": 1, "p": 0.0742}, abs=1e-3)
+    assert accuracy.shown({"mean": 2.0, "sd": 0.1, "p": 0.126}) == "+2.0 ± 0.1 (p 0.13)"
+    assert accuracy.shown({"mean": 2.0, "sd": 0.1, "p": 0.00412}) == "+2.0 ± 0.1 (p 0.004)"
     assert accuracy.shown(accuracy.difference(scores(1.0), scores(2.5), "upright")) == "−1.5 (1 seed)"
 
 
@@ -35,19 +37,17 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
 
 
 def test_pairs_are_compared_each_and_all_together() -> None:
-    found = {"a": [50, 52], "b": [49, 50, 70], "c": [60], "d": [57]}
+    found = {"a": [50, 52, 54], "b": [49, 50, 50], "c": [60], "d": [57]}
     runs = {arm: {seed: {"scores": of} for seed, of in scores(*values).items()} for arm, values in found.items()}
     pairs = accuracy.of_pairs(runs, ["first: a vs b", "c vs d", "c vs absent"])
-    assert pairs == {"first": {"upright": [1, 2]}, "c vs d": {"upright": [3]}, "all of them": {"upright": [1, 2, 3]}}
+    assert pairs == {
+        "first": {0: {"upright": 1}, 1: {"upright": 2}, 2: {"upright": 4}},
+        "c vs d": {0: {"upright": 3}},
+    }
+    assert accuracy.together(pairs, "upright") == [2, 2, 4]  # seed by seed: one more run of a seed is no new evidence
     text = accuracy.pairs_table(pairs)
-    assert "| first       |    2 | +1.5 ± 0.7 (p 0.20) |" in text
-    assert "| all of them |    3 | +2.0 ± 1.0 (p 0.07) |" in text
-    assert "Each view" not in text
-    for arm in runs.values():
-        for run in arm.values():
-            run["scores"] = {**dict.fromkeys("vwxyz", 1.0), "+60°": run["scores"]["upright"]}
-    views = accuracy.pairs_table(accuracy.of_pairs(runs, ["a vs b", "c vs d", "d vs c"])).split("Each view")[1]
-    assert "| +60° | +0.8 ± 2.6 (p 0.61) | 3 of 4 |" in views
+    assert "| first  |     3 | +2.3 ± 1.5 (p 0.12) |" in text
+    assert "| upright | +2.7 ± 1.2 (p 0.06) | 4 of 4 runs |" in text
     assert accuracy.pairs_table(accuracy.of_pairs(runs, ["c vs absent"])) == "No pair is finished."
 
 
@@ -135,19 +135,22 @@ def test_operations_are_counted() -> None:
 def test_pictures_can_be_drawn(tmp_path) -> None:
     ratio = {"median": 1.5, "min": 1.2, "max": 1.9}
     network = {"about": "a net", "side": 64, "batch": 6, "ratio_to_plain": {"default": ratio, "both": ratio}}
-    of_lengths = {"random, 2": {"upright": [52.0]}, "random, 1": {"upright": [50.0, 51.0]}, "asr, 1": {"upright": [52.0]}}
+    of_lengths = {
+        "random, 2": {0: {"s": 20.0, "upright": 52.0}},
+        "random, 1": {0: {"s": 10.0, "upright": 50.0}, 1: {"s": 11.0, "upright": 51.0}},
+        "asr, 1": {0: {"s": 20.0, "upright": 53.0}},
+    }
     figures = {
         "overhead": draw.overhead({"a": network}, (1.15,)),
         "scaling": draw.scaling({"images": {"6": ratio, 12: ratio}, "bins": {5: ratio}}),
-        "over_time": draw.over_time(of_lengths, {"random, 1": 10.0, "asr, 1": 20.0, "random, 2": 20.0}, ["upright"]),
+        "over_time": draw.over_time(of_lengths, "s", ["upright"]),
         "accuracy": draw.accuracy({"random": {"upright": [50.0, 51.0]}, "asr": {"upright": [52.0]}}, ["upright"]),
     }
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.svg")
         assert os.path.getsize(tmp_path / f"{name}.svg") > 1000
-    lines = [line for line in figures["over_time"].axes[0].lines if line.get_linestyle() == "-"]
-    drawn = {line.get_label(): line.get_xydata().tolist() for line in lines}
-    assert drawn == {"random": [[10, 50.5], [20, 52]], "asr": [[20, 52]]}
+    lines = [line.get_xydata().tolist() for line in figures["over_time"].axes[0].lines]
+    assert lines == [[[10, 50], [20, 52]], [[11, 51]], [[20, 53]]]
 
 
 def test_the_overhead_table_has_a_column_for_each_network() -> None:
