@@ -8,7 +8,10 @@ An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, exa
 its own behind it, and perhaps what the tables should call it before it ("late: asr+aho --epochs 40 1 40"); what follows `--`
 goes to every arm. Every run is paired by its seed: the same first weights and the same images. The grid goes seed by seed,
 writes its tables after each run and, killed, goes on where it was. Several processes may fill one --out with different arms;
---finished then makes the tables.
+--finished then makes the tables. A run is known by its arguments: after a change of the code, choose another --out.
+
+    python benchmarks/accuracy.py people ... --arms "a: asr+aho" "b: uniform" --pairs "in one setting: a vs b"
+    python benchmarks/accuracy.py people ... --arms "random, short: random" "random, long: random --epochs 60 1 180" --over-time
 """
 
 from __future__ import annotations
@@ -230,7 +233,12 @@ def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
         points = {arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items()} for arm, of in runs.items()}
         figure = draw.over_time(points, "CPU s", [name for name in names if name in OVER_TIME])
     kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
-    save(options.name, {"runs": kept, "differences": differences}, f"{about}.\n\n{text}", figure)
+    save(
+        options.name,
+        {"runs": kept, "differences": differences},
+        f"{about}. CPU s: a whole run, with its tests.\n\n{text}",
+        figure,
+    )
     print(text, flush=True)
 
 
