@@ -24,7 +24,7 @@ AUGMENTERS: dict[str, dict[str, Any]] = {
     "reads the image": {"features": ()},
     "hides the image": {"occlude": ()},
     "one for all": {"features": (), "generator": adaug.OneForAll},
-    "difficulty": {"difficulty": lambda output, batch: adaug.keypoints.normalized_error(output, batch)},
+    "difficulty": {"difficulty": adaug.keypoints.normalized_error},
     "wide": {"policy": adaug.policies.wide(PAIRS)},
     "rest": {"policy": adaug.policies.wide(PAIRS, rest=True)},
     "released": {"policy": adaug.policies.released(PAIRS)},
@@ -54,13 +54,16 @@ class NeverWaits(TorchDispatchMode):
 def meta(monkeypatch):
     """Lets autocast be asked for on the meta device, which knows none, and leaves the first look at pixel values out."""
     usual = torch.autocast
-    patched = lambda kind, *args, **kwargs: nullcontext() if kind == "meta" else usual(kind, *args, **kwargs)  # noqa: E731
-    monkeypatch.setattr(torch, "autocast", patched)
+
+    def autocast(kind, *args, **kwargs):
+        return nullcontext() if kind == "meta" else usual(kind, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "autocast", autocast)
     monkeypatch.setattr("adaug.augmenter.check_policy", lambda policy, rows, wait: None)
 
 
-def moved(batch, device, **how):
-    return {name: value.to(device, **how) for name, value in batch.items()}
+def moved(batch, device):
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 @pytest.mark.parametrize("name", [
