@@ -78,19 +78,23 @@ def released(flip_pairs: Pairs = None) -> Policy:
     return Policy((Branch("asr", (scale, rotate), 1 / 2),), common)
 
 
-def trivial(flip_pairs: Pairs = None) -> Policy:
+def trivial(flip_pairs: Pairs = None, *, learned: bool = False) -> Policy:
     """In the manner of TrivialAugment (Müller and Hutter, ICCV 2021): a row gets one operation, of a uniform magnitude,
-    or none; nothing is learned. The baseline of those who do not tune."""
+    or none; nothing is learned. The baseline of those who do not tune.
+
+    learned: the magnitude is proposed by a generator, one for each operation, in fewer bins.
+    """
+    bins = 9 if learned else 30
     geometric: list[Geometric] = [
-        Scale(0.5, 2.0, 30, log=True, rest=1.0),
-        Rotate(-45, 45, 30, rest=0.0),
-        *(Translate(-0.25, 0.25, 30, axis=axis, rest=0.0) for axis in AXES),
-        *(Shear(-30, 30, 30, axis=axis, rest=0.0) for axis in AXES),
+        Scale(0.5, 2.0, bins, log=True, rest=1.0),
+        Rotate(-45, 45, bins, rest=0.0),
+        *(Translate(-0.25, 0.25, bins, axis=axis, rest=0.0) for axis in AXES),
+        *(Shear(-30, 30, bins, axis=axis, rest=0.0) for axis in AXES),
     ]
-    colours: list[Photometric] = [kind(0.3, 1.7, 30, rest=1.0) for kind in (Brightness, Contrast, Saturation)]
+    colours: list[Photometric] = [kind(0.3, 1.7, bins, rest=1.0) for kind in (Brightness, Contrast, Saturation)]
     operations = [*geometric, *colours]
     share = 1 / (len(operations) + 1)
-    branches = [Branch(operation.name, (operation,), share, learned=False) for operation in operations]
+    branches = [Branch(operation.name, (operation,), share, learned) for operation in operations]
     return Policy(branches, () if flip_pairs is None else (Flip(flip_pairs),))
 
 

@@ -32,7 +32,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import draw
-from benchmarks.report import save, split_arguments
+from benchmarks.report import machine, save, split_arguments
 from examples import face_alignment, hourglass_lsp
 from examples.hourglass.evaluation import HIDDEN, TURNED, markdown_table
 from examples.hourglass.results import with_spread
@@ -89,7 +89,7 @@ def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, tra
     if not train:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"arguments": arguments, **TASKS[task](arguments, seed, folder)}
+    found = {"arguments": arguments, "machine": machine(), **TASKS[task](arguments, seed, folder)}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(found, indent=1) + "\n")
     temporary.replace(path)
@@ -238,6 +238,7 @@ def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
         {"runs": kept, "differences": differences},
         f"{about}. CPU s: a whole run, with its tests.\n\n{text}",
         figure,
+        machines=[run["machine"] for of in runs.values() for run in of.values()],
     )
     print(text, flush=True)
 

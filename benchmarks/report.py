@@ -9,7 +9,7 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,20 @@ from matplotlib.figure import Figure
 RESULTS = Path(__file__).parent / "results"
 
 
+def machine() -> str:
+    """What computes here: the GPU, or the processor and how many of its threads are used."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return gpu or f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads"
+
+
 def provenance() -> dict[str, Any]:
     """Command, machine, versions and date of this run."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     script = Path(sys.argv[0]).resolve()
     root = Path(__file__).parent.parent
     name = script.relative_to(root) if script.is_relative_to(root) else script.name
     return {
         "command": " ".join(["python", str(name), *map(_shown, sys.argv[1:])]),
-        "machine": gpu or f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads",
+        "machine": machine(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
@@ -59,10 +64,16 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def save(name: str, result: dict[str, Any], markdown: str, figure: Figure | None = None) -> Path:
-    """Writes `results/NAME.json` and what people read, `results/NAME.md`, with the provenance in both, and NAME.svg."""
+def save(
+    name: str, result: dict[str, Any], markdown: str, figure: Figure | None = None, *, machines: Iterable[str] = ()
+) -> Path:
+    """Writes `results/NAME.json` and what people read, `results/NAME.md`, with the provenance in both, and NAME.svg.
+
+    machines: those that ran, where it was not this one alone.
+    """
     RESULTS.mkdir(exist_ok=True)
     found = provenance()
+    found["machine"] = " and ".join(dict.fromkeys(machines)) or found["machine"]
     (RESULTS / f"{name}.json").write_text(json.dumps({"provenance": found, **result}, indent=1) + "\n")
     origin = f"`{found['command']}`, {found['machine']}, torch {found['torch']}, {found['date']}."
     picture = ""

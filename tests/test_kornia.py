@@ -57,8 +57,9 @@ def test_any_function_of_images_and_magnitudes_is_an_operation():
     torch.testing.assert_close(result.batch["image"], enhance.adjust_gamma(batch()["image"], magnitude))
 
 
-def test_trivial_gives_each_row_one_operation_or_none():
-    augmenter = adaug.AdversarialAugmenter(policies.trivial(), seed=0)
+@pytest.mark.parametrize("learned", [False, True])
+def test_trivial_gives_each_row_one_operation_or_none(learned):
+    augmenter = adaug.AdversarialAugmenter(policies.trivial(learned=learned), features=(), seed=0)
     images = {"image": torch.rand(10, 3, 16, 16)}
     result = augmenter.step(torch.nn.Conv2d(3, 2, 3), images, loss_fn)
     assert sorted(result.branch.tolist()) == list(range(10))
@@ -67,3 +68,4 @@ def test_trivial_gives_each_row_one_operation_or_none():
     moved = (result.view.matrix - torch.eye(3)).abs().amax((1, 2)) > 1e-3
     geometric = torch.tensor([0 < number <= 6 for number in result.branch.tolist()])
     assert torch.equal(moved, geometric)
+    assert ("reward_rate/rotate" in result.metrics) == learned

@@ -7,10 +7,11 @@ from typing import Literal
 
 from examples.hourglass.losses import Loss
 
-Arm = Literal["none", "random", "uniform", "trivial", "global", "asr", "aho", "asr+aho"]
-ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "global", "asr", "aho", "asr+aho")
+Arm = Literal["none", "random", "uniform", "trivial", "learned-trivial", "global", "asr", "aho", "asr+aho"]
+ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "learned-trivial", "global", "asr", "aho", "asr+aho")
 Measure = Literal["error", "missed", "loss"]
 MEASURES: dict[Measure, str] = {"error": "error / size", "missed": "1 - PCK", "loss": "loss"}  # how figures call them
+TRIVIAL: tuple[Arm, ...] = ("trivial", "learned-trivial")
 UNLEARNED: tuple[Arm, ...] = ("none", "random", "uniform", "trivial")
 
 
@@ -19,16 +20,16 @@ class Config:
     """Everything that a run's result depends on, but for data and machine. The defaults suit a small, short run.
 
     arm: "none" trains on the crops as they are, "random" on the paper's random views, "uniform" on the adversarial arm's
-    bins and cells with equal probabilities, "trivial" in the manner of TrivialAugment; "global" learns one distribution for
-    all images, "asr", "aho" and "asr+aho" one for each.
+    bins and cells with equal probabilities, "trivial" in the manner of TrivialAugment, and "learned-trivial" with magnitudes
+    from generators; "global" learns one distribution for all images, "asr", "aho" and "asr+aho" one for each.
     epochs: of the three stages. batch_size: people per optimizer step, over all ranks; a pass takes one of `accumulate`
     parts of a rank's share. decay_at: fractions of the network's epochs at which its rate falls by `decay`; or with
     `patience`, the evaluations without a better PCK after which it falls, once. scale, rotation: the ranges (±degrees) of
     the random and the adversarial views alike. reference: how random views are drawn from them, "uniform" or "normal":
     about the image as it is, and 60 % are not turned, as in the authors' release. rest: only the rows of ASR are scaled and
-    turned. rich: views are also shifted, sheared and coloured at random, in all arms but "none" and "trivial". share: of
-    each branch; until: the fraction of stage 3 after which the branches rest. apart: scale and rotation are judged each by
-    itself, in branches of half the share. reads: the layers that the generators read, hides: those that the masks of AHO
+    turned. rich: views are also shifted, sheared and coloured at random, in all arms but "none" and the trivial ones.
+    share: of each branch; until: the fraction of stage 3 after which the branches rest. apart: scale and rotation are judged
+    each by itself, in branches of half the share. reads: the layers that the generators read, hides: those that the masks of AHO
     multiply; () for the image. measure: what "harder" compares, the "error" that does not depend on a person's size in
     pixels, the share of "missed" joints (1 - PCK), or the "loss". teacher: the decay of a moving average of the network,
     whose error or loss is subtracted, so that what it cannot solve either does not count as hard (TeachAugment, Suzuki,

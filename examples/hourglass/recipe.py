@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import adaug
 from adaug import keypoints
 from adaug.sampling import ClippedNormal
-from examples.hourglass.config import UNLEARNED, Config
+from examples.hourglass.config import TRIVIAL, UNLEARNED, Config
 from examples.hourglass.evaluation import TARGETS
 from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
@@ -34,7 +34,7 @@ RICH = (
 
 
 def policy_of(config: Config, joints: Joints) -> adaug.Policy:
-    """The policy of an arm. All but "none" and "trivial" know the same ranges, so that their random views are the same."""
+    """The policy of an arm. All but "none" and the trivial ones share ranges, and so their random views."""
     scale, rotate = turns_of(config)
     flip = adaug.Flip(joints.flip_pairs)
     share, half = (adaug.policies.Window(part, 0.0, config.until) for part in (config.share, config.share / 2))
@@ -44,8 +44,8 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     aho = adaug.Branch("aho", (adaug.OccludeFeatures(grid=(4, 4), cells=(1, 2)),), share)
     if config.arm == "none":
         return adaug.Policy(())
-    if config.arm == "trivial":
-        return adaug.policies.trivial(joints.flip_pairs)
+    if config.arm in TRIVIAL:
+        return adaug.policies.trivial(joints.flip_pairs, learned=config.arm not in UNLEARNED)
     common = (flip, *(RICH if config.rich else ()))
     if config.arm == "aho":
         return adaug.Policy((aho,), (*common, scale, rotate))

@@ -14,6 +14,7 @@ OURS = {  # what the paper does not have
     "uniform": "Uniform bins and cells",
     "none": "No augmentation",
     "trivial": "In TrivialAugment's manner",
+    "learned-trivial": "The same, magnitudes learned",
     "global": "One distribution for all images",
 }
 ORDER = (*paper.ARMS, *OURS)  # of the rows

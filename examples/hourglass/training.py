@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 import adaug
 from adaug import plots
 from examples.hourglass.checkpoint import check_folder, load_checkpoint, save_checkpoint
-from examples.hourglass.config import CPU, PAPER, Config, Machine
+from examples.hourglass.config import CPU, PAPER, TRIVIAL, Config, Machine
 from examples.hourglass.evaluation import TARGETS, Scores, evaluate
 from examples.hourglass.model import StackedHourglass
 from examples.hourglass.people import People
@@ -191,7 +191,7 @@ class _Session:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
-        random = self.config.arm in ("none", "random") or (stage == 1 and self.config.arm != "trivial")
+        random = self.config.arm in ("none", "random") or (stage == 1 and self.config.arm not in TRIVIAL)
         for batch in self._batches(epoch):
             for last, part in _flag_last(self._parts(batch)):
                 with self._autocast(), nullcontext() if last else self._no_sync():
