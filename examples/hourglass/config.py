@@ -29,8 +29,8 @@ class Config:
     about the image as it is, and 60 % are not turned, as in the authors' release. rest: only the rows of ASR are scaled and
     turned. rich: views are also shifted, sheared and coloured at random, in all arms but "none" and the trivial ones.
     share: of each branch; until: the fraction of stage 3 after which the branches rest. apart: scale and rotation are judged
-    each by itself, in branches of half the share. reads: the layers that the generators read, hides: those that the masks of AHO
-    multiply; () for the image. measure: what "harder" compares, the "error" that does not depend on a person's size in
+    each by itself, in branches of half the share. reads: the layers that the generators read, hides: those that the masks
+    of AHO multiply; () for the image. measure: what "harder" compares, the "error" that does not depend on a person's size in
     pixels, the share of "missed" joints (1 - PCK), or the "loss". teacher: the decay of a moving average of the network,
     whose error or loss is subtracted, so that what it cannot solve either does not count as hard (TeachAugment, Suzuki,
     CVPR 2022); 0 for none. scoring, update_every: as of the augmenter. pretrain_people: a stage-2 epoch takes that many.
