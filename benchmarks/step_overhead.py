@@ -6,7 +6,8 @@
 
 A round runs every variant once, in an order that rotates, and gives one ratio each, so that a drift of the machine's
 speed falls on all alike. A plain step trains on the paper's random views. Memory is the peak of a fresh process above
-what it held before its first step.
+what it held before its first step. Operations are those that PyTorch dispatches in four steps, a quarter of them: on a GPU
+each is a launch or some of the host's time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,18 +27,29 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
 from adaug.adversary import Adversary
 from adaug.batch import Batch
+from adaug.generator import Head, Shape
 from adaug.passes import Bound
 from benchmarks import draw
 from benchmarks.report import save, spread
 from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 
 Step = Callable[[], None]
+
+
+def compiled(shapes: Sequence[Shape], heads: Mapping[str, Head]) -> adaug.Generator:
+    """A generator that inductor compiles."""
+    generator = adaug.Generator(shapes, heads)
+    generator.compile(dynamic=True)  # as many rows as it gets
+    return generator
+
+
 VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "plain": {},
     "Algorithm 2": {},
@@ -47,7 +59,9 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "both": {"scoring": "train", "update_every": 4},
     "both, reads the image": {"scoring": "train", "update_every": 4, "features": ()},
     "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
+    "compiled generators": {"generator": compiled},
 }
+USUAL = [variant for variant in VARIANTS if variant != "compiled generators"]  # compiling takes longer than all the rest
 CYCLE = 4  # steps after which every variant has done all that it does
 
 
@@ -129,16 +143,36 @@ def wait(machine: Machine) -> None:
         torch.cuda.synchronize()
 
 
-def measure(workload: Workload, rounds: int, machine: Machine) -> dict[str, Any]:
-    """Ratios of every variant to the plain step, and where the default step spends its time."""
-    steps = {variant: build(workload, variant, machine) for variant in VARIANTS}
-    for step in steps.values():
-        for _ in range(CYCLE if machine.compiled else 1):
+class Dispatched(TorchDispatchMode):
+    """Counts the operations that PyTorch dispatches."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def operations(step: Step) -> int:
+    """How many a step dispatches, on average."""
+    with Dispatched() as dispatched:  # type: ignore[no-untyped-call]
+        for _ in range(CYCLE):
             step()
+    return round(dispatched.count / CYCLE)
+
+
+def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Machine) -> dict[str, Any]:
+    """Ratios of variants to the plain step, which is the first, and where the default step spends its time."""
+    steps, first = {}, {}
+    for variant in names:
+        start = time.perf_counter()
+        steps[variant] = build(workload, variant, machine)
+        for _ in range(CYCLE):  # enough for what is compiled
+            steps[variant]()
+        first[variant] = time.perf_counter() - start
     seconds: dict[str, list[float]] = defaultdict(list)
-    names = list(VARIANTS)
     for i in range(rounds):
-        for variant in names[i % len(names) :] + names[: i % len(names)]:
+        for variant in [*names[i % len(names) :], *names[: i % len(names)]]:
             count = CYCLE if "update_every" in VARIANTS[variant] else 1  # any four steps in a row hold one comparison
             wait(machine)
             start = time.perf_counter()
@@ -150,10 +184,13 @@ def measure(workload: Workload, rounds: int, machine: Machine) -> dict[str, Any]
     found: dict[str, Any] = {
         "plain_seconds": spread(seconds["plain"]),
         "ratio_to_plain": {v: spread([a / b for a, b in zip(seconds[v], seconds["plain"], strict=True)]) for v in names[1:]},
+        "build_and_four_steps_seconds": first,
     }
-    if machine.device == "cpu":
+    if not machine.compiled:
+        found["operations"] = {variant: operations(step) for variant, step in steps.items() if "compiled" not in variant}
+    if machine.device == "cpu" and "default" in steps:
         found["share_of_default"] = shares(steps["default"])
-    else:
+    elif machine.device != "cpu":
         found |= gpu_costs(steps, machine)
     return found
 
@@ -173,7 +210,7 @@ def shares(step: Step, repeat: int = 3) -> dict[str, float]:
 def gpu_costs(steps: dict[str, Step], machine: Machine) -> dict[str, Any]:
     """The host's time for a step (ms), and a step's peak memory above what it starts from (MiB); fails if one waits."""
     host, peak = {}, {}
-    for variant in ("plain", "default", "both, OneForAll"):
+    for variant in (variant for variant in ("plain", "default", "both, OneForAll") if variant in steps):
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(CYCLE):  # one of them compares
@@ -216,10 +253,13 @@ def probe_memory(workload: Workload, variant: str) -> None:
 def table(results: dict[str, Any]) -> str:
     """What was found, as Markdown: a column for each network."""
     rows: dict[str, list[str]] = {"plain": [f"1 ({found['plain_seconds']['median']:.2f} s)" for found in results.values()]}
-    for variant in list(VARIANTS)[1:]:
+    for variant in next(iter(results.values()))["ratio_to_plain"]:
         cells = [found["ratio_to_plain"][variant] for found in results.values()]
         rows[variant] = [f"{cell['median']:.2f} ({cell['min']:.2f}–{cell['max']:.2f})" for cell in cells]
     rows["memory"] = [_memory_ratio(found.get("peak_mib", {})) for found in results.values()]
+    if {"compiled generators", "default"} <= rows.keys():
+        seconds = [found["build_and_four_steps_seconds"] for found in results.values()]
+        rows["compiling"] = [f"{of['compiled generators'] - of['default']:.0f} s" for of in seconds]
     lines = ["| step / plain step | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
     lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     lines += ["", "Median of the rounds (least–greatest). Memory: peak of the default step / peak of the plain step.", ""]
@@ -232,6 +272,8 @@ def table(results: dict[str, Any]) -> str:
             about += "; the host needs "
             about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in found["host_ms"].items())
             about += " a step, and waits for nothing"
+        if counted := {v: n for v, n in found.get("operations", {}).items() if v in ("plain", "default", "both, OneForAll")}:
+            about += "; operations dispatched: " + ", ".join(f"{variant} {count}" for variant, count in counted.items())
         lines.append(about + ".")
     return "\n".join(lines)
 
@@ -244,6 +286,7 @@ def _memory_ratio(peak: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=USUAL, help="of steps, the plain one first")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
@@ -254,6 +297,8 @@ def main() -> None:
     parser.add_argument("--name", default="step_overhead", help="of the file under results/")
     parser.add_argument("--probe-memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.variants[0] != "plain" or len(options.variants) < 2:
+        parser.error(f"--variants should be plain and others to compare with it. Found {', '.join(options.variants)}.")
     torch.set_num_threads(options.threads)
     workloads = {name: replace(workload, images=options.batch or workload.images) for name, workload in WORKLOADS.items()}
     if options.probe_memory:
@@ -265,8 +310,8 @@ def main() -> None:
     for name in options.networks:
         workload = workloads[name]
         print(f"{name}: {workload.about}, {workload.side} x {workload.side}, batch {workload.images}", flush=True)
-        found = measure(workload, options.rounds, machine)
-        if machine == Machine():
+        found = measure(workload, options.variants, options.rounds, machine)
+        if machine == Machine() and {"plain", "default"} <= set(options.variants):
             found["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
         results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **found}
         figure = draw.overhead(results, targets=(1.15, 1.3))
