@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +34,7 @@ from examples.hourglass.people import People
 from examples.w300 import W300, auc, failure_rate, load_w300, nme
 
 Rows = dict[str, Tensor]
-ARMS = ("none", "random", "uniform", "trivial", "adversarial")
+ARMS = ("none", "random", "uniform", "trivial", "global", "asr", "aho", "adversarial")
 POLICIES = {
     "paper": adaug.policies.paper(W300.flip_pairs),
     "wide": adaug.policies.wide(W300.flip_pairs),
@@ -41,6 +42,7 @@ POLICIES = {
 }
 UPRIGHT, TURNED = Turn(), (Turn(-60), Turn(-30), Turn(30), Turn(60))
 STRIDE: Final = 4
+LAYERS = ["hg.0.skip*", "hg.0.neck"]  # that the generators read, and the masks hide
 
 
 def loss_fn(output: list[Tensor], batch: Rows) -> Tensor:
@@ -54,6 +56,18 @@ def difficulty(output: list[Tensor], batch: Rows) -> Tensor:
     return normalized_error(predicted_heatmaps("cross-entropy", output), batch)
 
 
+def policy_of(arm: str, policy: adaug.Policy) -> adaug.Policy:
+    """What is left of a policy in an arm. "global" learns it too, one distribution for all images."""
+    asr, aho = policy.branches
+    return {
+        "none": adaug.Policy(()),
+        "uniform": adaug.policies.uniform(policy),
+        "trivial": adaug.policies.trivial(W300.flip_pairs),
+        "asr": replace(policy, branches=[asr]),
+        "aho": adaug.Policy([aho], [*policy.common, *(turn for turn in asr.operations if isinstance(turn, adaug.Geometric))]),
+    }.get(arm, policy)
+
+
 def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass:
     """A network after `args.epochs` epochs; the arms differ in the views that it is shown, and in nothing else."""
     torch.manual_seed(args.seed)
@@ -62,15 +76,11 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     steps = args.epochs * (len(faces) // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
-    policy = POLICIES[args.policy]
-    unlearned = {
-        "none": adaug.Policy(()),
-        "uniform": adaug.policies.uniform(policy),
-        "trivial": adaug.policies.trivial(W300.flip_pairs),
-    }
     augmenter = adaug.AdversarialAugmenter(
-        unlearned.get(arm, policy),
-        features=["hg.0.skip*", "hg.0.neck"],
+        policy_of(arm, POLICIES[args.policy]),
+        features=() if arm == "global" else LAYERS,
+        occlude=LAYERS,
+        generator=adaug.OneForAll if arm == "global" else None,
         targets={"reference": "other"},
         output_size=args.size,  # the faces come on larger canvases: zooming out shows what is there
         difficulty=difficulty,

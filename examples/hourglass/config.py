@@ -33,7 +33,8 @@ class Config:
     of AHO multiply; () for the image. measure: what "harder" compares, the "error" that does not depend on a person's size in
     pixels, the share of "missed" joints (1 - PCK), or the "loss". teacher: the decay of a moving average of the network,
     whose error or loss is subtracted, so that what it cannot solve either does not count as hard (TeachAugment, Suzuki,
-    CVPR 2022); 0 for none. scoring, update_every: as of the augmenter. pretrain_people: a stage-2 epoch takes that many.
+    CVPR 2022); 0 for none. scoring, update_every: as of the augmenter. average: the generators move once for the mean of
+    that many comparisons. pretrain_people: a stage-2 epoch takes that many.
     bins_every: epochs between two looks at the error per scale and rotation of `bins_people` training people; 0 for none.
     """
 
@@ -74,6 +75,7 @@ class Config:
     teacher: float = 0.0
     scoring: Literal["eval", "train"] = "eval"
     update_every: int = 1
+    average: int = 1
     alpha: float = 0.3
     beta: float = 0.3
     cap: float = 2.0
@@ -88,7 +90,8 @@ class Config:
             raise ValueError(f"`arm` should be one of {', '.join(ARMS)}. Found {self.arm!r}.")
         if len(self.epochs) != 3 or min(self.epochs) < 0 or self.epochs[0] + self.epochs[2] < 1:
             raise ValueError(f"`epochs` should be three numbers, not negative, of the stages. Found {self.epochs}.")
-        for name in ("batch_size", "accumulate", "update_every", "evaluate_every", "pretrain_people", "pretrain_views"):
+        counts = ("batch_size", "accumulate", "update_every", "average", "evaluate_every", "pretrain_people", "pretrain_views")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1. Found {getattr(self, name)}.")
         if not 0 <= self.teacher < 1:

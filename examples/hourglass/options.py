@@ -84,6 +84,7 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     )
     views.add_argument("--scoring", choices=("eval", "train"), default=config.scoring, help="behaviour in which views compare")
     views.add_argument("--update-every", type=int, default=config.update_every, help="steps between two comparisons")
+    views.add_argument("--average", type=int, default=config.average, help="comparisons for each move of the generators")
     views.add_argument("--alpha", type=float, default=config.alpha, help="reward")
     views.add_argument("--beta", type=float, default=config.beta, help="penalty")
     views.add_argument("--cap", type=float, default=config.cap, help="no probability above cap / bins")

@@ -69,7 +69,7 @@ def augmenter_of(config: Config, joints: Joints, steps: int, teacher: nn.Module 
     """The augmenter of an arm; `steps` is how often it will be called in stage 3."""
 
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        return optimizer_of(config, parameters, config.generator_lr)
+        return averaged(optimizer_of(config, parameters, config.generator_lr), config.average)
 
     return adaug.AdversarialAugmenter(
         policy_of(config, joints),
@@ -91,6 +91,25 @@ def augmenter_of(config: Config, joints: Joints, steps: int, teacher: nn.Module 
 def optimizer_of(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:
     """RMSProp as in the paper, or Adam."""
     return torch.optim.RMSprop(parameters, lr=lr) if config.optimizer == "rmsprop" else torch.optim.Adam(parameters, lr=lr)
+
+
+def averaged(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.Optimizer:
+    """An optimizer that moves once for the mean of the gradients of several steps. Its state_dict keeps what is begun."""
+
+    def gather(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            sums = group.setdefault("sums", [torch.zeros_like(p) for p in group["params"]])
+            group["seen"] = (group.get("seen", 0) + 1) % steps
+            for p, total in zip(group["params"], sums, strict=True):
+                if p.grad is not None:
+                    total += p.grad
+                    p.grad = None if group["seen"] else total / steps  # without a gradient it stays where it is
+                if not group["seen"]:
+                    total.zero_()
+
+    if steps > 1:
+        optimizer.register_step_pre_hook(gather)
+    return optimizer
 
 
 def model_of(config: Config, joints: Joints) -> StackedHourglass:

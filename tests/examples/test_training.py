@@ -21,7 +21,7 @@ from examples import hourglass_mpii
 from examples.hourglass import training
 from examples.hourglass.config import ARMS, TRIVIAL, UNLEARNED, Arm, Config, Machine
 from examples.hourglass.people import MPII, People
-from examples.hourglass.recipe import difficulty_of, learning_rate, model_of, policy_of
+from examples.hourglass.recipe import averaged, difficulty_of, learning_rate, model_of, policy_of
 from examples.hourglass.synthetic import draw_people
 from examples.hourglass.training import Run, train
 
@@ -159,6 +159,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
         {"measure": "loss", "until": 0.5},
         {"measure": "missed"},
         {"scoring": "train", "update_every": 2},
+        {"average": 3},
         {"apart": True, "reads": ("hg.0.neck",)},
         {"reads": (), "hides": (), "share": 0.2},
         {"reference": "normal", "arm": "random"},
@@ -171,6 +172,23 @@ def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> Non
     found = run(people, tmp_path, **changes)
     assert all(torch.isfinite(value).all() for value in found.model.state_dict().values())
     assert [epoch.stage for epoch in found.history] == ([1, 3] if found.config.arm in UNLEARNED else [1, 2, 3])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RMSprop])
+def test_an_averaged_optimizer_moves_once_for_the_mean_and_resumes_in_between(kind: type[torch.optim.Optimizer]) -> None:
+    weights = [torch.zeros(2, requires_grad=True) for _ in range(2)]
+    mean, optimizer = kind(weights[:1]), averaged(kind(weights[1:]), 3)
+    grads = torch.tensor([[1.0, 2.0], [-4.0, 2.0], [6.0, 5.0]])
+    for round_ in range(2):
+        weights[0].grad = (1 + round_) * grads.mean(0)
+        mean.step()
+        for i, grad in enumerate(grads):
+            weights[1].grad = (1 + round_) * grad
+            optimizer.step()
+            assert torch.allclose(weights[0], weights[1]) == (i == 2)
+            state = optimizer.state_dict()  # as a checkpoint keeps it
+            optimizer = averaged(kind(weights[1:]), 3)
+            optimizer.load_state_dict(state)
 
 
 @pytest.mark.slow
