@@ -126,6 +126,17 @@ def shown(found: dict[str, float], decimals: int = 1) -> str:
     return text + (f" (p {found['p']:.2f})" if found["p"] >= 0.01 else f" (p {found['p']:.1g})")
 
 
+def usual_machine(runs: Runs) -> str:
+    """The machine of most runs: the seconds of others do not compare."""
+    return statistics.mode(run["machine"] for of in runs.values() for run in of.values())
+
+
+def cpu_seconds(of: dict[int, dict[str, Any]], machine: str) -> str:
+    """The mean of an arm's runs on a machine, as text."""
+    seconds = [run["cpu_seconds"] for run in of.values() if run["machine"] == machine]
+    return f"{statistics.fmean(seconds):.0f}" if seconds else "–"
+
+
 def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
     """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
     scores = {arm: {seed: run["scores"] for seed, run in of.items()} for arm, of in runs.items()}
@@ -138,7 +149,7 @@ def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, 
         arm: {
             "seeds": str(len(of)),
             **means(arm, names[:MAIN]),
-            "CPU s": f"{statistics.fmean(run['cpu_seconds'] for run in of.values()):.0f}",
+            "CPU s": cpu_seconds(of, usual_machine(runs)),
         }
         for arm, of in runs.items()
     }
@@ -230,15 +241,20 @@ def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
         text, differences = tables(runs, options.against, decimals)
         figure = draw.accuracy(scores, names[: MAIN - 1])
     if options.over_time:
-        points = {arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items()} for arm, of in runs.items()}
+        points = {
+            arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items() if r["machine"] == usual_machine(runs)}
+            for arm, of in runs.items()
+        }
         figure = draw.over_time(points, "CPU s", [name for name in names if name in OVER_TIME])
+    machines = {run["machine"] for of in runs.values() for run in of.values()}
+    on = f", on {usual_machine(runs)}" if len(machines) > 1 else ""
     kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
     save(
         options.name,
         {"runs": kept, "differences": differences},
-        f"{about}. CPU s: a whole run, with its tests.\n\n{text}",
+        f"{about}. CPU s: a whole run, with its tests{on}.\n\n{text}",
         figure,
-        machines=[run["machine"] for of in runs.values() for run in of.values()],
+        machines=sorted(machines),
     )
     print(text, flush=True)
 

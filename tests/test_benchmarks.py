@@ -26,11 +26,11 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
     runs = {
-        arm: {seed: {"scores": of, "cpu_seconds": 10.0} for seed, of in found.items()}
+        arm: {seed: {"scores": of, "cpu_seconds": 10.0 + seed, "machine": "ab"[seed]} for seed, of in found.items()}
         for arm, found in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
     }
     text, numbers = accuracy.tables(runs, ["random", "uniform", "absent"])
-    assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |" in text
+    assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |    10 |" in text  # the seconds of the machine of most runs
     assert numbers["random"]["asr+aho --until 0.7"]["upright"]["mean"] == 1.5
     assert numbers["uniform"]["random"]["upright"]["seeds"] == 1
     assert "Each view" not in text
@@ -58,7 +58,9 @@ def test_an_arm_may_have_a_name_for_the_tables() -> None:
 
 def test_views_have_a_table_of_their_own() -> None:
     names = ["NME", *"abcd", "+30°"]
-    text, _ = accuracy.tables({"none": {0: {"scores": dict.fromkeys(names, 5.555), "cpu_seconds": 7.0}}}, [], decimals=2)
+    text, _ = accuracy.tables(
+        {"none": {0: {"scores": dict.fromkeys(names, 5.555), "cpu_seconds": 7.0, "machine": "a"}}}, [], decimals=2
+    )
     first, second = text.split("Each view")
     assert "+30°" not in first
     assert "| none |     1 | 5.55 |" in first
