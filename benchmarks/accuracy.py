@@ -248,11 +248,12 @@ def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
         figure = draw.over_time(points, "CPU s", [name for name in names if name in OVER_TIME])
     machines = {run["machine"] for of in runs.values() for run in of.values()}
     on = f", on {usual_machine(runs)}" if len(machines) > 1 else ""
+    seconds = "" if options.pairs else f" CPU s: a whole run, with its tests{on}."
     kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
     save(
         options.name,
         {"runs": kept, "differences": differences},
-        f"{about}. CPU s: a whole run, with its tests{on}.\n\n{text}",
+        f"{about}.{seconds}\n\n{text}",
         figure,
         machines=sorted(machines),
     )
@@ -277,13 +278,19 @@ def main() -> None:
     if unknown := sides - {named(arm)[0] for arm in options.arms}:
         parser.error(f"--pairs should name arms of --arms. Found {', '.join(sorted(unknown))}.")
     runs: Runs = {}
+    about = ""
     for seed in options.seeds:
         for arm, of_example in map(named, options.arms):
             run = run_once(options.task, of_example, seed, ["--data", options.data, *rest], options.out, not options.finished)
             if run is None:
                 continue
-            runs.setdefault(arm, {})[seed] = run
-            write(options, runs, run["about"])
+            runs.setdefault(arm, {})[seed], about = run, run["about"]
+            if not options.finished:
+                write(options, runs, about)
+    if not runs:
+        print("No run is finished.")
+    elif options.finished:
+        write(options, runs, about)
 
 
 if __name__ == "__main__":
