@@ -6,8 +6,8 @@
 
 A round runs every variant once, in an order that rotates, and gives one ratio each, so that a drift of the machine's
 speed falls on all alike. A plain step trains on the paper's random views. Memory is the peak of a fresh process above
-what it held before its first step. Operations are those that PyTorch dispatches in four steps, a quarter of them: on a GPU
-each is a launch or some of the host's time.
+what it held before its first step. Operations are those that PyTorch dispatches in a step, the mean of four: on a GPU each
+is a launch or some of the host's time.
 """
 
 from __future__ import annotations
