@@ -23,7 +23,7 @@ from examples.hourglass.evaluation import TURNS, Scores, Turn, average, differen
 from examples.hourglass.figures import draw_pck_curves, draw_training_status
 from examples.hourglass.people import Joints, People
 from examples.hourglass.ranks import distributed, rank, ranks
-from examples.hourglass.recipe import loss_of, policy_of
+from examples.hourglass.recipe import loss_of, policy_of, turns_of
 from examples.hourglass.results import FILE, VERSION, curve_of, write_results
 from examples.hourglass.training import Run, train
 
@@ -250,12 +250,13 @@ def _draw_adversarial(run: Run, other: Run | None, people: People) -> dict[str, 
     if found:
         numbers, history = zip(*found, strict=True)
         figures["distributions"] = plots.draw_distributions(history, policy=policy, epochs=numbers)
-    operations = [op for branch in policy.branches for op in branch.operations if isinstance(op, adaug.Binned)]
+    turns = turns_of(config)  # errors are known of these bins alone
+    asked = [(branch.name, turn) for branch in policy.branches for turn in turns if turn in branch.operations]
     measure = MEASURES[config.measure]
-    for operation in operations if other is not None and found and config.bins_every else ():
+    for branch, turn in asked if other is not None and found and config.bins_every else ():
         assert other is not None
-        name = "rotation" if isinstance(operation, adaug.Rotate) else operation.name
-        figures[f"status_{name}"] = draw_training_status(run.history, other.history, operation, measure=measure)
+        name = "rotation" if isinstance(turn, adaug.Rotate) else turn.name
+        figures[f"status_{name}"] = draw_training_status(run.history, other.history, turn, branch=branch, measure=measure)
     figures["views"] = _draw_views(run, people)
     return figures
 

@@ -19,11 +19,17 @@ COLOURS = {"random": RANDOM, "asr+aho": ADVERSARIAL, "asr": "#E69F00", "aho": "#
 
 
 def draw_training_status(
-    adversarial: Sequence[Epoch], random: Sequence[Epoch], operation: Binned, *, measure: str = "mean error", moments: int = 5
+    adversarial: Sequence[Epoch],
+    random: Sequence[Epoch],
+    operation: Binned,
+    *,
+    branch: str = "asr",
+    measure: str = "mean error",
+    moments: int = 5,
 ) -> Figure:
-    """Figure 5: the generator's distribution over an operation's bins, and the error that the network of the adversarial
-    and that of the random run make in each bin, at some moments of the training."""
-    head = f"asr.{operation.name}"
+    """Figure 5: the distribution of a branch's generator over an operation's bins, and the error that the network of the
+    adversarial and that of the random run make in each bin, at some moments of the training."""
+    head = f"{branch}.{operation.name}"
     proposals: dict[int, list[float]] = {}  # images seen by the network -> distribution; stage 2 adds no images
     for epoch in adversarial:
         if head in epoch.distribution:
