@@ -80,9 +80,9 @@ def released(flip_pairs: Pairs = None) -> Policy:
 
 def trivial(flip_pairs: Pairs = None, *, learned: bool = False) -> Policy:
     """In the manner of TrivialAugment (Müller and Hutter, ICCV 2021): a row gets one operation, of a uniform magnitude,
-    or none; nothing is learned. The baseline of those who do not tune.
+    or none. The baseline of those who do not tune.
 
-    learned: the magnitude is proposed by a generator, one for each operation, in fewer bins.
+    learned: the magnitude is proposed by a generator, one for each operation, in fewer bins. By default nothing is learned.
     """
     bins = 9 if learned else 30
     geometric: list[Geometric] = [

@@ -131,16 +131,16 @@ def usual_machine(runs: Runs) -> str:
     return statistics.mode(run["machine"] for of in runs.values() for run in of.values())
 
 
-def cpu_seconds(of: dict[int, dict[str, Any]], machine: str) -> str:
+def cpu_seconds(of: dict[int, dict[str, Any]], where: str) -> str:
     """The mean of an arm's runs on a machine, as text."""
-    seconds = [run["cpu_seconds"] for run in of.values() if run["machine"] == machine]
+    seconds = [run["cpu_seconds"] for run in of.values() if run["machine"] == where]
     return f"{statistics.fmean(seconds):.0f}" if seconds else "–"
 
 
 def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
     """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
     scores = {arm: {seed: run["scores"] for seed, run in of.items()} for arm, of in runs.items()}
-    names = list(next(iter(next(iter(scores.values())).values())))
+    names, usual = list(next(iter(next(iter(scores.values())).values()))), usual_machine(runs)
 
     def means(arm: str, of: Sequence[str]) -> dict[str, str]:
         return {name: with_spread([found[name] for found in scores[arm].values()], decimals=decimals) for name in of}
@@ -149,7 +149,7 @@ def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, 
         arm: {
             "seeds": str(len(of)),
             **means(arm, names[:MAIN]),
-            "CPU s": cpu_seconds(of, usual_machine(runs)),
+            "CPU s": cpu_seconds(of, usual),
         }
         for arm, of in runs.items()
     }
@@ -223,7 +223,7 @@ def pairs_table(pairs: Differences, decimals: int = 1) -> str:
     )
 
 
-def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
+def write(options: argparse.Namespace, runs: Runs) -> None:
     """Results files of the runs that are there, and the tables on the screen."""
     decimals = DECIMALS[options.task]
     scores = {
@@ -240,22 +240,23 @@ def write(options: argparse.Namespace, runs: Runs, about: str) -> None:
     else:
         text, differences = tables(runs, options.against, decimals)
         figure = draw.accuracy(scores, names[: MAIN - 1])
+    every = [run for of in runs.values() for run in of.values()]
+    machines, usual = sorted({run["machine"] for run in every}), usual_machine(runs)
     if options.over_time:
         points = {
-            arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items() if r["machine"] == usual_machine(runs)}
+            arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items() if r["machine"] == usual}
             for arm, of in runs.items()
         }
         figure = draw.over_time(points, "CPU s", [name for name in names if name in OVER_TIME])
-    machines = {run["machine"] for of in runs.values() for run in of.values()}
-    on = f", on {usual_machine(runs)}" if len(machines) > 1 else ""
+    on = f", on {usual}" if len(machines) > 1 else ""
     seconds = "" if options.pairs else f" CPU s: a whole run, with its tests{on}."
     kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
     save(
         options.name,
         {"runs": kept, "differences": differences},
-        f"{about}.{seconds}\n\n{text}",
+        f"{every[0]['about']}.{seconds}\n\n{text}",
         figure,
-        machines=sorted(machines),
+        machines=machines,
     )
     print(text, flush=True)
 
@@ -278,19 +279,18 @@ def main() -> None:
     if unknown := sides - {named(arm)[0] for arm in options.arms}:
         parser.error(f"--pairs should name arms of --arms. Found {', '.join(sorted(unknown))}.")
     runs: Runs = {}
-    about = ""
     for seed in options.seeds:
         for arm, of_example in map(named, options.arms):
             run = run_once(options.task, of_example, seed, ["--data", options.data, *rest], options.out, not options.finished)
             if run is None:
                 continue
-            runs.setdefault(arm, {})[seed], about = run, run["about"]
+            runs.setdefault(arm, {})[seed] = run
             if not options.finished:
-                write(options, runs, about)
+                write(options, runs)
     if not runs:
         print("No run is finished.")
     elif options.finished:
-        write(options, runs, about)
+        write(options, runs)
 
 
 if __name__ == "__main__":

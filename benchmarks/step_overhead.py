@@ -61,7 +61,9 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
     "compiled generators": {"generator": compiled},
 }
-USUAL = [variant for variant in VARIANTS if variant != "compiled generators"]  # compiling takes longer than all the rest
+COMPILED = "compiled generators"
+USUAL = [variant for variant in VARIANTS if variant != COMPILED]  # compiling takes longer than all the rest
+DETAILED = ("plain", "default", "both, OneForAll")  # of which more is asked than the time
 CYCLE = 4  # steps after which every variant has done all that it does
 
 
@@ -187,7 +189,7 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Mach
         "build_and_four_steps_seconds": first,
     }
     if not machine.compiled:
-        found["operations"] = {variant: operations(step) for variant, step in steps.items() if "compiled" not in variant}
+        found["operations"] = {variant: operations(steps[variant]) for variant in DETAILED if variant in steps}
     if machine.device == "cpu" and "default" in steps:
         found["share_of_default"] = shares(steps["default"])
     elif machine.device != "cpu":
@@ -210,7 +212,7 @@ def shares(step: Step, repeat: int = 3) -> dict[str, float]:
 def gpu_costs(steps: dict[str, Step], machine: Machine) -> dict[str, Any]:
     """The host's time for a step (ms), and a step's peak memory above what it starts from (MiB); fails if one waits."""
     host, peak = {}, {}
-    for variant in (variant for variant in ("plain", "default", "both, OneForAll") if variant in steps):
+    for variant in (variant for variant in DETAILED if variant in steps):
         torch.cuda.set_sync_debug_mode("error")
         try:
             for _ in range(CYCLE):  # one of them compares
@@ -257,9 +259,9 @@ def table(results: dict[str, Any]) -> str:
         cells = [found["ratio_to_plain"][variant] for found in results.values()]
         rows[variant] = [f"{cell['median']:.2f} ({cell['min']:.2f}–{cell['max']:.2f})" for cell in cells]
     rows["memory"] = [_memory_ratio(found.get("peak_mib", {})) for found in results.values()]
-    if {"compiled generators", "default"} <= rows.keys():
+    if {COMPILED, "default"} <= rows.keys():
         seconds = [found["build_and_four_steps_seconds"] for found in results.values()]
-        rows["compiling"] = [f"{of['compiled generators'] - of['default']:.0f} s" for of in seconds]
+        rows["compiling"] = [f"{of[COMPILED] - of['default']:.0f} s" for of in seconds]
     lines = ["| step / plain step | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
     lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     lines += ["", "Median of the rounds (least–greatest). Memory: peak of the default step / peak of the plain step.", ""]
@@ -272,7 +274,7 @@ def table(results: dict[str, Any]) -> str:
             about += "; the host needs "
             about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in found["host_ms"].items())
             about += " a step, and waits for nothing"
-        if counted := {v: n for v, n in found.get("operations", {}).items() if v in ("plain", "default", "both, OneForAll")}:
+        if counted := found.get("operations"):
             about += "; operations dispatched: " + ", ".join(f"{variant} {count}" for variant, count in counted.items())
         lines.append(about + ".")
     return "\n".join(lines)

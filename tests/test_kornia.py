@@ -59,7 +59,7 @@ def test_any_function_of_images_and_magnitudes_is_an_operation():
 
 @pytest.mark.parametrize("learned", [False, True])
 def test_trivial_gives_each_row_one_operation_or_none(learned):
-    augmenter = adaug.AdversarialAugmenter(policies.trivial(learned=learned), features=(), seed=0)
+    augmenter = adaug.AdversarialAugmenter(policies.trivial(learned=learned), features=() if learned else None, seed=0)
     images = {"image": torch.rand(10, 3, 16, 16)}
     result = augmenter.step(torch.nn.Conv2d(3, 2, 3), images, loss_fn)
     assert sorted(result.branch.tolist()) == list(range(10))

@@ -7,8 +7,8 @@ from typing import Literal
 
 from examples.hourglass.losses import Loss
 
-Arm = Literal["none", "random", "uniform", "trivial", "learned-trivial", "global", "asr", "aho", "asr+aho"]
-ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "learned-trivial", "global", "asr", "aho", "asr+aho")
+Arm = Literal["none", "random", "uniform", "trivial", "global", "asr", "aho", "asr+aho", "learned-trivial"]
+ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "global", "asr", "aho", "asr+aho", "learned-trivial")
 Measure = Literal["error", "missed", "loss"]
 MEASURES: dict[Measure, str] = {"error": "error / size", "missed": "1 - PCK", "loss": "loss"}  # how figures call them
 TRIVIAL: tuple[Arm, ...] = ("trivial", "learned-trivial")
