@@ -5,10 +5,11 @@
     python benchmarks/accuracy.py faces --data DIR --arms none random uniform adversarial --name accuracy_helen
 
 An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, examples/face_alignment.py) with options of
-its own behind it, and perhaps what the tables should call it before it ("late: asr+aho --epochs 40 1 40"); what follows `--`
-goes to every arm. Every run is paired by its seed: the same first weights and the same images. The grid goes seed by seed,
-writes its tables after each run and, killed, goes on where it was. Several processes may fill one --out with different arms;
---finished then makes the tables. A run is known by its arguments: after a change of the code, choose another --out.
+its own behind it (people's also `--shortcut`, a prototype of benchmarks/shortcuts.py), and perhaps what the tables should call
+it before it ("late: asr+aho --epochs 40 1 40"); what follows `--` goes to every arm. Every run is paired by its seed: the same
+first weights and the same images. The grid goes seed by seed, writes its tables after each run and, killed, goes on where it
+was. Several processes may fill one --out with different arms; --finished then makes the tables. A run is known by its
+arguments: after a change of the code, choose another --out.
 
     python benchmarks/accuracy.py people ... --arms "a: asr+aho" "b: uniform" --pairs "in one setting: a vs b"
     python benchmarks/accuracy.py people ... --arms "random, short: random" "random, long: random --epochs 60 1 180" --over-time
@@ -27,26 +28,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import draw
+from benchmarks.differences import MAIN, Runs, named, of_pairs, pairs_table, tables, usual_machine
 from benchmarks.report import machine, save, split_arguments
+from benchmarks.shortcuts import SHORTCUTS, in_place
 from examples import face_alignment, hourglass_lsp
-from examples.hourglass.evaluation import HIDDEN, TURNED, markdown_table
-from examples.hourglass.results import with_spread
+from examples.hourglass.evaluation import HIDDEN, TURNED
 
-Scores = dict[str, float]
-Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what `run_once` found
 VIEWS = (*TURNED, *HIDDEN)
 OVER_TIME = ("upright", "turned, scaled", "hidden", "NME", "NME, turned")
-MAIN = 5  # the first scores of a run, which are compared; the views follow
 
 
 def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
-    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better."""
-    results = hourglass_lsp.main(["--size", "64", *arguments, "--seeds", str(seed), "--out", str(folder)])
+    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better. Knows `--shortcut` besides."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--shortcut", choices=list(SHORTCUTS))
+    own, rest = parser.parse_known_args(arguments)
+    with in_place(own.shortcut):
+        results = hourglass_lsp.main(["--size", "64", *rest, "--seeds", str(seed), "--out", str(folder)])
     ((run,),) = results["arms"].values()
     views = {str(turn): run["turned"][str(turn)] for turn in VIEWS}
     upright = run["pck"][str(results["metric"]["threshold"])]["Mean"]
@@ -94,133 +95,6 @@ def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, tra
     temporary.write_text(json.dumps(found, indent=1) + "\n")
     temporary.replace(path)
     return found
-
-
-def named(arm: str) -> tuple[str, str]:
-    """What the tables call an arm or a pair, and what it is: the example's name for it with its options."""
-    name, _, options = arm.rpartition(": ")
-    return name or options, options
-
-
-def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> dict[str, float]:
-    """Of the seeds that both have: mean, standard deviation, and p of a paired t-test (two-sided)."""
-    return summary([arm[seed][name] - base[seed][name] for seed in sorted(arm.keys() & base.keys())])
-
-
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """What is said of differences; a p-value from three on."""
-    found = {"seeds": float(len(values)), "mean": statistics.fmean(values)}
-    if len(values) > 1:
-        found["sd"] = statistics.stdev(values)
-        if found["sd"] > 0 and len(values) > 2:
-            found["p"] = float(stats.ttest_1samp(values, 0.0).pvalue)
-    return found
-
-
-def shown(found: dict[str, float], decimals: int = 1) -> str:
-    """A difference as text."""
-    text = f"{found['mean']:+.{decimals}f}".replace("-", "−")
-    text += f" ± {found['sd']:.{decimals}f}" if "sd" in found else " (1 seed)"
-    if "p" not in found:
-        return text
-    return text + (f" (p {found['p']:.2f})" if found["p"] >= 0.01 else f" (p {found['p']:.1g})")
-
-
-def usual_machine(runs: Runs) -> str:
-    """The machine of most runs: the seconds of others do not compare."""
-    return statistics.mode(run["machine"] for of in runs.values() for run in of.values())
-
-
-def cpu_seconds(of: dict[int, dict[str, Any]], where: str) -> str:
-    """The mean of an arm's runs on a machine, as text."""
-    seconds = [run["cpu_seconds"] for run in of.values() if run["machine"] == where]
-    return f"{statistics.fmean(seconds):.0f}" if seconds else "–"
-
-
-def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
-    """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
-    scores = {arm: {seed: run["scores"] for seed, run in of.items()} for arm, of in runs.items()}
-    names, usual = list(next(iter(next(iter(scores.values())).values()))), usual_machine(runs)
-
-    def means(arm: str, of: Sequence[str]) -> dict[str, str]:
-        return {name: with_spread([found[name] for found in scores[arm].values()], decimals=decimals) for name in of}
-
-    rows = {
-        arm: {
-            "seeds": str(len(of)),
-            **means(arm, names[:MAIN]),
-            "CPU s": cpu_seconds(of, usual),
-        }
-        for arm, of in runs.items()
-    }
-    text, numbers = [markdown_table(rows, "arm")], {}
-    for base in against:
-        if base not in scores:
-            continue
-        numbers[base] = {
-            arm: {name: difference(of, scores[base], name) for name in names}
-            for arm, of in scores.items()
-            if arm != base and of.keys() & scores[base].keys()
-        }
-        if numbers[base]:
-            cells = {arm: {name: shown(found[name], decimals) for name in names[:MAIN]} for arm, found in numbers[base].items()}
-            text += [
-                "",
-                f"Differences to {base}, paired by seed (p: two-sided t-test, not corrected for the number of comparisons)",
-                "",
-                markdown_table(cells, "arm"),
-            ]
-    if names[MAIN:]:
-        text += ["", "Each view", "", markdown_table({arm: means(arm, names[MAIN:]) for arm in scores}, "arm")]
-    return "\n".join(text), numbers
-
-
-Differences = dict[str, dict[int, Scores]]  # pair -> seed -> score -> difference
-
-
-def of_pairs(runs: Runs, pairs: Sequence[str]) -> Differences:
-    """The differences of every "NAME: ARM vs BASE", seed by seed."""
-    found: Differences = {}
-    for pair, sides in map(named, pairs):
-        arm, base = (runs.get(side, {}) for side in sides.split(" vs "))
-        for seed in sorted(arm.keys() & base.keys()):
-            mine, other = arm[seed]["scores"], base[seed]["scores"]
-            found.setdefault(pair, {})[seed] = {name: mine[name] - other[name] for name in mine}
-    return found
-
-
-def together(pairs: Differences, name: str) -> list[float]:
-    """The mean difference of each seed over all pairs that have it: runs of one seed are not independent."""
-    seeds = sorted({seed for of in pairs.values() for seed in of})
-    return [statistics.fmean(of[seed][name] for of in pairs.values() if seed in of) for seed in seeds]
-
-
-def pairs_table(pairs: Differences, decimals: int = 1) -> str:
-    """What `of_pairs` found, as Markdown: the main scores of every pair, and every score of all of them together."""
-    if not pairs:
-        return "No pair is finished."
-    names = list(next(iter(next(iter(pairs.values())).values())))
-    rows = {
-        pair: {
-            "seeds": str(len(of)),
-            **{name: shown(summary([found[name] for found in of.values()]), decimals) for name in names[:MAIN]},
-        }
-        for pair, of in pairs.items()
-    }
-    every = {name: [found[name] for of in pairs.values() for found in of.values()] for name in names}
-    total = {
-        name: {
-            "difference": shown(summary(together(pairs, name)), decimals),
-            "above in": f"{sum(value > 0 for value in values)} of {len(values)} runs",
-        }
-        for name, values in every.items()
-    }
-    return (
-        "Differences, paired by seed (p: two-sided t-test, not corrected for the number of comparisons)\n\n"
-        f"{markdown_table(rows, 'pair')}\n\n"
-        "All of them: each seed's mean over the pairs, then the mean, deviation and p of the seeds; and in how many runs the "
-        f"first arm is above\n\n{markdown_table(total, 'score')}"
-    )
 
 
 def write(options: argparse.Namespace, runs: Runs) -> None:

@@ -7,7 +7,9 @@ import os
 import pytest
 import torch
 
-from benchmarks import accuracy, draw, network_costs, scaling, step_overhead, warp, workloads
+import adaug
+from adaug import passes
+from benchmarks import accuracy, differences, draw, network_costs, scaling, shortcuts, step_overhead, warp, workloads
 
 
 def scores(*values: float) -> dict[int, dict[str, float]]:
@@ -15,13 +17,13 @@ def scores(*values: float) -> dict[int, dict[str, float]]:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    found = accuracy.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
+    found = differences.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
     assert found == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536}, abs=1e-3)  # of two, p says nothing
-    assert accuracy.shown(found) == "+1.2 ± 0.4"
-    assert accuracy.summary([1.0, 2.0, 3.0]) == pytest.approx({"seeds": 3, "mean": 2, "sd": 1, "p": 0.0742}, abs=1e-3)
-    assert accuracy.shown({"mean": 2.0, "sd": 0.1, "p": 0.126}) == "+2.0 ± 0.1 (p 0.13)"
-    assert accuracy.shown({"mean": 2.0, "sd": 0.1, "p": 0.00412}) == "+2.0 ± 0.1 (p 0.004)"
-    assert accuracy.shown(accuracy.difference(scores(1.0), scores(2.5), "upright")) == "−1.5 (1 seed)"
+    assert differences.shown(found) == "+1.2 ± 0.4"
+    assert differences.summary([1.0, 2.0, 3.0]) == pytest.approx({"seeds": 3, "mean": 2, "sd": 1, "p": 0.0742}, abs=1e-3)
+    assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.126}) == "+2.0 ± 0.1 (p 0.13)"
+    assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.00412}) == "+2.0 ± 0.1 (p 0.004)"
+    assert differences.shown(differences.difference(scores(1.0), scores(2.5), "upright")) == "−1.5 (1 seed)"
 
 
 def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
@@ -29,7 +31,7 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
         arm: {seed: {"scores": of, "cpu_seconds": 10.0 + seed, "machine": "ab"[seed]} for seed, of in found.items()}
         for arm, found in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
     }
-    text, numbers = accuracy.tables(runs, ["random", "uniform", "absent"])
+    text, numbers = differences.tables(runs, ["random", "uniform", "absent"])
     assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |    10 |" in text  # the seconds of the machine of most runs
     assert numbers["random"]["asr+aho --until 0.7"]["upright"]["mean"] == 1.5
     assert numbers["uniform"]["random"]["upright"]["seeds"] == 1
@@ -39,26 +41,26 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
 def test_pairs_are_compared_each_and_all_together() -> None:
     found = {"a": [50, 52, 54], "b": [49, 50, 50], "c": [60], "d": [57]}
     runs = {arm: {seed: {"scores": of} for seed, of in scores(*values).items()} for arm, values in found.items()}
-    pairs = accuracy.of_pairs(runs, ["first: a vs b", "c vs d", "c vs absent"])
+    pairs = differences.of_pairs(runs, ["first: a vs b", "c vs d", "c vs absent"])
     assert pairs == {
         "first": {0: {"upright": 1}, 1: {"upright": 2}, 2: {"upright": 4}},
         "c vs d": {0: {"upright": 3}},
     }
-    assert accuracy.together(pairs, "upright") == [2, 2, 4]  # seed by seed: one more run of a seed is no new evidence
-    text = accuracy.pairs_table(pairs)
+    assert differences.together(pairs, "upright") == [2, 2, 4]  # seed by seed: one more run of a seed is no new evidence
+    text = differences.pairs_table(pairs)
     assert "| first  |     3 | +2.3 ± 1.5 (p 0.12) |" in text
     assert "| upright | +2.7 ± 1.2 (p 0.06) | 4 of 4 runs |" in text
-    assert accuracy.pairs_table(accuracy.of_pairs(runs, ["c vs absent"])) == "No pair is finished."
+    assert differences.pairs_table(differences.of_pairs(runs, ["c vs absent"])) == "No pair is finished."
 
 
 def test_an_arm_may_have_a_name_for_the_tables() -> None:
-    assert accuracy.named("asr+aho --until 0.7") == ("asr+aho --until 0.7",) * 2
-    assert accuracy.named("early: asr+aho --until 0.7") == ("early", "asr+aho --until 0.7")
+    assert differences.named("asr+aho --until 0.7") == ("asr+aho --until 0.7",) * 2
+    assert differences.named("early: asr+aho --until 0.7") == ("early", "asr+aho --until 0.7")
 
 
 def test_views_have_a_table_of_their_own() -> None:
     names = ["NME", *"abcd", "+30°"]
-    text, _ = accuracy.tables(
+    text, _ = differences.tables(
         {"none": {0: {"scores": dict.fromkeys(names, 5.555), "cpu_seconds": 7.0, "machine": "a"}}}, [], decimals=2
     )
     first, second = text.split("Each view")
@@ -173,3 +175,77 @@ def test_the_overhead_table_has_a_column_for_each_network() -> None:
 def test_the_operations_of_a_step_are_counted() -> None:
     x = torch.ones(3)
     assert step_overhead.operations(lambda: x.add_(1).mul_(2)) == 2
+
+
+def people_in_training(make, steps: int = 3) -> tuple[adaug.AdversarialAugmenter, list[adaug.StepResult]]:
+    """A shortcut's augmenter and what its steps on twelve images gave."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3, 2, 1))
+    policy = adaug.policies.paper(())
+    augmenter = make(policy, features=["1"], seed=0)
+    batch = {"image": torch.rand(12, 3, 32, 32), "index": torch.arange(20, 32)}
+    return augmenter, [augmenter.step(model, batch, lambda output, rows: output.square().mean((1, 2, 3))) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("name", shortcuts.SHORTCUTS)
+def test_a_shortcut_makes_steps_and_its_generators_learn(name: str) -> None:
+    augmenter, results = people_in_training(shortcuts.SHORTCUTS[name])
+    assert all(torch.isfinite(result.loss) for result in results)
+    for branch, adversary in augmenter._adversaries.items():
+        assert any(parameter.abs().sum() > 0 for parameter in adversary.generator.heads.parameters()), branch
+    with shortcuts.in_place(name):
+        assert adaug.AdversarialAugmenter is shortcuts.SHORTCUTS[name]
+    assert adaug.AdversarialAugmenter not in shortcuts.SHORTCUTS.values()
+
+
+def test_a_quarter_of_the_rows_is_scored(monkeypatch) -> None:
+    scored = []
+    score = passes.Bound.score
+    monkeypatch.setattr(
+        passes.Bound, "score", lambda self, rows, *rest, **more: scored.append(len(rows)) or score(self, rows, *rest, **more)
+    )
+    _, results = people_in_training(shortcuts.SomeRows)
+    assert scored[1:] == [2] * 6  # after the first call's trial: one of four rows of each branch, both views, three steps
+    assert [int(result.metrics["nonfinite"]) for result in results] == [6] * 3
+
+
+def test_what_is_remembered_is_what_the_training_pass_gave(monkeypatch) -> None:
+    looks = []
+    monkeypatch.setattr(passes.Bound, "look", lambda self, rows: looks.append(rows))
+    augmenter, results = people_in_training(shortcuts.Remembers)
+    assert not looks
+    first, *_, last = results
+    uniform = torch.full((9,), 1 / 9)
+    torch.testing.assert_close(first.metrics["distribution/asr.rotate"], uniform)  # nothing to remember yet
+    assert (last.metrics["distribution/asr.rotate"] - uniform).abs().max() > 1e-5
+    known = augmenter._remembered["asr"]["rotate"].exp()
+    torch.testing.assert_close(known.sum(1), torch.ones(shortcuts.IDS))
+    changed = (known - 1 / 9).abs().amax(1) > 1e-6
+    assert changed.nonzero().flatten().tolist() == list(range(20, 32))
+
+
+def test_the_distributions_of_a_flipped_image_are_mirrored() -> None:
+    asr, aho = adaug.policies.paper(()).branches
+    flipped = torch.tensor([True, False])
+    turns, cells = torch.arange(9.0).expand(2, 9), torch.arange(16.0).expand(2, 16)
+    found = shortcuts.mirrored(asr, {"scale": torch.arange(7.0).expand(2, 7), "rotate": turns}, flipped)
+    assert found["rotate"].tolist() == [list(range(8, -1, -1)), list(range(9))]
+    assert torch.equal(found["scale"][0], found["scale"][1])
+    hidden = shortcuts.mirrored(aho, {"occlude": cells}, flipped)["occlude"]
+    assert hidden[0].reshape(4, 4)[0].tolist() == [3, 2, 1, 0]
+    assert torch.equal(hidden[1], cells[1])
+
+
+def test_an_arm_of_people_may_name_a_shortcut(monkeypatch, tmp_path) -> None:
+    seen = []
+
+    def main(arguments):
+        seen.append((adaug.AdversarialAugmenter, arguments[2:6]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(accuracy.hourglass_lsp, "main", main)
+    for arm in (["asr+aho", "--shortcut", "remembers", "--cap", "3"], ["asr+aho", "--cap", "3"]):
+        with pytest.raises(KeyboardInterrupt):
+            accuracy.people(["--arms", *arm], 0, tmp_path)
+    options = ["--arms", "asr+aho", "--cap", "3"]
+    assert seen == [(shortcuts.Remembers, options), (adaug.AdversarialAugmenter, options)]
