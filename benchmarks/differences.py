@@ -92,7 +92,16 @@ def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, 
             ]
     if names[MAIN:]:
         text += ["", "Each view", "", markdown_table({arm: means(arm, names[MAIN:]) for arm in scores}, "arm")]
+    if sharp := {arm: found for arm, of in runs.items() if (found := peaks(of))}:
+        text += ["", "The largest probability of the mean distribution in the last epoch, times the bins (1: uniform)", ""]
+        text += [markdown_table(sharp, "arm")]
     return "\n".join(text), numbers
+
+
+def peaks(of: dict[int, dict[str, Any]]) -> dict[str, str]:
+    """How sharp the generators of an arm ended, by head; nothing where no run says it, or all stayed uniform."""
+    known = [run["peaks"] for run in of.values() if max(run.get("peaks", {}).values(), default=1) > 1.01]
+    return {head: with_spread([found[head] for found in known], decimals=2) for head in (known[0] if known else ())}
 
 
 Differences = dict[str, dict[int, Scores]]  # pair -> seed -> score -> difference

@@ -70,6 +70,15 @@ def test_views_have_a_table_of_their_own() -> None:
     assert "| none | 5.55 |" in second
 
 
+def test_the_table_says_how_sharp_the_generators_ended() -> None:
+    run = {"scores": {"NME": 5.0}, "cpu_seconds": 7.0, "machine": "a"}
+    found = {"random": {}, "uniform": {"peaks": {"asr.scale": 1.0}}, "asr": {"peaks": {"asr.scale": 6.5}}}
+    text, _ = differences.tables({arm: {0: run | more} for arm, more in found.items()}, [])
+    last = text.split("(1: uniform)")[1].split("\n")
+    assert last[2:] == ["| arm | asr.scale |", last[3], "| asr |      6.50 |"]
+    assert differences.peaks({0: run, 1: run | found["asr"]}) == {"asr.scale": "6.50"}
+
+
 def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch) -> None:
     made = []
     monkeypatch.setitem(accuracy.TASKS, "people", lambda arguments, seed, folder: made.append(arguments) or {"scores": {}})
@@ -92,7 +101,7 @@ def test_every_workload_takes_every_kind_of_step(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", step_overhead.USUAL)
+@pytest.mark.parametrize("variant", [*step_overhead.USUAL, *shortcuts.SHORTCUTS])
 def test_a_timed_step_trains(variant: str) -> None:
     from dataclasses import replace
 
