@@ -6,7 +6,8 @@
 Rivals with the same operations: kornia's AugmentationSequential on the same tensors, and albumentations image by image
 in a DataLoader's workers, from uint8 arrays to the same tensors. "From a canvas": images come 1.5 times as large and are
 cut to the side, so that zooming out shows what is there. Error: an image holds a smooth blob at each keypoint; after
-the pipeline, the distance in pixels of a keypoint from its blob's centre, where the blob is whole.
+the pipeline, the distance in pixels of a keypoint from its blob's centre, where the blob is whole. "Grid": where each output
+pixel comes from, in three ways that give the same points, as a multiple of the time that sampling the images at them takes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import kornia.augmentation as K
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
 from adaug.keypoints import render_heatmaps
+from adaug.view import Grid
 from benchmarks.report import save, spread
 
 Rows = dict[str, Tensor]
@@ -161,6 +164,61 @@ def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> d
     }
 
 
+def sums_of_pairs(inverse: Tensor, side: int) -> Tensor:
+    """The grid [n, side, side, 2] of matrices [n, 2, 3] as a column's part plus a row's part."""
+    at = (torch.arange(side) * 2 + 1) / side - 1
+    columns, rows = (inverse[:, None, :, i] * at[:, None] for i in (0, 1))
+    return (rows + inverse[:, None, :, 2])[:, :, None] + columns[:, None]
+
+
+GRIDS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "complex sums (adaug)": lambda inverse, side: Grid(inverse).points((side, side)),
+    "sums of pairs": sums_of_pairs,
+    "F.affine_grid": lambda inverse, side: F.affine_grid(inverse, [len(inverse), 3, side, side], align_corners=False),
+}
+
+
+def turned(n: int) -> Tensor:
+    """Matrices [n, 2, 3] of turns, in normalised coordinates."""
+    angles = torch.linspace(-0.5, 0.5, n)
+    rows = [torch.cos(angles), -torch.sin(angles), 0.1 * angles], [torch.sin(angles), torch.cos(angles), -0.1 * angles]
+    return torch.stack([torch.stack(row, -1) for row in rows], 1)
+
+
+def grid_ratios(side: int, images: int, rounds: int) -> dict[str, Any]:
+    """The time of each of GRIDS over that of sampling the images."""
+    inverse, image = turned(images), torch.rand(images, 3, side, side)
+    points = F.affine_grid(inverse, [images, 3, side, side], align_corners=False)
+
+    def seconds(function: Callable[[], Tensor]) -> float:
+        start = time.perf_counter()
+        for _ in range(EPOCH):
+            function()
+        return time.perf_counter() - start
+
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for i in range(rounds + 1):
+        sampling = seconds(lambda: F.grid_sample(image, points, align_corners=False))
+        for name, grid in GRIDS.items():
+            ratio = seconds(partial(grid, inverse, side)) / sampling
+            if i:  # the first round warms up
+                ratios[name].append(ratio)
+    return {name: spread(values) for name, values in ratios.items()}
+
+
+def grid_table(results: dict[int, Any]) -> str:
+    """What they found, as Markdown: a column for each side."""
+    lines = [
+        "| grid / sampling | " + " | ".join(f"{side} × {side}" for side in results) + " |",
+        "|---|" + "--:|" * len(results),
+    ]
+    for name in GRIDS:
+        of = [found[name] for found in results.values()]
+        cells = [f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})" for ratio in of]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def table(results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
     lines = ["| | | images/s | adaug is faster by | error px, mean (max) |", "|---|---|--:|--:|--:|"]
@@ -192,9 +250,10 @@ def main() -> None:
             case = f"{side} × {side}{how}"
             results[case] = measure(side, canvas, options.images, options.rounds, options.workers)
             print(case, results[case], flush=True)
-    text = table(results)
+    grids = {side: grid_ratios(side, options.images, 4 * options.rounds) for side in options.side}
+    text = f"{table(results)}\n\n{grid_table(grids)}"
     print(text)
-    print(f"written to {save(options.name, {'rounds': options.rounds, 'cases': results}, text)}")
+    print(f"written to {save(options.name, {'rounds': options.rounds, 'cases': results, 'grids': grids}, text)}")
 
 
 if __name__ == "__main__":

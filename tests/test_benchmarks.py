@@ -132,6 +132,16 @@ def test_rival_pipelines_move_image_mask_and_keypoints_together(pipeline) -> Non
     assert both.float().mean() > 0.98
 
 
+def test_timed_grids_are_the_same() -> None:
+    inverse = warp.turned(3)
+    expected = torch.nn.functional.affine_grid(inverse, [3, 1, 8, 8], align_corners=False)
+    for name, grid in warp.GRIDS.items():
+        torch.testing.assert_close(grid(inverse, 8), expected, msg=name)
+    lines = warp.grid_table({8: warp.grid_ratios(8, 3, 1)}).splitlines()
+    assert lines[0] == "| grid / sampling | 8 × 8 |"
+    assert [line.split(" |")[0] for line in lines[2:]] == [f"| {name}" for name in warp.GRIDS]
+
+
 def test_a_ring_of_two_sends_everything_once() -> None:
     seconds = scaling.LATENCY + 1e9 / 2 / scaling.BANDWIDTH
     assert scaling.ring_ms(1e9, 2) == pytest.approx(2e3 * seconds)
