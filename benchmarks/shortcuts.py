@@ -35,9 +35,11 @@ def narrow(shapes: Sequence[Shape], heads: Mapping[str, Head]) -> adaug.Generato
     return adaug.Generator(shapes, heads, width=16, size=8)
 
 
-def narrow_generators(*args: Any, **kwargs: Any) -> adaug.AdversarialAugmenter:
-    """An augmenter with such generators."""
-    return adaug.AdversarialAugmenter(*args, **{**kwargs, "generator": narrow})
+class Narrow(adaug.AdversarialAugmenter):
+    """With such generators."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "generator": narrow})
 
 
 class SomeRows(adaug.AdversarialAugmenter):
@@ -171,8 +173,8 @@ def mirrored(branch: Branch, log_probs: LogProbs, flipped: Tensor | None) -> Log
     return found
 
 
-SHORTCUTS: dict[str, Callable[..., adaug.AdversarialAugmenter]] = {
-    "narrow": narrow_generators,
+SHORTCUTS: dict[str, type[adaug.AdversarialAugmenter]] = {
+    "narrow": Narrow,
     "quarter": SomeRows,
     "remembers": Remembers,
 }
