@@ -139,8 +139,8 @@ class Draw:
 def draw(branch: Branch, log_probs: LogProbs, stream: Stream) -> Draw:
     """Draws the bins and cells of a branch's operations from its predictions.
 
-    An occlusion is compared with one of as many cells, drawn uniformly: against an open view the adversary would
-    always win, and the generator collapse.
+    An occlusion is compared with one of as many cells, drawn uniformly: an open view shows all that a hidden one does, and
+    more, so that the comparison would say nothing of where.
     """
     drawn = Draw({}, {}, {})
     for operation in branch.operations:

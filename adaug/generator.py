@@ -36,8 +36,8 @@ class Generator(nn.Module):
 
     features: shapes (C, h, w) of what it reads, in any order. heads: name -> bins, or (rows, columns) of cells.
     width: channels inside, by default as many as the features have, within 32 to 64. size: finer features are first
-    pooled to at most this side, which keeps it at a few per cent of the cost of the network that it watches. It starts at
-    the uniform distribution.
+    pooled to at most this side, so that the larger the images, the smaller is its part of a step. It starts at the uniform
+    distribution.
     """
 
     def __init__(

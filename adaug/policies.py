@@ -52,9 +52,8 @@ def paper(flip_pairs: Pairs = None) -> Policy:
 def wide(flip_pairs: Pairs = None, *, rest: bool = False) -> Policy:
     """The paper's shares over about the release's ranges, with random views about the image as it is and 60 % not turned.
 
-    rest: the rows of ASR alone are scaled and turned, and compared with views drawn evenly. Both did better than the paper's
-    ranges on few people, the first on turned and scaled ones, the second also on upright ones (the documentation's page
-    "When it helps").
+    rest: the rows of ASR alone are scaled and turned, and compared with views drawn evenly. What either wins over the paper's
+    ranges, and where it loses, was measured on few people: the documentation's page "When it helps".
     """
     scale, rotate = Scale(0.65, 1.5, 7, rest=1.0 if rest else None), Rotate(-60, 60, 9, rest=0.0 if rest else None)
     if not rest:
