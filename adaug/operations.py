@@ -122,7 +122,9 @@ class Photometric(Binned):
 
 def _square(linear: Tensor) -> Tensor:
     """[n, 2, 2] -> [n, 3, 3]."""
-    return F.pad(linear, (0, 1, 0, 1)) + torch.diag(torch.tensor([0.0, 0.0, 1.0])).to(linear.device, non_blocking=True)
+    return F.pad(linear, (0, 1, 0, 1)) + torch.diag(torch.tensor([0.0, 0.0, 1.0], device="cpu")).to(
+        linear.device, non_blocking=True
+    )
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class Translate(Geometric):
     def matrix(self, magnitude: Tensor, size: tuple[int, int]) -> Tensor:
         shift, still = magnitude * size[1 if self.axis == "x" else 0], torch.zeros_like(magnitude)
         x, y = (shift, still) if self.axis == "x" else (still, shift)
-        identity = torch.eye(2).to(magnitude.device, non_blocking=True).expand(len(magnitude), 2, 2)
+        identity = torch.eye(2, device="cpu").to(magnitude.device, non_blocking=True).expand(len(magnitude), 2, 2)
         return torch.cat([F.pad(identity, (0, 0, 0, 1)), torch.stack([x, y, torch.ones_like(x)], -1)[..., None]], -1)
 
 
@@ -309,7 +311,7 @@ class Occlusion:
 
     def count(self, noise: Tensor) -> Tensor:
         """How many cells each row loses. Uniform noise [n] -> [n] long."""
-        numbers = torch.tensor(self.cells).to(noise.device, non_blocking=True)
+        numbers = torch.tensor(self.cells, device="cpu").to(noise.device, non_blocking=True)
         return numbers[(noise * len(self.cells)).long()]
 
     @property

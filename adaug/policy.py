@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adaug.operations import Binned, Geometric, Occlusion, Photometric
 from adaug.sampling import Stream, seeded
-from adaug.view import Size, View, centred, full_precision, mirror
+from adaug.view import Size, View, centred, full_precision, mirror, product
 
 Operation = Binned | Occlusion
 Painter = Callable[[Tensor], Tensor]
@@ -128,7 +128,7 @@ class Policy:
         """Images [n, C, H, W] after the functions in `common`; the global random state is put back."""
         painters = [operation for operation in self.common if not isinstance(operation, Flip | Binned)]
         if painters:
-            with seeded(stream.seed):
+            with seeded(stream.seed, image.device):
                 for painter in painters:
                     image = painter(image).to(image.dtype)
         return image
@@ -146,11 +146,11 @@ class Policy:
 
         The counts are within one of n x share and right on average, so that one or two rows serve as well.
         """
-        ends = torch.tensor(self.shares(progress), dtype=torch.float64).cumsum(0) * n
-        seats = torch.arange(n, dtype=torch.float64) + stream.number()
+        ends = torch.tensor(self.shares(progress), dtype=torch.float64, device="cpu").cumsum(0) * n
+        seats = torch.arange(n, dtype=torch.float64, device="cpu") + stream.number()
         taken = torch.searchsorted(ends + 1e-6, seats, right=True) + 1
         taken[taken > len(self.branches)] = 0
-        order = torch.empty(n, dtype=torch.long)
+        order = torch.empty(n, dtype=torch.long, device="cpu")
         order[stream.permutation(n)] = taken
         return order
 
@@ -196,7 +196,7 @@ class Policy:
         for key, operation in self._keyed(own):
             if isinstance(operation, Geometric) and key in settings:
                 step = operation.matrix(settings[key], output)
-                matrix = step if matrix is None else step @ matrix
+                matrix = step if matrix is None else product(step, matrix)
         if matrix is None and canvas != output:
             matrix = torch.eye(3, device=device).expand(n, 3, 3)
         return None if matrix is None else centred(matrix, canvas, output)

@@ -71,7 +71,7 @@ class Lesson:
         valid = torch.isfinite(table).all(1)
         targets = {}
         for i, operation in enumerate(operations):
-            bins = torch.tensor([combination[i] for combination in combinations]).to(device)
+            bins = torch.tensor([combination[i] for combination in combinations], device=device)
             targets[operation.name] = bin_losses(table, bins, operation.bins)
         return targets, valid
 

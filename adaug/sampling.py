@@ -32,7 +32,8 @@ class Stream:
         return float(self._noise(1))
 
     def _noise(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator).clamp(2.0**-24, 1 - 2.0**-24)
+        noise = torch.rand(shape, generator=self.generator, dtype=torch.float32, device="cpu")
+        return noise.clamp(2.0**-24, 1 - 2.0**-24)
 
     @property
     def seed(self) -> int:
@@ -41,23 +42,30 @@ class Stream:
 
     def permutation(self, n: int) -> Tensor:
         """A random order of n rows, on the CPU."""
-        return torch.randperm(n, generator=self.generator)
+        return torch.randperm(n, generator=self.generator, device="cpu")
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Runs a block under a seed of its own and puts the global (CPU) random state back."""
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Runs a block under a seed of its own and puts the global random state back, the CPU's and that of a GPU."""
     state = torch.get_rng_state()
+    on_gpu = device is not None and device.type == "cuda"
+    gpu_state = torch.cuda.get_rng_state(device) if device is not None and on_gpu else None
     torch.default_generator.manual_seed(seed % 2**63)
+    if on_gpu:
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed % 2**63)
     try:
         yield
     finally:
         torch.set_rng_state(state)
+        if gpu_state is not None and device is not None:
+            torch.cuda.set_rng_state(gpu_state, device)
 
 
 def truncated_normal(noise: Tensor, bound: float) -> Tensor:
     """Standard normal conditioned on [-bound, bound], by its inverse distribution function: no mass at the edges."""
-    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64)).item()
+    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64, device="cpu")).item()
     return torch.special.ndtri(tail + noise * (1 - 2 * tail)).clamp(-bound, bound)
 
 

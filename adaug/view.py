@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
-from kornia.geometry import transform_points
 from torch import Tensor
 
 from adaug.keypoints import swapped_order
@@ -91,6 +90,11 @@ def full_precision(device: torch.device | None) -> torch.autocast:
     return torch.autocast(device.type if device is not None else "cpu", enabled=False)
 
 
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """The matrices left @ right [..., 3, 3], summed in float32: where TF32 is allowed, a GPU's own product has ten bits."""
+    return (left[..., :, :, None] * right[..., None, :, :]).sum(-2)
+
+
 def mirror(flipped: Tensor) -> Tensor:
     """The matrix about the origin that mirrors x in the rows [n] that are flipped. [n, 3, 3]."""
     side = torch.where(flipped, -1.0, 1.0)
@@ -99,11 +103,11 @@ def mirror(flipped: Tensor) -> Tensor:
 
 def centred(matrix: Tensor, canvas: Size, output: Size) -> Tensor:
     """Turns a matrix about the origin into one from canvas pixels to output pixels, centre to centre. [n, 3, 3]."""
-    to_origin, from_origin = torch.eye(3), torch.eye(3)
-    to_origin[:2, 2] = -torch.tensor([(canvas[1] - 1) / 2, (canvas[0] - 1) / 2])
-    from_origin[:2, 2] = torch.tensor([(output[1] - 1) / 2, (output[0] - 1) / 2])
+    to_origin, from_origin = torch.eye(3, device="cpu"), torch.eye(3, device="cpu")
+    to_origin[:2, 2] = torch.tensor([(1 - canvas[1]) / 2, (1 - canvas[0]) / 2], device="cpu")
+    from_origin[:2, 2] = torch.tensor([(output[1] - 1) / 2, (output[0] - 1) / 2], device="cpu")
     device = matrix.device
-    return from_origin.to(device, non_blocking=True) @ matrix @ to_origin.to(device, non_blocking=True)
+    return product(from_origin.to(device, non_blocking=True), product(matrix, to_origin.to(device, non_blocking=True)))
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class Grid:
         as long as sampling the image, and the matrix product of F.affine_grid longer.
         """
         if size not in self.known:
-            y, x = (((torch.arange(side) * 2 + 1) / side - 1).to(self.inverse, non_blocking=True) for side in size)
+            y, x = (
+                ((torch.arange(side, device="cpu") * 2 + 1) / side - 1).to(self.inverse, non_blocking=True) for side in size
+            )
             columns = self.inverse[:, None, :, 0] * x[:, None]  # [n, w, 2]
             rows = self.inverse[:, None, :, 1] * y[:, None] + self.inverse[:, None, :, 2]  # [n, h, 2]
             columns, rows = torch.view_as_complex(columns.contiguous()), torch.view_as_complex(rows.contiguous())
@@ -135,17 +141,20 @@ class Grid:
 def sampling_grid(matrix: Tensor, canvas: Size, output: Size) -> Grid:
     """The grid of views [n, 3, 3] that map a canvas to an output."""
     inverse = torch.linalg.inv_ex(matrix).inverse  # inv() would wait for the device to report singular matrices
-    from_pixels = torch.tensor([[2 / canvas[1], 0, 1 / canvas[1] - 1], [0, 2 / canvas[0], 1 / canvas[0] - 1], [0, 0, 1]])
-    to_pixels = torch.tensor([[output[1] / 2, 0, (output[1] - 1) / 2], [0, output[0] / 2, (output[0] - 1) / 2], [0, 0, 1]])
-    device = matrix.device
-    return Grid((from_pixels.to(device, non_blocking=True) @ inverse @ to_pixels.to(device, non_blocking=True))[:, :2])
+    (h, w), (height, width) = canvas, output
+    ways = (
+        [[2 / w, 0, 1 / w - 1], [0, 2 / h, 1 / h - 1], [0, 0, 1]],
+        [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]],
+    )
+    from_pixels, to_pixels = torch.tensor(ways, device="cpu").to(matrix.device, non_blocking=True)
+    return Grid(product(product(from_pixels, inverse), to_pixels)[:, :2])
 
 
 def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill: float = 0.0) -> Tensor:
     """Samples [n, C, H, W] at a grid, to `size`; outside the canvas lies `fill`. Keeps the dtype."""
     points = grid.points(size)
     if mode == "nearest":  # exactly between two pixels it would round to the even one, and double every second pixel
-        points = points + 1e-4 / max(image.shape[-2:])
+        points = points + max(1e-4 / max(image.shape[-2:]), 1e-6)  # and float32 would lose a smaller step
     source = image.to(points.dtype) - fill if fill else image.to(points.dtype)
     sampled = F.grid_sample(source, points, mode=mode, padding_mode="zeros", align_corners=False)
     return (sampled + fill if fill else sampled).to(image.dtype)
@@ -153,8 +162,9 @@ def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill:
 
 def warp_points(points: Tensor, matrix: Tensor) -> Tensor:
     """Maps points [n, ..., 2] by a matrix a row [n, 3, 3]. Keeps the dtype."""
-    flat = points.reshape(points.shape[0], -1, 2)
-    return transform_points(matrix, flat.to(matrix.dtype)).reshape(points.shape).to(points.dtype)
+    flat = points.reshape(points.shape[0], -1, 1, 2).to(matrix.dtype)
+    moved = (matrix[:, None, :2, :2] * flat).sum(-1) + matrix[:, None, :2, 2]  # no kernel for matrices: see `product`
+    return moved.reshape(points.shape).to(points.dtype)
 
 
 def warp_boxes(boxes: Tensor, matrix: Tensor, output: Size) -> Tensor:
@@ -165,7 +175,7 @@ def warp_boxes(boxes: Tensor, matrix: Tensor, output: Size) -> Tensor:
     x1, y1, x2, y2 = boxes.unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).reshape(*boxes.shape[:-1], 4, 2)
     moved = warp_points(corners.to(matrix.dtype), matrix)
-    limit = torch.tensor([output[1] - 0.5, output[0] - 0.5]).to(moved.device, non_blocking=True)
+    limit = torch.tensor([output[1] - 0.5, output[0] - 0.5], device="cpu").to(moved.device, non_blocking=True)
     low, high = (edge.clamp(min=-0.5).minimum(limit) for edge in (moved.amin(-2), moved.amax(-2)))
     return torch.cat([low, high], -1).to(boxes.dtype)
 
@@ -180,7 +190,7 @@ def swap_pairs(values: Tensor, flipped: Tensor, pairs: Sequence[tuple[int, int]]
     """Exchanges left and right along `dim` in the rows [n] that were flipped."""
     if not pairs:
         return values
-    order = torch.tensor(swapped_order(values.shape[dim], pairs)).to(values.device, non_blocking=True)
+    order = torch.tensor(swapped_order(values.shape[dim], pairs), device="cpu").to(values.device, non_blocking=True)
     swapped = values.index_select(dim, order)
     return torch.where(flipped.reshape(-1, *[1] * (values.ndim - 1)), swapped, values)
 

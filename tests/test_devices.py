@@ -189,3 +189,37 @@ def test_a_state_of_a_gpu_goes_on_as_if_it_had_not_stopped():
     for name, adversary in whole["adversaries"].items():
         for key, value in adversary["generator"].items():
             torch.testing.assert_close(resumed["adversaries"][name]["generator"][key], value, atol=1e-6, rtol=1e-5)
+
+
+MATRIX_KERNELS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::matmul")
+
+
+class MultipliesNothing(TorchDispatchMode):
+    """Raises where matrices are multiplied by a kernel that may round to TF32."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func._schema.name not in MATRIX_KERNELS, func
+        return func(*args, **(kwargs or {}))
+
+
+def test_geometry_is_exact_whatever_a_gpu_may_round():
+    turns = [adaug.Scale(0.5, 2, 3), adaug.Rotate(-90, 90, 3), adaug.Shear(-9, 9, 3), adaug.Translate(-0.1, 0.1, 3)]
+    augmenter = adaug.AdversarialAugmenter(adaug.Policy((), [adaug.Flip(PAIRS), *turns]), output_size=24, seed=0)
+    batch = {**nets.make_batch(4), "boxes": torch.rand(4, 2, 4) * 32, "mask": torch.zeros(4, 32, 32)}
+    with MultipliesNothing():
+        augmenter.random(batch)
+
+
+@pytest.mark.parametrize("name", AUGMENTERS)
+def test_a_default_device_is_for_the_user_alone(name):
+    augmenter, model, batch = nets.make_augmenter(**AUGMENTERS[name]), nets.make_network(), nets.make_batch(12)
+    torch.set_default_device("meta")  # whatever is made without a word of where then has no values
+    try:
+        augmenter.random(batch)
+        for _ in range(2):
+            augmenter.step(model, batch, nets.loss_fn).loss.backward()
+        augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=4)
+        found = augmenter.distributions(model, batch)
+    finally:
+        torch.set_default_device(None)
+    assert {value.device.type for value in found.values()} <= {"cpu"}

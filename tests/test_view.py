@@ -404,3 +404,12 @@ def test_rows_of_a_view_are_views_of_the_rows():
     whole, part = rows.seen(view, (64, 60)).rows(index), rows.rows(index).seen(view.rows(index), (64, 60))
     for key in batch:
         torch.testing.assert_close(whole.entries[key], part.entries[key], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", [256, 1024, 2048])
+def test_a_mask_cut_half_a_pixel_off_keeps_every_pixel_once(side):
+    canvas = side + 1  # its centre lies between two pixels of the view
+    matrix = centred(torch.eye(3)[None], (1, canvas), (1, side))
+    mask = torch.arange(canvas, dtype=torch.float32)[None, None, None]
+    found = warp(mask, sampling_grid(matrix, (1, canvas), (1, side)), (1, side), mode="nearest").flatten()
+    assert found.diff().unique().tolist() == [1]
