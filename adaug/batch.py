@@ -103,7 +103,7 @@ class Batch:
         if isinstance(self.source, Mapping):
             if not isinstance(self.source, MutableMapping):
                 return type(self.source)(self.entries)  # type: ignore[call-arg]
-            made = copy.copy(self.source)  # keeps what a subclass carries
+            made = _shallow_copy(self.source)
             made.update(self.entries)
             return made
         values = [self.entries[key] for key in range(len(self.entries))]
@@ -165,6 +165,14 @@ class Batch:
         return warped if value.ndim == 4 else warped[:, 0]
 
 
+def _shallow_copy(mapping: MutableMapping[Key, Any]) -> MutableMapping[Key, Any]:
+    """A mapping of the same type, with what a subclass carries; writing to it leaves the user's as it is."""
+    made = copy.copy(mapping)
+    if not isinstance(mapping, dict) and not hasattr(type(mapping), "__copy__"):  # its storage would be shared
+        vars(made).update({name: copy.copy(value) for name, value in vars(mapping).items()})
+    return made
+
+
 def _rows(value: Any, index: Tensor, n: int) -> Any:
     """Some rows of an entry with n of them; what has no rows is kept."""
     if isinstance(value, Mapping):
@@ -220,6 +228,8 @@ def parse(batch: Any, targets: Mapping[Any, str | Target] | None, device: torch.
     _check_images(parsed, device)
     for key, target in kinds.items():
         _check_entry(key, entries[key], target.kind, parsed)
+        if key not in given:
+            _check_guess(key, entries[key], target.kind, parsed)
     _check_joints(parsed)
     return parsed
 
@@ -290,6 +300,15 @@ def _check_entry(key: Key, value: Any, kind: str, batch: Batch) -> None:
         raise TypeError(f"{key!r}, of kind {kind}, should be floating point. Found {value.dtype}; use .float().")
 
 
+def _check_guess(key: Key, value: Any, kind: str, batch: Batch) -> None:
+    """Raises ValueError where a name says "carry it along" and the shape says that it belongs to the pixels."""
+    if kind in ("label", "other") and isinstance(value, Tensor) and value.ndim > 2 and value.shape[-2:] == batch.size:
+        raise ValueError(
+            f"{key!r} would be carried along as it is, by its name. Found shape {tuple(value.shape)}, a value a pixel, "
+            f'which would go stale when they move; pass targets={{{key!r}: "mask"}} (or {kind!r}, if it is to stay).'
+        )
+
+
 def _check_joints(batch: Batch) -> None:
     sets, visibilities = batch.of("keypoints"), batch.of("visibility")
     if sets and visibilities and len(sets) + len(visibilities) > 2:
@@ -298,7 +317,7 @@ def _check_joints(batch: Batch) -> None:
             "join them, or keep visibility as a third column."
         )
     for points, visible in zip(sets, visibilities, strict=False):
-        if visible.numel() != points[..., 0].numel():
+        if visible.shape[: points.ndim - 1] != points.shape[:-1] or visible.numel() != points[..., 0].numel():
             raise ValueError(
                 f"Visibility should have one number for each keypoint, {tuple(points.shape[:-1])}. "
                 f"Found {tuple(visible.shape)}."

@@ -35,7 +35,8 @@ def render_heatmaps(
     x = torch.arange(w, device=keypoints.device) - centre[..., 0, None]  # [B, K, w]
     y = torch.arange(h, device=keypoints.device) - centre[..., 1, None]  # [B, K, h]
     maps = torch.exp(-y.square() / (2 * sigma**2))[..., None] * torch.exp(-x.square() / (2 * sigma**2))[..., None, :]
-    return torch.where(labelled(keypoints, visibility)[..., None, None], maps, 0).to(keypoints.dtype)
+    maps = torch.where(labelled(keypoints, visibility)[..., None, None], maps, 0)
+    return maps.to(keypoints.dtype) if keypoints.is_floating_point() else maps
 
 
 def decode_heatmaps(heatmaps: Tensor, *, stride: float = 1) -> tuple[Tensor, Tensor]:
@@ -151,7 +152,7 @@ class PCK:
         distance = (predicted[..., :2].float() - truth).norm(dim=-1)  # [B, K]
         known = labelled(target, visibility)
         correct = (distance <= self.threshold * self._sizes(truth, size)[:, None]) & known
-        counts = torch.stack([correct.sum(0), known.sum(0)]).double()  # [2, K]
+        counts = torch.stack([correct.sum(0), known.sum(0)])  # [2, K] long
         self._counts = counts if self._counts is None else self._counts + counts
 
     def compute(self) -> Tensor:
@@ -165,12 +166,15 @@ class PCK:
         return correct / labelled
 
     def _summed(self) -> Tensor:
-        counts = torch.zeros(2, 1, dtype=torch.float64) if self._counts is None else self._counts.clone()
-        if dist.is_available() and dist.is_initialized():
-            joints = torch.tensor(counts.shape[1], device=counts.device)  # a rank without people does not know it
-            dist.all_reduce(joints, dist.ReduceOp.MAX)
-            counts = counts if self._counts is not None else counts.expand(-1, int(joints)).contiguous()
-            dist.all_reduce(counts)
+        counts = torch.zeros(2, 1, dtype=torch.long) if self._counts is None else self._counts.clone()
+        if not (dist.is_available() and dist.is_initialized()):
+            return counts
+        if dist.get_backend() == "nccl":
+            counts = counts.cuda()  # it sums nothing that lies elsewhere
+        joints = torch.tensor(counts.shape[1], device=counts.device)  # a rank without people does not know it
+        dist.all_reduce(joints, dist.ReduceOp.MAX)
+        counts = counts if self._counts is not None else counts.expand(-1, int(joints)).contiguous()
+        dist.all_reduce(counts)
         return counts
 
     def _sizes(self, truth: Tensor, size: Tensor | None) -> Tensor:

@@ -93,13 +93,16 @@ class Taps:
                 "they were attached. Call `augmenter.bind(model, batch)` before the model's first compiled call."
             )
 
-    def keep_for_backward(self, losses: Tensor, masks: FeatureMasks) -> None:
-        """Lets layers that activation checkpointing runs again in the backward pass of `losses` meet the same masks."""
+    def keep_for_backward(self, losses: Tensor, masks: FeatureMasks, owner: object) -> None:
+        """Lets layers that activation checkpointing runs again in the backward pass of `losses` meet the same masks.
+
+        owner: with whose end the hooks go; it is kept until then.
+        """
         if not losses.requires_grad or not masks or not self.occlude:
             return
 
         def arm(gradient: Tensor) -> None:
-            task = torch._C._current_graph_task_id()
+            task, _ = torch._C._current_graph_task_id(), owner
             self._backward = {task: [*self._backward.get(task, []), masks]}
 
         losses.register_hook(arm)
@@ -142,7 +145,8 @@ class Taps:
             changed[first] = self._multiplied(output[first], masks, name)  # type: ignore[index]
             return changed
         if isinstance(output, (tuple, list)):
-            return type(output)([self._multiplied(output[0], masks, name), *output[1:]])
+            parts = [self._multiplied(output[0], masks, name), *output[1:]]
+            return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
         layer = self.occlude[name]
         size = _map_of(output, layer, name).shape[-2:]
         for occlusion, mask in masks:

@@ -1,6 +1,7 @@
 """Finding good layers, and occluding them, on networks that nobody here wrote and on small ones of every kind."""
 
 import warnings
+from collections import namedtuple
 
 import pytest
 import torch
@@ -216,3 +217,32 @@ def test_networks_of_transformers_train_as_they_are(name):
     assert len(layers) >= 3
     areas = [layer.area for layer in layers.values()]
     assert areas == sorted(areas, reverse=True)
+
+
+class Named(nn.Module):
+    """A layer that returns a namedtuple."""
+
+    Output = namedtuple("Output", ["maps", "mean"])
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+
+    def forward(self, x):
+        maps = self.conv(x)
+        return self.Output(maps, maps.mean())
+
+
+class ReadsNamed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = Named(), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.layer(x).maps.mean((2, 3)))
+
+
+def test_an_occluded_layer_may_return_a_namedtuple():
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(), features=["layer"], seed=0)
+    batch = {"image": torch.rand(6, 3, 16, 16)}
+    augmenter.step(ReadsNamed(), batch, lambda output, rows: output.square().mean(1)).loss.backward()

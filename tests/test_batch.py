@@ -2,6 +2,7 @@
 
 import types
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import MutableMapping
 
 import numpy as np
 import pytest
@@ -248,3 +249,50 @@ def test_pairs_come_in_either_order_as_lists_or_tuples():
     expected = flipping(((0, 1), (2, 3)), **(batch := full()))["keypoints"]
     for pairs in ([[0, 1], [2, 3]], [(3, 2), (1, 0)], np.array([[0, 1], [2, 3]]).tolist()):
         assert torch.equal(flipping(pairs, **batch)["keypoints"], expected)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("labels", "label"), ("weight", "other")])
+def test_a_value_a_pixel_is_not_carried_along_by_its_name(name, kind):
+    batch = {"pixel_values": torch.rand(2, 3, 8, 6), name: torch.zeros(2, 8, 6)}
+    with pytest.raises(ValueError, match=rf"'{name}' would be carried along.*\(2, 8, 6\).*targets=.*mask.*'{kind}'"):
+        parse(batch, None)
+    assert parse(batch, {name: kind}).targets[name].kind == kind  # who says so means it
+    assert parse({**batch, name: torch.zeros(2, 8)}, None).targets[name].kind == kind
+
+
+class Stored(MutableMapping):
+    """A mapping around a dict, as users write them."""
+
+    def __init__(self, entries):
+        self.entries = dict(entries)
+
+    def __getitem__(self, key):
+        return self.entries[key]
+
+    def __setitem__(self, key, value):
+        self.entries[key] = value
+
+    def __delitem__(self, key):
+        del self.entries[key]
+
+    def __iter__(self):
+        return iter(self.entries)
+
+    def __len__(self):
+        return len(self.entries)
+
+
+def test_a_mapping_around_a_dict_is_not_written_through():
+    image = torch.rand(2, 3, 8, 8)
+    batch = Stored({"image": image, "label": torch.zeros(2).long()})
+    made = parse(batch, None).with_image(image + 1).user()
+    assert type(made) is Stored
+    assert torch.equal(made["image"], image + 1)
+    assert batch["image"] is image
+
+
+def test_visibility_lies_as_the_keypoints_do():
+    batch = {"image": torch.rand(2, 3, 8, 8), "keypoints": torch.rand(2, 3, 4, 2)}
+    with pytest.raises(ValueError, match=r"each keypoint, \(2, 3, 4\). Found \(2, 12\)"):
+        parse({**batch, "visibility": torch.ones(2, 12)}, None)
+    assert parse({**batch, "visibility": torch.ones(2, 3, 4)}, None)

@@ -199,3 +199,8 @@ def test_pck_per_joint_and_reset():
 def test_pck_refuses_what_it_cannot_count(call):
     with pytest.raises(ValueError, match=r"should .* Found"):
         call()
+
+
+def test_integer_keypoints_are_rendered_as_others_are():
+    points = torch.tensor([[[3, 4]]])
+    torch.testing.assert_close(render_heatmaps(points, 8), render_heatmaps(points.float(), 8))
