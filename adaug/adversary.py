@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from adaug.sampling import Stream, seeded
 GeneratorFactory = Callable[[Sequence[Shape], Mapping[str, Head]], nn.Module]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 LogProbs = dict[str, Tensor]
+HUGE = 1e9  # its square, summed over a map, is still a number in float32
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -41,8 +43,8 @@ class Adversary:
         device: torch.device,
     ) -> None:
         self.branch = branch
-        with seeded(stream.seed):
-            self.generator = (make_generator or Generator)(shapes, branch.heads).to(device)
+        with seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
+            self.generator = (make_generator or Generator)(shapes, branch.heads).to(device, torch.float32)
         if dist_size() > 1:
             for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
                 dist.broadcast(tensor.detach(), 0)
@@ -51,9 +53,9 @@ class Adversary:
     def predict(self, features: Sequence[Tensor]) -> LogProbs:
         """Log-probabilities [n, k] of each head from feature maps, in float32 also inside autocast.
 
-        Features that are not finite count as 0: a broken image must not break the generator for all.
+        Features that are not finite count as 0, huge ones are cut: a broken image must not break the generator for all.
         """
-        rows = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0) for feature in features]
+        rows = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
         with torch.autocast(rows[0].device.type, enabled=False):
             logits: dict[str, Tensor] = self.generator(rows)
         for name, head in self.branch.heads.items():
@@ -88,6 +90,7 @@ class Adversary:
         if flat.device.type == "cpu" and not flat[-1]:
             return  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
         mean = flat[:-1] / flat[-1].clamp(min=1)
+        mean = torch.where(torch.isfinite(mean).all(), mean, 0)  # one row beyond float32 must not end the generator
         for parameter, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = grad.view_as(parameter)
         self.optimizer.step()
@@ -118,7 +121,7 @@ class Adversary:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.generator.load_state_dict(state["generator"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
 
 
 def uniform(branch: Branch, n: int, device: torch.device) -> LogProbs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class StepResult:
 
     loss: mean of the losses, with graph. losses [B], with graph. batch: the augmented batch, in the user's structure.
     branch [B] long: 0 for the random share, i + 1 for the i-th branch. metrics: detached tensors. view: everything
-    that was drawn; `batch` is what it makes of the batch that was given.
+    that was drawn; `batch` is what it makes of the batch that was given, after the functions in the policy's `common`.
     """
 
     loss: Tensor
@@ -124,19 +125,25 @@ class AdversarialAugmenter:
     def step(self, model: nn.Module, batch: Rows, loss_fn: LossFunction) -> StepResult:
         """One mini-batch: Algorithms 1 and 2. loss_fn(output, batch) -> one loss per sample, [B].
 
-        Touches neither the model's gradients, buffers and training flags nor the global random state nor `batch`,
-        but for what the user's own training pass on the augmented batch does.
+        `loss_fn` is asked about the views that are compared too, some rows at a time, without gradients. Touches neither the
+        model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the user's own
+        training pass on the augmented batch does.
         """
-        fresh = self._bound is None
+        fresh, waiting = self._bound is None, self._pending
         bound, rows = self._prepare(model, batch)
         output, n = self._output(rows), len(rows)
         if fresh and self.policy.branches:  # a wrong loss shape should be known before anything changes
-            bound.score(self._centred(bound, rows.rows(_range(min(n, 2), bound.device))), [], (loss_fn, "loss_fn"))
+            try:
+                training = self.scoring == "train" and n > 1  # one row has no batch statistics
+                bound.score(self._centred(bound, rows), [], (loss_fn, "loss_fn"), training=training)
+            except BaseException:
+                self._release(waiting)
+                raise
         stream = self._stream(STEP, self.steps, device=bound.device)
         rows = rows.with_image(bound.policy.paint(rows.image, stream))
         warm = self.steps >= self.warmup_steps
         compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
-        branch = bound.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long)
+        branch = bound.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long, device="cpu")
 
         trials = propose(bound, self._adversaries, rows, output, branch, stream, compares)
         view = joint_view(trials)
@@ -155,7 +162,7 @@ class AdversarialAugmenter:
             outputs = model(augmented.image)
             losses = loss_fn(outputs, result)
         check_losses(losses, n, "loss_fn")
-        bound.taps.keep_for_backward(losses, view.feature_masks)
+        bound.taps.keep_for_backward(losses, view.feature_masks, bound)
         if found is not None and in_training:  # here on all ranks alike: the sum over them and DDP's own keep their order
             trained = losses.detach().float() if self.difficulty is None else difficulty_of(outputs, augmented, measure)
             hard = found.hard if found.scored else trained[found.rows]
@@ -228,6 +235,11 @@ class AdversarialAugmenter:
         """
         self._prepare(model, batch)
 
+    def detach(self) -> None:
+        """Takes the hooks off the model, for scripting or to leave it as it was. The next `step` binds again, to any model."""
+        if self._bound is not None:
+            self._release(self.state_dict())
+
     @property
     def progress(self) -> float:
         """Training progress in [0, 1], which share schedules read: what was set last, or steps / total_steps."""
@@ -249,15 +261,14 @@ class AdversarialAugmenter:
 
         The same on every rank. Holds tensors and plain values alone: `torch.load(weights_only=True)` reads it.
         """
-        if self._pending is not None:
-            return dict(self._pending)
+        waiting = {} if self._pending is None else self._pending["adversaries"]
         return {
             "policy": self.policy.describe(),
             "seed": self.seed,
             "steps": self.steps,
             "progress": self._progress,
             "counts": dict(self._counts),
-            "adversaries": {name: adversary.state_dict() for name, adversary in self._adversaries.items()},
+            "adversaries": waiting or {name: adversary.state_dict() for name, adversary in self._adversaries.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -296,7 +307,8 @@ class AdversarialAugmenter:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is not bound: it takes the state along and binds to the model that it meets first."""
-        return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": self.state_dict()}
+        state = self.state_dict()
+        return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": state, "_counts": state["counts"]}
 
     def __repr__(self) -> str:
         lines = [f"policy={self.policy}"]
@@ -335,6 +347,7 @@ class AdversarialAugmenter:
                 "that have nothing to score; use scoring='eval'."
             )
         bound = bind(model, rows, self.policy, self.features, self.occlude, self._output(rows))
+        weakref.finalize(bound, bound.taps.remove).atexit = False  # nobody's hooks should stay on the model
         try:
             adversaries = self._make_adversaries(bound)
             for name, state in (self._pending or {}).get("adversaries", {}).items():
@@ -345,6 +358,12 @@ class AdversarialAugmenter:
             raise
         self._adversaries, self._pending = adversaries, None
         return bound
+
+    def _release(self, waiting: Mapping[str, Any] | None) -> None:
+        """Back to not being bound, with a state that waits for a model."""
+        if self._bound is not None:
+            self._bound.taps.remove()
+        self._bound, self._adversaries, self._pending = None, {}, waiting
 
     def _make_adversaries(self, bound: Bound) -> dict[str, Adversary]:
         return {
@@ -373,10 +392,6 @@ class AdversarialAugmenter:
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
-
-
-def _range(n: int, device: torch.device) -> Tensor:
-    return torch.arange(n, device=device)
 
 
 def _repeat(loader: Iterable[Rows]) -> Iterator[Rows]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from adaug.view import Size
 
@@ -80,11 +81,27 @@ def unwrap(model: nn.Module) -> nn.Module:
         if isinstance(model, nn.DataParallel):
             raise TypeError("Use DistributedDataParallel. Found DataParallel, whose replicas would meet other rows' masks.")
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
+        if inner is None and isinstance(model, DistributedDataParallel):
             inner = model.module
+        if inner is None and type(model).__name__ == "_FabricModule" and _has_ddp(model):  # Lightning Fabric's wrapper
+            inner = getattr(model, "_original_module", None)
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def _has_ddp(model: nn.Module) -> bool:
+    return any(isinstance(module, DistributedDataParallel) for module in model.modules())
+
+
+def refuse_inner_ddp(model: nn.Module) -> None:
+    """Raises TypeError when a part of an unwrapped model is wrapped: its passes wait for ranks that may have none to make."""
+    wrapped = [name for name, module in model.named_modules() if isinstance(module, DistributedDataParallel)]
+    if wrapped:
+        raise TypeError(
+            "DistributedDataParallel should be around the whole model, so that looks and scores go through what is inside. "
+            f"Found it around {', '.join(wrapped)}; wrap the model itself."
+        )
 
 
 def refuse_sharded(modules: Iterable[nn.Module]) -> None:

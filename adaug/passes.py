@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adaug.batch import Batch, check_flip
-from adaug.layers import Layer, Probe, find_layers, is_compiled, match_layers, probe, refuse_sharded, unwrap
+from adaug.layers import Layer, Probe, find_layers, is_compiled, match_layers, probe, refuse_inner_ddp, refuse_sharded, unwrap
 from adaug.operations import OccludeFeatures, OccludeImage, Photometric
 from adaug.policy import Policy
 from adaug.taps import FeatureMasks, Taps, quiet
@@ -60,6 +60,7 @@ def bind(
     """Finds the layers, attaches the hooks, and tries them on the first rows. Raises before anything is attached."""
     inner = unwrap(model)
     refuse_sharded(inner.modules())  # once: a walk through a large network takes milliseconds
+    refuse_inner_ddp(inner)
     device = device_of(inner, rows.image.device)
     branches = policy.branches
     hides = any(isinstance(op, OccludeFeatures) for branch in branches for op in branch.operations)

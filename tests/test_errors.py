@@ -312,3 +312,40 @@ def test_images_of_the_wrong_device_are_refused():
     batch["image"] = batch["image"].to("meta")
     with pytest.raises((ValueError, TypeError), match=r"Found.*meta"):
         nets.make_augmenter().step(nets.make_network(), batch, nets.loss_fn)
+
+
+def test_a_first_step_that_fails_leaves_the_model_as_it_was():
+    model, augmenter = nets.make_network(), make_augmenter()
+    with pytest.raises(ValueError, match=r"shape \(6,\). Found shape \(\)"):
+        augmenter.step(model, nets.make_batch(6), losses(torch.mean))
+    assert not any(module._forward_hooks for module in model.modules())
+    assert augmenter.state_dict()["adversaries"] == {}
+    augmenter.step(nets.make_network(), nets.make_batch(6), nets.loss_fn)  # another model is as good
+
+
+def test_a_state_still_waits_after_a_first_step_that_failed():
+    first = make_augmenter()
+    first.step(nets.make_network(), nets.make_batch(6), nets.loss_fn)
+    resumed = make_augmenter()
+    resumed.load_state_dict(first.state_dict())
+    with pytest.raises(ValueError, match="one loss per sample"):
+        resumed.step(nets.make_network(), nets.make_batch(6), losses(torch.mean))
+    assert nets.same(resumed.state_dict(), first.state_dict())
+
+
+def test_a_network_may_answer_otherwise_in_training():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nets.make_network()
+
+        def forward(self, x):
+            output = self.inner(x)
+            return (output, output) if self.training else output
+
+    def loss_fn(output, batch):
+        return sum(nets.loss_fn(part, batch) for part in output)
+
+    features = [f"inner.{name}" for name in nets.FEATURES]
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper([(0, 1)]), features=features, scoring="train", seed=0)
+    augmenter.step(Two(), nets.make_batch(12), loss_fn).loss.backward()

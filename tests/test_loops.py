@@ -2,12 +2,15 @@
 
 import copy
 import logging
+import os
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 
 import adaug
+from adaug.layers import unwrap
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # trainers warn about loggers, workers and versions
 
@@ -91,6 +94,42 @@ def test_lightning_trains_in_bf16(tmp_path):
     _, module = fit(tmp_path, 1, precision="bf16-mixed")
     assert module.augmenter.steps == 6
     assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+def test_callbacks_of_two_augmenters_have_names():
+    pytest.importorskip("lightning")
+    from adaug.integrations.lightning import AugmenterCallback
+
+    first, second = (AugmenterCallback(augmenter(), name=name) for name in ("pose", "face"))
+    assert first.state_key != second.state_key
+    assert first.state_key == AugmenterCallback(augmenter(), name="pose").state_key
+
+
+@pytest.fixture
+def one_rank(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    with mock.patch.dict(os.environ):  # Fabric leaves its addresses there
+        yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_part_wrapped_for_ranks_is_refused(one_rank):
+    model = torch.nn.Sequential(torch.nn.parallel.DistributedDataParallel(network()))
+    batch = torch.utils.data.default_collate(rows(6))
+    with pytest.raises(TypeError, match=r"around the whole model.*Found it around 0;"):
+        augmenter().step(model, batch, loss_fn)
+
+
+def test_fabric_wraps_for_ranks_and_is_looked_through(one_rank):
+    L = pytest.importorskip("lightning")
+    fabric = L.Fabric(accelerator="cpu", devices=1, strategy="ddp")
+    fabric.launch()
+    model = network()
+    wrapped, mine = fabric.setup(model), augmenter()
+    assert unwrap(wrapped) is model
+    batch = torch.utils.data.default_collate(rows(6))
+    fabric.backward(mine.step(wrapped, batch, loss_fn).loss)
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.slow

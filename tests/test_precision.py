@@ -106,3 +106,26 @@ def test_gradients_accumulate_over_steps(at_once):
         (nets.replayed(twin, result).mean() / 3).backward()
     for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, msg=name, rtol=1e-5, atol=1e-7)
+
+
+def test_a_default_of_double_precision_is_for_the_user_alone():
+    model, batch = nets.make_network(), nets.make_batch(12)
+    torch.set_default_dtype(torch.float64)
+    try:
+        augmenter = nets.make_augmenter()
+        augmenter.step(model, batch, nets.loss_fn).loss.backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    dtypes = {p.dtype for adversary in augmenter._adversaries.values() for p in adversary.generator.parameters()}
+    assert dtypes == {torch.float32}
+
+
+def test_an_image_of_huge_values_does_not_end_the_generators():
+    model, batch = nets.make_network(), nets.make_batch(12)
+    augmenter = nets.make_augmenter(features=(), occlude=())
+    augmenter.step(model, batch, nets.loss_fn)
+    batch["image"][3] = 1e25
+    for _ in range(4):
+        augmenter.step(model, batch, nets.loss_fn)
+    for adversary in augmenter._adversaries.values():
+        assert all(torch.isfinite(parameter).all() for parameter in adversary.generator.parameters())

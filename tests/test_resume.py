@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 import random
@@ -322,3 +323,62 @@ def test_the_global_random_states_are_neither_read_nor_advanced(seed):
         images.append(again.step(copy.deepcopy(model), batch, nets.loss_fn).batch["image"])
         assert nets.same(states, (torch.get_rng_state(), repr(np.random.get_state()), random.getstate()))
     assert torch.equal(*images)
+
+
+def test_what_happens_before_binding_is_saved_too():
+    augmenter, model, _ = fresh(total_steps=None)
+    augmenter.bind(model, nets.make_batch(8))
+    resumed = fresh(total_steps=None)[0]
+    resumed.load_state_dict(augmenter.state_dict())
+    for i in range(3):
+        resumed.random(nets.make_batch(8, seed=i))
+    resumed.progress = 0.5
+    again = fresh(total_steps=None)[0]
+    again.load_state_dict(through_a_file(resumed.state_dict()))
+    assert again.progress == 0.5
+    assert nets.same(again.random(nets.make_batch(8)), resumed.random(nets.make_batch(8)))
+    assert again.state_dict()["adversaries"].keys() == augmenter.state_dict()["adversaries"].keys()
+
+
+def test_a_loaded_state_is_a_copy():
+    augmenter, model, optimizer = fresh()
+    train(augmenter, model, optimizer, range(3))
+    state = augmenter.state_dict()
+    before = copy.deepcopy(state)
+    other, other_model, other_optimizer = fresh()
+    other.bind(other_model, nets.make_batch(8))
+    other.load_state_dict(state)
+    train(other, other_model, other_optimizer, range(3))
+    assert nets.same(state, before)
+
+
+def test_a_copy_counts_for_itself():
+    augmenter, _, _ = fresh()
+    other = copy.copy(augmenter)
+    other.random(nets.make_batch(8))
+    assert augmenter.state_dict()["counts"]["random"] == 0
+
+
+def test_a_detached_augmenter_leaves_no_hooks_and_goes_on_with_another_model():
+    augmenter, model, optimizer = fresh()
+    train(augmenter, model, optimizer, range(3))
+    models = copy.deepcopy(model), copy.deepcopy(model)
+    twin = copy.deepcopy(augmenter)
+    augmenter.detach()
+    assert not any(module._forward_hooks for module in model.modules())
+    assert augmenter.state_dict()["steps"] == 3
+    augmenter.detach()  # nothing left to do
+    found = []
+    for one, network in zip((augmenter, twin), models, strict=True):
+        torch.manual_seed(1)  # of the dropout
+        found.append(one.step(network, nets.make_batch(8), nets.loss_fn).losses)
+    assert nets.same(*found)
+
+
+def test_an_augmenter_that_is_gone_takes_its_hooks_along():
+    augmenter, model, optimizer = fresh()
+    train(augmenter, model, optimizer, range(1))
+    assert any(module._forward_hooks for module in model.modules())
+    del augmenter
+    gc.collect()
+    assert not any(module._forward_hooks for module in model.modules())

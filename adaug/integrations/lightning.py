@@ -16,11 +16,16 @@ class AugmenterCallback(L.Callback):
             return self.augmenter.step(self.network, batch, self.loss_fn).loss
 
     The augmenter looks at `self.network`, not at the LightningModule. It drives `progress` from the trainer's steps,
-    unless it was given `total_steps`. log: whether the scalars of each step are logged.
+    unless it was given `total_steps`. log: whether the scalars of each step are logged. name: what stands before theirs, and
+    tells the states of several callbacks apart.
     """
 
-    def __init__(self, augmenter: AdversarialAugmenter, *, log: bool = True) -> None:
-        self.augmenter, self.log_scalars = augmenter, log
+    def __init__(self, augmenter: AdversarialAugmenter, *, log: bool = True, name: str = "adaug") -> None:
+        self.augmenter, self.log_scalars, self.name = augmenter, log, name
+
+    @property
+    def state_key(self) -> str:
+        return f"{super().state_key}[{self.name}]"
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         total = trainer.estimated_stepping_batches
@@ -32,7 +37,7 @@ class AugmenterCallback(L.Callback):
     ) -> None:
         if self.log_scalars:
             scalars = {name: value.float() for name, value in self.augmenter.metrics.items() if value.ndim == 0}
-            pl_module.log_dict({f"adaug/{name}": value for name, value in scalars.items()})
+            pl_module.log_dict({f"{self.name}/{name}": value for name, value in scalars.items()})
 
     def state_dict(self) -> dict[str, Any]:
         return self.augmenter.state_dict()
