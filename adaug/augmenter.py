@@ -22,7 +22,7 @@ from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, 
 from adaug.policy import RANDOM, Policy
 from adaug.pretrain import Lesson
 from adaug.reward import RewardPenalty
-from adaug.sampling import Stream
+from adaug.sampling import Stream, seeded
 from adaug.trial import Comparison, Update, compare, head_metrics, joint_view, learn, propose
 from adaug.view import Size, View, as_size
 
@@ -221,7 +221,7 @@ class AdversarialAugmenter:
         for branch in bound.policy.branches:
             log_probs = uniform(branch, len(rows), bound.device)
             if branch.learned:
-                with torch.no_grad():
+                with torch.no_grad(), seeded(self.seed, bound.device):
                     log_probs = self._adversaries[branch.name].predict(features)
             found |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
         return found

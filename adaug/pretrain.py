@@ -17,7 +17,7 @@ from adaug.operations import Binned, Occlusion
 from adaug.passes import Bound, LossFunction
 from adaug.policy import Branch, Operation, Settings
 from adaug.reward import kl_divergence
-from adaug.sampling import Stream
+from adaug.sampling import Stream, seeded
 from adaug.view import Size, inside
 
 
@@ -42,7 +42,9 @@ class Lesson:
         if tried:
             found, valid = self._try(branch, tried, rows, measure, stream)
             targets |= found
-        log_probs = adversary.predict(self.bound.look(plain.image_only()))
+        features = self.bound.look(plain.image_only())
+        with seeded(stream.seed, rows.image.device):
+            log_probs = adversary.predict(features)
         pairs = {name: (target, log_probs[name]) for name, target in targets.items()}
         divergence = {name: kl_divergence(target, lp.detach())[valid].mean() for name, (target, lp) in pairs.items()}
         adversary.learn(pairs, valid)

@@ -13,7 +13,7 @@ from adaug.adversary import Adversary, LogProbs, dist_size, draw, uniform
 from adaug.batch import Batch
 from adaug.passes import Bound, Measure
 from adaug.policy import RANDOM, Branch, Settings
-from adaug.sampling import Stream
+from adaug.sampling import Stream, seeded
 from adaug.view import Size, View, concatenate
 
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
@@ -72,7 +72,7 @@ def propose(
             continue
         log_probs = uniform(of, len(index), device)
         if of.learned:
-            with torch.set_grad_enabled(learns):
+            with torch.set_grad_enabled(learns), seeded(stream.seed, device):  # a user's generator may have dropout
                 log_probs = adversaries[of.name].predict(features[of.name])
         drawn = draw(of, log_probs, stream)
         views = view(_not_on_trial(mine, of) | drawn.adversarial), view(mine | drawn.reference)

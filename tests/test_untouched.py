@@ -443,3 +443,22 @@ def test_the_look_stops_after_the_last_layer_that_is_read():
     augmenter.distributions(model, nets.make_batch())
     assert any(name.startswith("stacks.0") for name in ran)
     assert not any(name.startswith(("stacks.1", "heads")) for name in ran)
+
+
+@pytest.mark.parametrize("act", ["step", "pretrain", "distributions"])
+def test_a_generator_with_dropout_draws_from_noise_of_its_own(act):
+    class Drops(adaug.Generator):
+        def forward(self, features):
+            return super().forward([torch.nn.functional.dropout(feature) for feature in features])
+
+    model, batch = nets.make_network().eval(), nets.make_batch(12)
+    augmenter = nets.make_augmenter(generator=lambda shapes, heads: Drops(shapes, heads, width=16, size=8))
+    augmenter.bind(model, batch)
+    acts = {
+        "step": lambda: augmenter.step(model, batch, nets.loss_fn),
+        "pretrain": lambda: augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=4),
+        "distributions": lambda: augmenter.distributions(model, batch),
+    }
+    before = torch.get_rng_state()
+    acts[act]()
+    assert torch.equal(torch.get_rng_state(), before)
