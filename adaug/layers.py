@@ -83,15 +83,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, DistributedDataParallel):
             inner = model.module
-        if inner is None and type(model).__name__ == "_FabricModule" and _has_ddp(model):  # Lightning Fabric's wrapper
-            inner = getattr(model, "_original_module", None)
+        if inner is None and isinstance(getattr(model, "_forward_module", None), DistributedDataParallel):
+            inner = getattr(model, "_original_module", None)  # Lightning Fabric's wrapper
         if not isinstance(inner, nn.Module):
             return model
         model = inner
-
-
-def _has_ddp(model: nn.Module) -> bool:
-    return any(isinstance(module, DistributedDataParallel) for module in model.modules())
 
 
 def refuse_inner_ddp(model: nn.Module) -> None:

@@ -46,21 +46,28 @@ class Stream:
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Runs a block under a seed of its own and puts the global random state back, the CPU's and that of a GPU."""
+def random_state_kept(device: torch.device | None = None) -> Iterator[None]:
+    """Puts the global random state back afterwards, the CPU's and that of a GPU."""
     state = torch.get_rng_state()
-    on_gpu = device is not None and device.type == "cuda"
-    gpu_state = torch.cuda.get_rng_state(device) if device is not None and on_gpu else None
-    torch.default_generator.manual_seed(seed % 2**63)
-    if on_gpu:
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed % 2**63)
+    gpu = device if device is not None and device.type == "cuda" else None
+    gpu_state = None if gpu is None else torch.cuda.get_rng_state(gpu)
     try:
         yield
     finally:
         torch.set_rng_state(state)
-        if gpu_state is not None and device is not None:
-            torch.cuda.set_rng_state(gpu_state, device)
+        if gpu is not None and gpu_state is not None:
+            torch.cuda.set_rng_state(gpu_state, gpu)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Runs a block under a seed of its own and puts the global random state back."""
+    with random_state_kept(device):
+        torch.default_generator.manual_seed(seed % 2**63)
+        if device is not None and device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed % 2**63)
+        yield
 
 
 def truncated_normal(noise: Tensor, bound: float) -> Tensor:

@@ -10,6 +10,7 @@ import copy
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from adaug.layers import Layer, is_compiled, layer_names, tensors_in
 from adaug.operations import OccludeFeatures
+from adaug.sampling import random_state_kept
 
 FeatureMasks = list[tuple[OccludeFeatures, Tensor]]
 
@@ -100,12 +102,11 @@ class Taps:
         """
         if not losses.requires_grad or not masks or not self.occlude:
             return
+        losses.register_hook(partial(self._arm, masks, owner))
 
-        def arm(gradient: Tensor) -> None:
-            task, _ = torch._C._current_graph_task_id(), owner
-            self._backward = {task: [*self._backward.get(task, []), masks]}
-
-        losses.register_hook(arm)
+    def _arm(self, masks: FeatureMasks, owner: object, gradient: Tensor) -> None:
+        task = torch._C._current_graph_task_id()
+        self._backward = {task: [*self._backward.get(task, []), masks]}
 
     def passed(self, name: str, output: Any) -> Any:
         """What a hook does when its layer has run."""
@@ -176,21 +177,16 @@ def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> 
     """
     modules = list(model.modules())
     flags = [module.training for module in modules]
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     cached = torch.is_autocast_cache_enabled()
     try:
         if not training:
             _flag(modules, itertools.repeat(False))
         torch.set_autocast_cache_enabled(False)
-        with torch.no_grad(), _eager(modules):
+        with random_state_kept(device), torch.no_grad(), _eager(modules):
             yield
     finally:
         torch.set_autocast_cache_enabled(cached)
         _flag(modules, flags)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
 
 
 def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
