@@ -1,20 +1,17 @@
 """adaug: data augmentation that trains against your network (Peng, Tang et al., CVPR 2018)."""
 
-from adaug import keypoints, plots, policies
+from adaug import keypoints, operations, plots, policies
+from adaug._apply import apply_view
+from adaug._generator import Generator, OneForAll
+from adaug._kinds import Target
+from adaug._reward import RewardPenalty
+from adaug._view import View
 from adaug.augmenter import AdversarialAugmenter, StepResult
-from adaug.batch import Target, apply_view
-from adaug.generator import Generator, OneForAll
 from adaug.operations import (
-    Apply,
-    Binned,
     Brightness,
     Contrast,
-    Gain,
-    Geometric,
     OccludeFeatures,
     OccludeImage,
-    Occlusion,
-    Photometric,
     Rotate,
     Saturation,
     Scale,
@@ -22,27 +19,19 @@ from adaug.operations import (
     Translate,
 )
 from adaug.policy import Branch, Flip, Policy
-from adaug.reward import RewardPenalty
-from adaug.view import View
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AdversarialAugmenter",
-    "Apply",
-    "Binned",
     "Branch",
     "Brightness",
     "Contrast",
     "Flip",
-    "Gain",
     "Generator",
-    "Geometric",
     "OccludeFeatures",
     "OccludeImage",
-    "Occlusion",
     "OneForAll",
-    "Photometric",
     "Policy",
     "RewardPenalty",
     "Rotate",
@@ -55,6 +44,7 @@ __all__ = [
     "View",
     "apply_view",
     "keypoints",
+    "operations",
     "plots",
     "policies",
 ]

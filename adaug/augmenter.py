@@ -1,30 +1,34 @@
-"""AdversarialAugmenter: looks, scores, updates the generators, and gives the user the pass to train on (Alg. 1, 2)."""
+"""AdversarialAugmenter: looks, proposes, scores, learns, and gives the user the pass to train on (Alg. 1 and 2)."""
 
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, SupportsIndex
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug.adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size, uniform
-from adaug.batch import Batch, Rows, Target, as_targets, parse
-from adaug.layers import unwrap
-from adaug.passes import Bound, LossFunction, bind, check_losses, check_policy, device_of, difficulty_of
+from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size, uniform
+from adaug._batch import Batch, UserBatch, parse
+from adaug._kinds import Target, as_targets
+from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy, device_of
+from adaug._pretrain import Pretraining
+from adaug._random import Stream, seeded
+from adaug._reward import RewardPenalty
+from adaug._scoring import SCORING
+from adaug._trial import NO_SCORES, Update, learn, lessons_of, propose
+from adaug._view import View
+from adaug._warp import Size, as_size
+from adaug._wrappers import unwrap
 from adaug.policy import RANDOM, Policy
-from adaug.pretrain import Lesson
-from adaug.reward import RewardPenalty
-from adaug.sampling import Stream, seeded
-from adaug.trial import Comparison, Update, compare, head_metrics, joint_view, learn, propose
-from adaug.view import Size, View, as_size
 
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
 
@@ -33,14 +37,19 @@ STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
 class StepResult:
     """What a step gives back.
 
-    loss: mean of the losses, with graph. losses [B], with graph. batch: the augmented batch, in the user's structure.
-    branch [B] long: 0 for the random share, i + 1 for the i-th branch. metrics: detached tensors. view: everything
-    that was drawn; `batch` is what it makes of the batch that was given, after the functions in the policy's `common`.
+    Attributes:
+        loss: The mean of the losses, with graph.
+        losses: [B], with graph.
+        batch: The augmented batch, in the user's structure.
+        branch: [B] long: 0 for the random share, i + 1 for the i-th branch.
+        metrics: Detached tensors by name.
+        view: Everything that was drawn. `batch` is what it makes of the batch that was given, after the functions in the
+            policy's `common`.
     """
 
     loss: Tensor
     losses: Tensor
-    batch: Rows
+    batch: UserBatch
     branch: Tensor
     metrics: dict[str, Tensor]
     view: View
@@ -49,16 +58,29 @@ class StepResult:
 class AdversarialAugmenter:
     """Makes augmentation part of training: `loss = augmenter.step(model, batch, loss_fn).loss`.
 
-    policy: by default the paper's, without flip. features: layers (names or fnmatch patterns) that the generators
-    read; None finds them, () reads the image. occlude: layers that masks multiply, by default the same; with none they
-    multiply the image. targets: key or position in the batch -> kind. output_size: (h, w) of a view, by default the
-    images'; a loader may hand larger canvases. update: (probabilities, chosen, harder) -> target. generator,
-    optimizer: factories, (shapes, heads) -> module and (parameters) -> optimizer. difficulty: (output, batch) -> [B],
-    what "harder" compares, by default the loss. warmup_steps: random views alone at first (stage 1). update_every:
-    steps between two comparisons. scoring: "eval" compares views in eval behaviour, where rows do not influence each other;
-    "train" takes the adversarial losses from the training pass and scores the references alone, with batch statistics and
-    dropout as there: one pass less. total_steps: drives `progress`, which share schedules read. seed: by default
-    torch's initial seed.
+    Its arguments stay what they were at construction, where they are checked.
+
+    Args:
+        policy: What is done to views, by default the paper's, without flip.
+        features: Layers (names or fnmatch patterns) that the generators read. None finds them, () reads the image.
+        occlude: Layers that masks multiply, by default the same. With none they multiply the image.
+        targets: Key or position in the batch -> kind, where the name does not tell.
+        output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
+        update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k].
+        generator: A factory, (shapes of the features, layouts of the operations) -> module.
+        optimizer: A factory, (parameters of a generator) -> optimizer.
+        difficulty: (output, batch) -> [B], what "harder" compares, by default the loss.
+        warmup_steps: Steps with random views alone, at first (stage 1).
+        update_every: Steps between two comparisons.
+        scoring: "eval" compares views in eval behaviour, where rows do not influence each other. "train" takes the
+            adversarial difficulties from the training pass and scores the reference views alone, with batch statistics and
+            dropout as there: one pass less.
+        total_steps: Drives `progress`, which schedules of shares read.
+        seed: By default torch's initial seed.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An argument out of its range.
     """
 
     def __init__(
@@ -81,154 +103,150 @@ class AdversarialAugmenter:
     ) -> None:
         if policy is not None and not isinstance(policy, Policy):
             raise TypeError(f"`policy` should be an adaug.Policy. Found {type(policy).__name__}.")
-        if warmup_steps < 0 or update_every < 1 or (total_steps is not None and total_steps < 1):
-            raise ValueError(
-                "`warmup_steps` should be at least 0, `update_every` and `total_steps` at least 1. "
-                f"Found {warmup_steps}, {update_every} and {total_steps}."
-            )
-        for name, function in {
-            "update": update,
-            "difficulty": difficulty,
-            "generator": generator,
-            "optimizer": optimizer,
-        }.items():
+        functions = {"update": update, "difficulty": difficulty, "generator": generator, "optimizer": optimizer}
+        for name, function in functions.items():
             if function is not None and not callable(function):
                 raise TypeError(f"`{name}` should be callable. Found {function!r}.")
-        if scoring not in ("eval", "train"):
+        if scoring not in SCORING:
             raise ValueError(f"`scoring` should be 'eval' or 'train'. Found {scoring!r}.")
-        if seed is not None and not isinstance(seed, int):
-            raise TypeError(f"`seed` should be an integer. Found {seed!r}.")
         self.policy = policies.paper() if policy is None else policy
         self.features = features
         self.occlude = occlude
         self.targets = as_targets(targets or {})
         self.output_size = as_size(output_size)
         self.update = update
+        self.generator = generator
+        self.optimizer = optimizer
         self.difficulty = difficulty
-        self.warmup_steps = warmup_steps
-        self.update_every = update_every
+        self.warmup_steps = _integer("warmup_steps", warmup_steps, at_least=0)
+        self.update_every = _integer("update_every", update_every, at_least=1)
         self.scoring = scoring
-        self.total_steps = total_steps
-        self.seed = torch.initial_seed() if seed is None else seed
+        self._total_steps = None if total_steps is None else _integer("total_steps", total_steps, at_least=1)
+        self._seed = torch.initial_seed() if seed is None else _integer("seed", seed)
         self.steps = 0
         self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see its result
-        self._generator = generator
-        self._optimizer = optimizer
         self._progress = 0.0
         self._counts = {"random": 0, "pretrain": 0}
-        self._bound: Bound | None = None
+        self._bound: BoundModel | None = None
         self._adversaries: dict[str, Adversary] = {}
         self._pending: Mapping[str, Any] | None = None  # a state that waits for a model
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ARGUMENTS and name in self.__dict__:
+            raise AttributeError(
+                f"`{name}` should be given at construction, where it is checked. Found an assignment; make another "
+                "augmenter, and give it the state_dict() of this one."
+            )
+        super().__setattr__(name, value)
+
     # ---- training
 
-    def step(self, model: nn.Module, batch: Rows, loss_fn: LossFunction) -> StepResult:
-        """One mini-batch: Algorithms 1 and 2. loss_fn(output, batch) -> one loss per sample, [B].
+    def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
+        """One mini-batch: Algorithms 1 and 2.
 
         `loss_fn` is asked about the views that are compared too, some rows at a time, without gradients. Touches neither the
         model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the user's own
-        training pass on the augmented batch does.
+        training pass on the augmented batch does. A first step that fails leaves nothing bound.
+
+        Args:
+            model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
+            batch: A mapping or a tuple of tensors, row first, with images [B, C, H, W].
+            loss_fn: (output, batch) -> one loss per sample, [B].
         """
-        fresh, waiting = self._bound is None, self._pending
-        bound, rows = self._prepare(model, batch)
-        output, n = self._output(rows), len(rows)
-        if fresh and self.policy.branches:  # a wrong loss shape should be known before anything changes
-            try:
-                training = self.scoring == "train" and n > 1  # one row has no batch statistics
-                bound.score(self._centred(bound, rows), [], (loss_fn, "loss_fn"), training=training)
-            except BaseException:
-                self._release(waiting)
-                raise
-        stream = self._stream(STEP, self.steps, device=bound.device)
-        rows = rows.with_image(bound.policy.paint(rows.image, stream))
-        warm = self.steps >= self.warmup_steps
-        compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
-        branch = bound.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long, device="cpu")
+        loss = Difficulty(loss_fn, "loss_fn")
+        difficulty = self._difficulty(loss)
+        with self._released_on_error():
+            bound, parsed = self._prepare(model, batch, [loss, difficulty])
+            view_size, scoring = self._view_size(parsed), SCORING[self.scoring]
+            stream = self._stream(STEP, self.steps, device=bound.device)
+            parsed = parsed.with_image(bound.policy.paint(parsed.image, stream))
+            warm = self.steps >= self.warmup_steps
+            compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
+            branch = self._split(len(parsed), stream, warm)
 
-        trials = propose(bound, self._adversaries, rows, output, branch, stream, compares)
-        view = joint_view(trials)
-        augmented = rows.seen(view, output)
-        metrics = head_metrics(trials)
-        measure = (loss_fn, "loss_fn") if self.difficulty is None else (self.difficulty, "difficulty")
-        in_training = self.scoring == "train"
-        found: Comparison | None = None
-        if compares:
-            found = compare(bound, trials, rows, augmented, view, measure, in_training)
-        if found is not None and not in_training:
-            metrics |= learn(self._adversaries, trials, found.hard, found.usual, self.update)
+            trials = propose(bound, self._adversaries, parsed, view_size, branch, stream, learns=compares)
+            augmented = parsed.seen(trials.view, view_size)
+            result = augmented.to_user()
+            scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
+            lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
+            output, losses = self._train(bound, model, augmented.image, result, trials.view, loss_fn)
+            if not scores.complete:
+                trained = losses.detach().float() if self.difficulty is None else difficulty(output, augmented)
+                lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
+            if compares:
+                learn(self._adversaries, lessons)
 
-        result = augmented.user()
-        with bound.taps.masked(view.feature_masks):
-            outputs = model(augmented.image)
-            losses = loss_fn(outputs, result)
-        check_losses(losses, n, "loss_fn")
-        bound.taps.keep_for_backward(losses, view.feature_masks, bound)
-        if found is not None and in_training:  # here on all ranks alike: the sum over them and DDP's own keep their order
-            trained = losses.detach().float() if self.difficulty is None else difficulty_of(outputs, augmented, measure)
-            hard = found.hard if found.scored else trained[found.rows]
-            metrics |= learn(self._adversaries, trials, hard, found.usual, self.update)
-        for trial in trials:
-            metrics[f"loss/{trial.name}"] = losses.detach()[trial.rows].mean()
+            metrics = trials.metrics() | lessons.metrics
+            metrics |= {f"loss/{trial.name}": losses.detach()[trial.index].mean() for trial in trials.each}
         self.steps += 1
         self.metrics = metrics
-        return StepResult(losses.mean(), losses, result, _move(branch, bound.device), metrics, view)
+        return StepResult(losses.mean(), losses, result, branch.to(bound.device, non_blocking=True), metrics, trials.view)
 
     def pretrain(
         self,
         model: nn.Module,
-        loader: Iterable[Rows],
+        loader: Iterable[UserBatch],
         loss_fn: LossFunction,
         *,
         steps: int,
         lr: float | None = None,
         most_views: int = 64,
     ) -> dict[str, Tensor]:
-        """Stage 2: trains the generators on a frozen model with `steps` batches of the loader, repeated if it is shorter.
+        """Stage 2: trains the generators on a frozen model.
 
-        lr: of the generators' optimizers while it lasts (the paper's is 2.5e-4). most_views: augmentations per image;
-        an m x n product above it is sampled. Returns the KL divergence of every head at each step, [steps].
+        Args:
+            model: The model.
+            loader: Batches, repeated if there are fewer than `steps`.
+            loss_fn: (output, batch) -> one loss per sample, [B].
+            steps: How many batches to take.
+            lr: Of the generators' optimizers while it lasts (the paper's is 2.5e-4).
+            most_views: Augmentations of an image. An m x n product above it is sampled.
+
+        Returns:
+            "branch.operation" -> the KL divergence of its proposals from their targets at each step, [steps].
         """
         history: dict[str, list[Tensor]] = {}
-        lesson: Lesson | None = None
-        measure = self.difficulty or loss_fn
+        pretraining: Pretraining | None = None
+        difficulty = self._difficulty(Difficulty(loss_fn, "loss_fn"))
         for batch in itertools.islice(_repeat(loader), steps):
-            bound, rows = self._prepare(model, batch)
-            lesson = lesson or Lesson(bound, self._output(rows), most_views)
-            stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
-            self._counts["pretrain"] += 1
-            for adversary in self._adversaries.values():
-                with _learning_rate(adversary.optimizer, lr):
-                    for head, divergence in lesson.teach(adversary, rows, measure, stream).items():
-                        history.setdefault(head, []).append(divergence)
-        return {head: torch.stack(values) for head, values in history.items()}
+            with self._released_on_error():
+                bound, parsed = self._prepare(model, batch, [difficulty])
+                pretraining = pretraining or Pretraining(bound, self._view_size(parsed), most_views)
+                stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
+                self._counts["pretrain"] += 1
+                for adversary in self._adversaries.values():
+                    with _learning_rate(adversary.optimizer, lr):
+                        for name, divergence in pretraining.teach(adversary, parsed, difficulty, stream).items():
+                            history.setdefault(name, []).append(divergence)
+        return {name: torch.stack(values) for name, values in history.items()}
 
-    def random(self, batch: Rows) -> Rows:
+    def random(self, batch: UserBatch) -> UserBatch:
         """The batch under random views alone: the baseline, and stage 1 of the paper."""
-        rows = self._parse(batch)
-        device, output = rows.image.device, self._output(rows)
-        check_policy(self.policy, rows, wait=self._counts["random"] == 0)
+        parsed = self._parse(batch)
+        n, device, view_size = len(parsed), parsed.image.device, self._view_size(parsed)
+        check_policy(self.policy, parsed, wait=self._counts["random"] == 0)
         stream = self._stream(RANDOM_VIEW, self._counts["random"], device=device)
         self._counts["random"] += 1
-        rows = rows.with_image(self.policy.paint(rows.image, stream))
-        settings = self.policy.draw_reference(len(rows), stream)
-        return rows.seen(self.policy.view(settings, len(rows), rows.size, output, device=device), output).user()
+        parsed = parsed.with_image(self.policy.paint(parsed.image, stream))
+        view = self.policy.view(self.policy.draw_random(n, stream), n, parsed.size, view_size, device=device)
+        return parsed.seen(view, view_size).to_user()
 
-    def distributions(self, model: nn.Module, batch: Rows) -> dict[str, Tensor]:
+    def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
         """What the generators would do now with the plain images: "branch.operation" -> probabilities [B, k]."""
-        bound, rows = self._prepare(model, batch)
-        features = bound.look(self._centred(bound, rows.image_only()))
-        found: dict[str, Tensor] = {}
+        bound, parsed = self._prepare(model, batch)
+        features = bound.look(self._centred(bound, parsed.image_only()))
+        probabilities: dict[str, Tensor] = {}
         for branch in bound.policy.branches:
-            log_probs = uniform(branch, len(rows), bound.device)
+            log_probs = uniform(branch, len(parsed), bound.device)
             if branch.learned:
                 with torch.no_grad(), seeded(self.seed, bound.device):
                     log_probs = self._adversaries[branch.name].predict(features)
-            found |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
-        return found
+            probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
+        return probabilities
 
     # ---- life cycle
 
-    def bind(self, model: nn.Module, batch: Rows) -> None:
+    def bind(self, model: nn.Module, batch: UserBatch) -> None:
         """Attaches to a model: hooks, and generators for the features that a first look sees. `step` does it by itself.
 
         Call it before the model's first compiled call. Raises ValueError when bound to another model already.
@@ -242,14 +260,24 @@ class AdversarialAugmenter:
 
     @property
     def progress(self) -> float:
-        """Training progress in [0, 1], which share schedules read: what was set last, or steps / total_steps."""
+        """Training progress in [0, 1], which schedules of shares read: what was set last, or steps / total_steps."""
         return self._progress if self.total_steps is None else min(1.0, self.steps / self.total_steps)
 
     @progress.setter
     def progress(self, value: float) -> None:
         if not 0 <= value <= 1:
             raise ValueError(f"`progress` should be in [0, 1]. Found {value}.")
-        self.total_steps, self._progress = None, float(value)
+        self._total_steps, self._progress = None, float(value)
+
+    @property
+    def total_steps(self) -> int | None:
+        """The steps of the training, where `progress` follows them."""
+        return self._total_steps
+
+    @property
+    def seed(self) -> int:
+        """What all random draws come from. Ranks share the first one's."""
+        return self._seed
 
     @property
     def branch_names(self) -> tuple[str, ...]:
@@ -277,7 +305,7 @@ class AdversarialAugmenter:
         Raises ValueError or TypeError, and changes nothing, on the state of another policy or other layers.
         """
         self._check_state(state)
-        self.seed, self.steps, self._progress = state["seed"], state["steps"], state["progress"]
+        self._seed, self.steps, self._progress = state["seed"], state["steps"], state["progress"]
         self._counts = dict(state["counts"])
         if self._bound is None:
             self._pending = copy.deepcopy(dict(state))
@@ -293,11 +321,11 @@ class AdversarialAugmenter:
         wrong = [f"{name}={state.get(name)!r:.40}" for name, kind in types.items() if not isinstance(state.get(name), kind)]
         if wrong:
             raise ValueError(f"A state should be what `state_dict` gave. Found {', '.join(wrong)}.")
-        mine = self.policy.describe()
-        if state["policy"] != mine:
+        present = self.policy.describe()
+        if state["policy"] != present:
             raise ValueError(
                 "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
-                f"policy that was saved.\n  saved:   {state['policy']}\n  present: {mine}"
+                f"policy that was saved.\n  saved:   {state['policy']}\n  present: {present}"
             )
         learned = {branch.name for branch in self.policy.branches if branch.learned}
         if state["adversaries"] and set(state["adversaries"]) != learned:
@@ -315,86 +343,130 @@ class AdversarialAugmenter:
         if self._bound is None:
             lines.append("not bound yet")
         else:
-            taps = self._bound.taps
-            lines.append(f"features={list(taps.features) or 'the image'}")
-            lines.append(f"occlude={list(taps.occlude) or 'the image'}")
+            hooks = self._bound.hooks
+            lines.append(f"features={list(hooks.features) or 'the image'}")
+            lines.append(f"occlude={list(hooks.occlude) or 'the image'}")
         return f"{type(self).__name__}(\n  " + ",\n  ".join(lines) + f",\n  steps={self.steps},\n)"
 
-    # ---- inside
+    # ---- inside a step
 
-    def _prepare(self, model: nn.Module, batch: Rows) -> tuple[Bound, Batch]:
-        """Checks everything that can be checked, and binds at the first call."""
+    def _difficulty(self, loss: Difficulty) -> Difficulty:
+        return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
+
+    def _split(self, n: int, stream: Stream, warm: bool) -> Tensor:
+        """Which branch each row falls to, [n] long on the CPU."""
+        return self.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long, device="cpu")
+
+    @staticmethod
+    def _train(
+        bound: BoundModel, model: nn.Module, image: Tensor, batch: UserBatch, view: View, loss_fn: LossFunction
+    ) -> tuple[Any, Tensor]:
+        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph."""
+        with bound.hooks.masked(view.feature_masks):
+            output = model(image)
+            losses = loss_fn(output, batch)
+        check_losses(losses, len(image), "loss_fn")
+        bound.hooks.keep_for_backward(losses, view.feature_masks, bound)
+        return output, losses
+
+    def _parse(self, batch: UserBatch, device: torch.device | None = None) -> Batch:
+        return parse(batch, self.targets, device)
+
+    def _view_size(self, batch: Batch) -> Size:
+        return batch.size if self.output_size is None else self.output_size
+
+    def _centred(self, bound: BoundModel, batch: Batch) -> Batch:
+        """The batch as it is, but for the cut from the canvas."""
+        view_size = self._view_size(batch)
+        return batch.seen(bound.policy.view({}, len(batch), batch.size, view_size, device=bound.device), view_size)
+
+    def _stream(self, purpose: int, count: int, device: torch.device | str = "cpu") -> Stream:
+        """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
+        return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
+
+    # ---- binding
+
+    def _prepare(self, model: nn.Module, batch: UserBatch, tried: Sequence[Difficulty] = ()) -> tuple[BoundModel, Batch]:
+        """Checks everything that can be checked, and binds at the first call, when functions are `tried` on the batch."""
         inner = unwrap(model)
         if self._bound is not None and self._bound.model is not inner:
             raise ValueError(
                 f"An augmenter should stay with one model. Found a second one ({type(inner).__name__}); "
                 "make an augmenter for it, because generators follow the weaknesses of one network."
             )
-        rows = self._parse(batch, device_of(inner, None))
-        check_policy(self.policy, rows, wait=self._bound is None)
+        parsed = self._parse(batch, device_of(inner, None))
+        check_policy(self.policy, parsed, wait=self._bound is None)
         if self._bound is None:
-            self._bound = self._attach(model, rows)
-        return self._bound, rows
+            self._bound = self._attach(model, parsed)
+            if tried and self.policy.branches:  # a wrong shape should be known before anything changes
+                training = SCORING[self.scoring].training and len(parsed) > 1  # one row has no batch statistics
+                self._bound.score(self._centred(self._bound, parsed), [], tried, training=training)
+        return self._bound, parsed
 
-    def _attach(self, model: nn.Module, rows: Batch) -> Bound:
+    def _attach(self, model: nn.Module, batch: Batch) -> BoundModel:
         if dist_size() > 1:  # ranks share generators, so they share the seed that they are made from
             seed = [self.seed]
             dist.broadcast_object_list(seed, 0)
-            self.seed = seed[0]
-        if self.scoring == "train" and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
+            self._seed = seed[0]
+        if SCORING[self.scoring].training and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
             raise ValueError(
                 "With scoring='train' normalisation should be each rank's own. Found SyncBatchNorm, which would wait for ranks "
                 "that have nothing to score; use scoring='eval'."
             )
-        bound = bind(model, rows, self.policy, self.features, self.occlude, self._output(rows))
-        weakref.finalize(bound, bound.taps.remove).atexit = False  # nobody's hooks should stay on the model
+        bound = bind(model, batch, self.policy, self.features, self.occlude, self._view_size(batch))
+        weakref.finalize(bound, bound.hooks.remove).atexit = False  # nobody's hooks should stay on the model
         try:
             adversaries = self._make_adversaries(bound)
             for name, state in (self._pending or {}).get("adversaries", {}).items():
                 adversaries[name].check_state(state)
                 adversaries[name].load_state_dict(state)
         except BaseException:
-            bound.taps.remove()
+            bound.hooks.remove()
             raise
         self._adversaries, self._pending = adversaries, None
         return bound
 
+    @contextmanager
+    def _released_on_error(self) -> Iterator[None]:
+        """Whatever binds inside and then fails leaves nothing bound."""
+        fresh, waiting = self._bound is None, self._pending
+        try:
+            yield
+        except BaseException:
+            if fresh:
+                self._release(waiting)
+            raise
+
     def _release(self, waiting: Mapping[str, Any] | None) -> None:
         """Back to not being bound, with a state that waits for a model."""
         if self._bound is not None:
-            self._bound.taps.remove()
+            self._bound.hooks.remove()
         self._bound, self._adversaries, self._pending = None, {}, waiting
 
-    def _make_adversaries(self, bound: Bound) -> dict[str, Adversary]:
+    def _make_adversaries(self, bound: BoundModel) -> dict[str, Adversary]:
         return {
             branch.name: Adversary(
-                branch, bound.shapes, self._generator, self._optimizer, self._stream(GENERATOR, i), bound.device
+                branch, bound.shapes, self.generator, self.optimizer, self._stream(GENERATOR, i), bound.device
             )
             for i, branch in enumerate(bound.policy.branches)
             if branch.learned
         }
 
-    def _parse(self, batch: Rows, device: torch.device | None = None) -> Batch:
-        return parse(batch, self.targets, device)
 
-    def _output(self, rows: Batch) -> Size:
-        return rows.size if self.output_size is None else self.output_size
-
-    def _centred(self, bound: Bound, rows: Batch) -> Batch:
-        """The rows as they are, but for the cut from the canvas."""
-        output = self._output(rows)
-        return rows.seen(bound.policy.view({}, len(rows), rows.size, output, device=bound.device), output)
-
-    def _stream(self, purpose: int, count: int, device: torch.device | str = "cpu") -> Stream:
-        """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
-        return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
+ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
 
 
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.to(device, non_blocking=True)
+def _integer(name: str, value: Any, *, at_least: int | None = None) -> int:
+    """An argument as a plain integer, NumPy's too. Raises TypeError or ValueError that names it."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"`{name}` should be an integer. Found {value!r}.")
+    number = value.__index__()
+    if at_least is not None and number < at_least:
+        raise ValueError(f"`{name}` should be at least {at_least}. Found {number}.")
+    return number
 
 
-def _repeat(loader: Iterable[Rows]) -> Iterator[Rows]:
+def _repeat(loader: Iterable[UserBatch]) -> Iterator[UserBatch]:
     while True:
         empty = True
         for batch in loader:

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from adaug.batch import Batch, Key, Rows, Target, parse
-from adaug.layers import unwrap
-from adaug.operations import Binned, OccludeImage, Occlusion, Rotate, Scale, Shear
-from adaug.passes import LossFunction, check_losses, check_policy, device_of
-from adaug.policy import Branch, Policy
-from adaug.taps import quiet
-from adaug.view import Size, View, as_size, inside
+from adaug._apply import view_of
+from adaug._batch import Batch, UserBatch, check_operations, parse
+from adaug._hooks import quiet
+from adaug._kinds import Key, Target
+from adaug._network import Difficulty, LossFunction, device_of
+from adaug._view import View
+from adaug._warp import Size, as_size, inside
+from adaug._wrappers import unwrap
+from adaug.keypoints import Pairs
+from adaug.operations import Operation
+from adaug.policy import Policy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,33 +35,44 @@ INK, FAINT = "#222222", "#888888"
 
 def loss_by_bin(
     model: nn.Module,
-    loader: Iterable[Rows],
-    operation: Binned | OccludeImage,
+    loader: Iterable[UserBatch],
+    operation: Operation,
     loss_fn: LossFunction,
     *,
     targets: Mapping[Key, str | Target] | None = None,
     output_size: Size | int | None = None,
 ) -> Tensor:
-    """Where is my network weak? The mean loss of any model when every image is seen at each bin's centre, [k], float32.
+    """Where is my network weak? The mean loss of any model when every image is seen at each bin's centre.
 
-    loss_fn(output, batch) -> [B], or any difficulty. An image whose loss is not finite in some bin counts in none. Leaves
-    no trace on the model: eval behaviour, no gradients, flags and random state put back.
+    Leaves no trace on the model: eval behaviour, no gradients, flags and random state put back.
+
+    Args:
+        model: The model.
+        loader: Batches.
+        operation: An operation with bins, or one that hides cells of the image.
+        loss_fn: (output, batch) -> [B], or any difficulty.
+        targets: Key or position in the batch -> kind.
+        output_size: (height, width) of a view.
+
+    Returns:
+        [k], float32. An image whose loss is not finite in some bin counts in none.
     """
-    if not isinstance(operation, (Binned, OccludeImage)):
+    if not isinstance(operation, Operation) or operation.hides == "features":
         raise TypeError(
             f"`operation` should be a binned operation or OccludeImage. Found {type(operation).__name__}; masks on features "
             "need a bound model, so look at OccludeImage of the same grid."
         )
-    inner, policy = unwrap(model), Policy((Branch("b", (operation,), 1),))
-    size = as_size(output_size)
+    inner, difficulty, size = unwrap(model), Difficulty(loss_fn, "loss_fn"), as_size(output_size)
     tables: list[Tensor] = []
     for batch in loader:
-        device = device_of(inner, None)
-        rows = parse(batch, targets, device)
-        check_policy(policy, rows, wait=not tables)
-        tables.append(
-            torch.stack([_losses(inner, rows, policy, i, loss_fn, size or rows.size) for i in range(operation.bins)], 1)
-        )
+        parsed = parse(batch, targets, device_of(inner, None))
+        check_operations(parsed, [operation], wait=not tables)
+        columns = []
+        for centre in operation.centres():
+            seen = parsed.seen(view_of(parsed, [(operation, centre)], size or parsed.size), size or parsed.size)
+            with quiet(inner, parsed.image.device):
+                columns.append(difficulty(inner(seen.image), seen))
+        tables.append(torch.stack(columns, 1))
     if not tables:
         raise ValueError("`loader` should give at least one batch. Found none; pass a list or a DataLoader.")
     table = torch.cat(tables)  # [N, k]
@@ -65,31 +80,15 @@ def loss_by_bin(
     return finite.mean(0)
 
 
-def _losses(model: nn.Module, rows: Batch, policy: Policy, bin_: int, loss_fn: LossFunction, output: Size) -> Tensor:
-    """The losses [n] of all rows with one bin's view."""
-    operation, n, device = policy.branches[0].operations[0], len(rows), rows.image.device
-    if isinstance(operation, Occlusion):
-        cells = torch.full((n, operation.fields), bin_, device=device)
-        setting = operation.mask(cells, torch.full((n, 2), 0.5, device=device))
-    else:
-        setting = torch.full((n,), operation.centres()[bin_], device=device)
-    view = policy.view({f"b.{operation.name}": setting}, n, rows.size, output, device=device)
-    seen = rows.seen(view, output)
-    with quiet(model, device):
-        losses = loss_fn(model(seen.image), seen.user())
-    check_losses(losses, n, "loss_fn")
-    return losses.detach().float()
-
-
 # -- views -----------------------------------------------------------------------------------------------------------
 
 
 def draw_views(
-    batch: Rows,
+    batch: UserBatch,
     *,
     view: View | None = None,
     titles: Sequence[str] | None = None,
-    limbs: Sequence[tuple[int, int]] = (),
+    limbs: Pairs = (),
     left: Collection[int] = (),
     right: Collection[int] = (),
     targets: Mapping[Key, str | Target] | None = None,
@@ -99,22 +98,32 @@ def draw_views(
 ) -> Figure:
     """A grid of augmented images [B, 3 or 1, H, W] with their keypoints; give it `StepResult.batch` and `.view`.
 
-    view: hatches the cells that are hidden from the network. titles: one an image, e.g. its branch. limbs: pairs of
-    keypoints to join. left, right: keypoints (and limbs that end in one) drawn in the colours of their sides. Keypoints
-    that are not visible are crosses. Images outside [0, 1] are stretched to it.
+    Keypoints that are not visible are crosses. Images outside [0, 1] are stretched to it.
+
+    Args:
+        batch: Augmented already.
+        view: Hatches the cells that are hidden from the network.
+        titles: One an image, e.g. the name of its branch.
+        limbs: Pairs of keypoints to join.
+        left: Keypoints (and limbs that end in one) to draw in the colour of the left.
+        right: Those to draw in the colour of the right.
+        targets: Key or position in the batch -> kind.
+        columns: Images beside each other.
+        most: The first so many images are drawn.
+        title: Of the whole.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    rows = parse(batch, targets)
-    count = min(len(rows), most)
+    parsed = parse(batch, targets)
+    count = min(len(parsed), most)
     if titles is not None and len(titles) < count:
         raise ValueError(f"`titles` should have one text an image, {count}. Found {len(titles)}.")
     columns = max(1, min(columns, count))
     lines = math.ceil(count / columns)
-    points = rows.of("keypoints")[0].detach().float().cpu() if rows.has("keypoints") else None
-    seen = _visibility(rows, points)
+    points = parsed.entries_of("keypoints")[0].detach().float().cpu() if parsed.has("keypoints") else None
+    visible = _visibility(parsed, points)
     head = 0.36 if title else 0.08
     foot = 0.4 if points is not None or view is not None else 0.05
     height = lines * (1.75 + (0.22 if titles else 0.05)) + head + foot
@@ -124,14 +133,14 @@ def draw_views(
         axis.set_axis_off()
         if i >= count:
             continue
-        picture = _picture(rows.image[i])
+        picture = _picture(parsed.image[i])
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_xlim(-0.5, rows.size[1] - 0.5)
-        axis.set_ylim(rows.size[0] - 0.5, -0.5)
+        axis.set_xlim(-0.5, parsed.size[1] - 0.5)
+        axis.set_ylim(parsed.size[0] - 0.5, -0.5)
         if view is not None:
-            _draw_cells(axis, view, i, rows.size)
-        if points is not None and seen is not None:
-            _draw_points(axis, points[i].reshape(-1, points.shape[-1]), seen[i], limbs, left, right)
+            _draw_cells(axis, view, i, parsed.size)
+        if points is not None and visible is not None:
+            _draw_points(axis, points[i].reshape(-1, points.shape[-1]), visible[i], limbs, left, right)
         if titles is not None:
             axis.set_title(titles[i], fontsize=8, pad=2, color=INK)
     handles: list[Any] = []
@@ -139,8 +148,8 @@ def draw_views(
         if left or right:
             handles += [Line2D([], [], color=LEFT, marker="o", markersize=4, label="left")]
             handles += [Line2D([], [], color=RIGHT, marker="o", markersize=4, label="right")]
-        shown = seen is not None and bool((~seen & inside(points[..., :2].flatten(1, -2), rows.size))[:count].any())
-        handles += [Line2D([], [], color=FAINT, marker="x", markersize=5, ls="", label="not visible")] if shown else []
+        crossed = visible is not None and bool((~visible & inside(points[..., :2].flatten(1, -2), parsed.size))[:count].any())
+        handles += [Line2D([], [], color=FAINT, marker="x", markersize=5, ls="", label="not visible")] if crossed else []
     if view is not None and view.masks:
         handles += [Patch(facecolor="#00000088", edgecolor="white", hatch="////", label="hidden from the network")]
     if handles:
@@ -152,14 +161,14 @@ def draw_views(
     return figure
 
 
-def _visibility(rows: Batch, points: Tensor | None) -> Tensor | None:
+def _visibility(batch: Batch, points: Tensor | None) -> Tensor | None:
     """Which keypoints are visible, bool [B, K]."""
     if points is None:
         return None
-    if rows.has("visibility"):
-        return (rows.of("visibility")[0] > 0).cpu().reshape(len(points), -1)
-    found = points[..., 2] > 0 if points.shape[-1] == 3 else points[..., 0].isfinite()
-    return found.reshape(len(points), -1)
+    if batch.has("visibility"):
+        return (batch.entries_of("visibility")[0] > 0).cpu().reshape(len(points), -1)
+    visible = points[..., 2] > 0 if points.shape[-1] == 3 else points[..., 0].isfinite()
+    return visible.reshape(len(points), -1)
 
 
 def _picture(image: Tensor) -> Any:
@@ -175,7 +184,7 @@ def _picture(image: Tensor) -> Any:
 def _draw_cells(axis: Axes, view: View, row: int, size: Size) -> None:
     from matplotlib.patches import Rectangle
 
-    for _, mask in view.masks.values():
+    for mask in view.masks.values():
         cells = mask[row, 0].detach().cpu()
         height, width = size[0] / cells.shape[0], size[1] / cells.shape[1]
         for r, c in torch.nonzero(cells < 0.5).tolist():
@@ -188,8 +197,8 @@ def _draw_cells(axis: Axes, view: View, row: int, size: Size) -> None:
 def _draw_points(
     axis: Axes,
     points: Tensor,
-    seen: Tensor,
-    limbs: Sequence[tuple[int, int]],
+    visible: Tensor,
+    limbs: Pairs,
     left: Collection[int],
     right: Collection[int],
 ) -> None:
@@ -197,15 +206,15 @@ def _draw_points(
         return LEFT if any(j in left for j in joints) else RIGHT if any(j in right for j in joints) else MIDDLE
 
     for a, b in limbs:
-        if seen[a] and seen[b]:
+        if visible[a] and visible[b]:
             # A limb between the two sides (the hips) belongs to neither.
             across = any(j in left for j in (a, b)) and any(j in right for j in (a, b))
             axis.plot(
                 points[[a, b], 0].numpy(), points[[a, b], 1].numpy(), color=MIDDLE if across else colour(a, b), lw=1.3, zorder=2
             )
-    for j, (point, visible) in enumerate(zip(points, seen, strict=True)):
+    for j, (point, shown) in enumerate(zip(points, visible, strict=True)):
         marker: dict[str, Any] = {"marker": "o", "s": 7, "edgecolors": "black", "linewidths": 0.3}
-        if not visible:
+        if not shown:
             marker = {"marker": "x", "s": 14, "linewidths": 0.9}
         if torch.isfinite(point[:2]).all():
             axis.scatter(float(point[0]), float(point[1]), color=colour(j), zorder=3, **marker)
@@ -221,15 +230,18 @@ def draw_distributions(
     epochs: Sequence[int] | None = None,
     title: str = "What the generators propose",
 ) -> Figure:
-    """Every head over time, from one mapping an epoch: "branch.operation" (or a step's "distribution/...") -> [k].
+    """The distribution of every operation over time. Blue is rarer and red more frequent than uniform.
 
-    Blue is rarer and red more frequent than the uniform distribution. policy: names bins by their magnitudes and lays
-    cells out on their grid (the first, middle and last epochs). epochs: numbers of the epochs, by default from 1.
+    Args:
+        history: One mapping an epoch, "branch.operation" (or a step's "distribution/...") -> [k].
+        policy: Names bins by their magnitudes and lays cells out on their grid (the first, middle and last epochs).
+        epochs: Numbers of the epochs, by default from 1.
+        title: Of the whole.
     """
     from matplotlib.figure import Figure
 
     shown = [
-        {_head(name): torch.as_tensor(value).detach().float().cpu() for name, value in epoch.items() if _is_head(name, value)}
+        {_name(key): torch.as_tensor(value).detach().float().cpu() for key, value in epoch.items() if _is_shown(key, value)}
         for epoch in history
     ]
     numbers = list(range(1, len(history) + 1)) if epochs is None else list(epochs)
@@ -241,45 +253,44 @@ def draw_distributions(
             "`history` should hold at least one distribution. Found none; pass the metrics of adversarial steps, or what "
             "`augmenter.distributions` gives."
         )
-    heads = list(dict.fromkeys(name for _, epoch in kept for name in epoch))
-    operations = {} if policy is None else {f"{b.name}.{op.name}": op for b in policy.branches for op in b.operations}
-    figure = Figure(figsize=(7.2, 0.7 + 2.4 * len(heads)), dpi=150, layout="constrained")
+    names = list(dict.fromkeys(name for _, epoch in kept for name in epoch))
+    figure = Figure(figsize=(7.2, 0.7 + 2.4 * len(names)), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11)
-    parts = figure.subfigures(len(heads), 1, squeeze=False)
-    for part, head in zip(parts[:, 0], heads, strict=True):
-        values = [(number, epoch[head]) for number, epoch in kept if head in epoch]
-        operation = operations.get(head)
-        if isinstance(operation, Occlusion):
-            _draw_grids(part, head, values, operation.grid)
+    parts = figure.subfigures(len(names), 1, squeeze=False)
+    for part, name in zip(parts[:, 0], names, strict=True):
+        values = [(number, epoch[name]) for number, epoch in kept if name in epoch]
+        operation = None if policy is None else policy.operations.get(name)
+        if operation is not None and isinstance(operation.layout, tuple):
+            _draw_grids(part, name, values, operation.layout)
         else:
-            _draw_bins(part, head, values, operation)
+            _draw_bins(part, name, values, operation)
     return figure
 
 
-def _head(name: str) -> str:
-    return name.removeprefix("distribution/")
+def _name(key: str) -> str:
+    return key.removeprefix("distribution/")
 
 
-def _is_head(name: str, value: Any) -> bool:
-    return name.startswith("distribution/") or ("/" not in name and torch.as_tensor(value).ndim == 1)
+def _is_shown(key: str, value: Any) -> bool:
+    return key.startswith("distribution/") or ("/" not in key and torch.as_tensor(value).ndim == 1)
 
 
-def _draw_bins(part: Any, head: str, values: Sequence[tuple[int, Tensor]], operation: Any) -> None:
+def _draw_bins(part: Any, name: str, values: Sequence[tuple[int, Tensor]], operation: Operation | None) -> None:
     table = torch.stack([value for _, value in values], 1)  # [k, epochs]
     k = len(table)
     axis = part.subplots()
     image = axis.imshow((table * k).numpy(), aspect="auto", origin="lower", interpolation="nearest", **_colours(table * k))
-    axis.set_title(head, fontsize=9, loc="left")
+    axis.set_title(name, fontsize=9, loc="left")
     every = max(1, math.ceil(len(values) / 12))
     axis.set_xticks(range(0, len(values), every), [str(number) for number, _ in values][::every], fontsize=8)
-    axis.set_yticks(range(k), bin_labels(operation) if isinstance(operation, Binned) else [str(i) for i in range(k)])
+    axis.set_yticks(range(k), [str(i) for i in range(k)] if operation is None else operation.labels())
     axis.tick_params(axis="y", labelsize=7 if k < 12 else 5)
     axis.set_xlabel("epoch", fontsize=8)
-    axis.set_ylabel(_quantity(operation), fontsize=8)
+    axis.set_ylabel("bin" if operation is None else operation.quantity, fontsize=8)
     _draw_bar(part, image, axis)
 
 
-def _draw_grids(part: Any, head: str, values: Sequence[tuple[int, Tensor]], grid: Size) -> None:
+def _draw_grids(part: Any, name: str, values: Sequence[tuple[int, Tensor]], grid: Size) -> None:
     picks = sorted({round(i * (len(values) - 1) / 3) for i in range(4)})
     table = torch.stack([values[i][1] for i in picks]) * math.prod(grid)
     axes = part.subplots(1, 4, squeeze=False)[0]
@@ -287,7 +298,7 @@ def _draw_grids(part: Any, head: str, values: Sequence[tuple[int, Tensor]], grid
         axis.set_axis_off()
     for axis, i, cells in zip(axes, picks, table, strict=False):
         image = axis.imshow(cells.reshape(grid).numpy(), interpolation="nearest", **_colours(table))
-        axis.set_title(f"{head}\nepoch {values[i][0]}" if axis is axes[0] else f"epoch {values[i][0]}", fontsize=9, loc="left")
+        axis.set_title(f"{name}\nepoch {values[i][0]}" if axis is axes[0] else f"epoch {values[i][0]}", fontsize=9, loc="left")
         axis.set_xticks([])
         axis.set_yticks([])
     _draw_bar(part, image, list(axes))
@@ -305,17 +316,3 @@ def _draw_bar(part: Any, image: Any, axes: Any) -> None:
     bar.ax.set_yscale("linear")
     bar.set_label("probability × bins", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-
-
-def bin_labels(operation: Binned) -> list[str]:
-    """The bins by their centres."""
-    degrees = isinstance(operation, (Rotate, Shear))
-    return [f"{centre:+.0f}°" if degrees else f"{centre:.2f}" for centre in operation.centres()]
-
-
-def _quantity(operation: Any) -> str:
-    if isinstance(operation, Rotate):
-        return "rotation"
-    if isinstance(operation, Scale):
-        return "factor of size"
-    return operation.name.replace("_", " ") if isinstance(operation, Binned) else "bin"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from adaug.keypoints import Pairs
 from adaug.operations import (
     Brightness,
+    ClippedNormal,
     Contrast,
     Gain,
     Geometric,
@@ -20,15 +21,13 @@ from adaug.operations import (
     Translate,
 )
 from adaug.policy import Branch, Flip, Policy
-from adaug.sampling import ClippedNormal
 
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
-Pairs = Sequence[tuple[int, int]] | None
 
 
 @dataclass(frozen=True)
 class Window:
-    """A share that is on from `start` to `end` of the training progress and 0 elsewhere."""
+    """A schedule for `Branch(share=)`: a share that is on from `start` to `end` of the training progress, else 0."""
 
     share: float
     start: float = 0.0
@@ -38,50 +37,62 @@ class Window:
         return self.share if self.start <= progress < self.end or progress == self.end == 1 else 0.0
 
 
-def paper(flip_pairs: Pairs = None) -> Policy:
+def paper(flip_pairs: Pairs | None = None) -> Policy:
     """Peng, Tang et al., CVPR 2018: a third each for random, ASR (7 scales, 9 rotations) and AHO (4 x 4 cells).
 
-    flip_pairs: keypoints that change places in a mirror image, () if none do. None leaves the flip out: not everything
-    may be mirrored.
+    Args:
+        flip_pairs: Keypoints that change places in a mirror image, () if none do. None leaves the flip out: not everything
+            may be mirrored.
     """
     asr = Branch("asr", (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 1 / 3)
     aho = Branch("aho", (OccludeFeatures(grid=(4, 4), cells=(1, 2)),), 1 / 3)
     return Policy((asr, aho), () if flip_pairs is None else (Flip(flip_pairs),))
 
 
-def wide(flip_pairs: Pairs = None, *, rest: bool = False) -> Policy:
+def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
     """The paper's shares over about the release's ranges, with random views about the image as it is and 60 % not turned.
 
-    rest: the rows of ASR alone are scaled and turned, and compared with views drawn evenly. What either wins over the paper's
-    ranges, and where it loses, was measured on few people: the documentation's page "When it helps".
+    What it wins over the paper's ranges, and where it loses, was measured on few people: the documentation's page "When it
+    helps".
+
+    Args:
+        flip_pairs: As of `paper`.
+        rest: Whether the rows of ASR alone are scaled and turned, and compared with views drawn evenly.
     """
     scale, rotate = Scale(0.65, 1.5, 7, rest=1.0 if rest else None), Rotate(-60, 60, 9, rest=0.0 if rest else None)
     if not rest:
-        scale = replace(scale, reference=ClippedNormal(1.0, 0.2125, 0.65, 1.5))
-        rotate = replace(rotate, reference=ClippedNormal(0, 30, -60, 60, still=0.6))
+        scale = replace(scale, random=ClippedNormal(1.0, 0.2125, 0.65, 1.5))
+        rotate = replace(rotate, random=ClippedNormal(0, 30, -60, 60, still=0.6))
     policy = paper(flip_pairs)
     asr, aho = policy.branches
     return replace(policy, branches=(replace(asr, operations=(scale, rotate)), aho))
 
 
-def released(flip_pairs: Pairs = None) -> Policy:
-    """The authors' code of 2018: ASR alone on half the rows, seven scales of 2^-0.6 to 2^0.6 and seven rotations of
-    -60 to 60 degrees (bin centres), a clipped normal reference that leaves 60 % of the rotations out, channel gains.
+def released(flip_pairs: Pairs | None = None) -> Policy:
+    """The authors' code of 2018: ASR alone, on half the rows.
 
-    Their cap of 2 / k and alpha, beta = 0.2, 0.5 are the defaults of RewardPenalty.
+    Seven scales of 2^-0.6 to 2^0.6, seven rotations of -60 to 60 degrees (bin centres), clipped normal random distributions
+    that leave 60 % of the rotations out, channel gains. Their cap of 2 / k and alpha, beta = 0.2, 0.5 are the defaults of
+    RewardPenalty.
+
+    Args:
+        flip_pairs: As of `paper`.
     """
-    scale = Scale(2**-0.7, 2**0.7, 7, log=True, reference=ClippedNormal(0, 0.25, -0.5, 0.5, base=2))
-    rotate = Rotate(-70, 70, 7, reference=ClippedNormal(0, 30, -60, 60, still=0.6))
+    scale = Scale(2**-0.7, 2**0.7, 7, log=True, random=ClippedNormal(0, 0.25, -0.5, 0.5, base=2))
+    rotate = Rotate(-70, 70, 7, random=ClippedNormal(0, 30, -60, 60, still=0.6))
     gains = tuple(Gain(0.6, 1.4, 2, channel=channel) for channel in range(3))
     common: tuple[Flip | Gain, ...] = gains if flip_pairs is None else (Flip(flip_pairs), *gains)
     return Policy((Branch("asr", (scale, rotate), 1 / 2),), common)
 
 
-def trivial(flip_pairs: Pairs = None, *, learned: bool = False) -> Policy:
-    """In the manner of TrivialAugment (Müller and Hutter, ICCV 2021): a row gets one operation, of a uniform magnitude,
-    or none. The baseline of those who do not tune.
+def trivial(flip_pairs: Pairs | None = None, *, learned: bool = False) -> Policy:
+    """In the manner of TrivialAugment (Müller and Hutter, ICCV 2021): the baseline of those who do not tune.
 
-    learned: the magnitude is proposed by a generator, one for each operation, in fewer bins. By default nothing is learned.
+    A row gets one operation, of a uniform magnitude, or none.
+
+    Args:
+        flip_pairs: As of `paper`.
+        learned: Whether generators propose the magnitudes, one for each operation, in fewer bins.
     """
     bins = 9 if learned else 30
     geometric: list[Geometric] = [

@@ -1,14 +1,11 @@
-"""The policy: branches of operations, their shares of the mini-batch, and what is done to every row alike.
-
-`Policy.draw` and `Policy.view` keep drawing apart from applying: a `Settings` holds everything that was drawn, and a
-view is a pure function of it.
-"""
+"""The policy: branches of operations, their shares of the mini-batch, and what is done to every row alike."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,26 +13,30 @@ import torch
 from kornia.augmentation._2d.geometric.base import GeometricAugmentationBase2D
 from torch import Tensor
 
-from adaug.operations import Binned, Geometric, Occlusion, Photometric
-from adaug.sampling import Stream, seeded
-from adaug.view import Size, View, centred, full_precision, mirror, product
+from adaug._random import Stream, seeded
+from adaug._view import View, make_view
+from adaug._warp import Size
+from adaug.keypoints import Pairs
+from adaug.operations import Operation
 
-Operation = Binned | Occlusion
 Painter = Callable[[Tensor], Tensor]
 Share = float | Callable[[float], float]
-Settings = dict[str, Tensor]  # "branch.operation" -> magnitude [n], mask [n, ...], or flipped [n] bool
+Magnitudes = dict[str, Tensor]  # "branch.operation" -> its magnitude in each row; FLIP -> flipped [n] bool
 RANDOM = "random"  # the share that no branch claims
+FLIP = "common.flip"
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors left and right with probability p.
+    """Mirrors left and right.
 
-    pairs: keypoints (and heat-map channels) that change places, e.g. ((0, 5), (1, 4)). () if none do; with None a
-    batch that has keypoints is refused, because its left and right would be wrong.
+    Attributes:
+        pairs: Keypoints (and heat-map channels) that change places, e.g. ((0, 5), (1, 4)). () if none do. With None a batch
+            that has keypoints is refused, because its left and right would be wrong.
+        p: The probability.
     """
 
-    pairs: Sequence[tuple[int, int]] | None = None
+    pairs: Pairs | None = None
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -59,8 +60,11 @@ class Flip:
 class Branch:
     """Operations that act together on one share of the mini-batch.
 
-    share: a number in [0, 1], or a function of the training progress in [0, 1] (see `policies.Window`). learned: a
-    generator proposes the bins; False draws them uniformly and costs no look and no score.
+    Attributes:
+        name: What metrics and states call it. It has no dots.
+        operations: What is done to its rows.
+        share: A number in [0, 1], or a function of the training progress in [0, 1] (see `policies.Window`).
+        learned: Whether a generator proposes the bins. False draws them uniformly and costs no look and no score.
     """
 
     name: str
@@ -75,28 +79,35 @@ class Branch:
         if not self.operations:
             raise ValueError(f"Branch {self.name!r} should have at least one operation. Found none.")
         for operation in self.operations:
-            if not isinstance(operation, (Binned, Occlusion)):
+            if not isinstance(operation, Operation):
                 raise TypeError(f"Branch {self.name!r} should hold operations such as adaug.Scale. Found {operation!r}.")
         _check_names(self.name, [operation.name for operation in self.operations])
         if not callable(self.share) and not 0 <= self.share <= 1:
             raise ValueError(f"The share of branch {self.name!r} should be in [0, 1]. Found {self.share}.")
 
     @property
-    def heads(self) -> dict[str, int | tuple[int, int]]:
+    def layouts(self) -> dict[str, int | tuple[int, int]]:
         """What its generator predicts: the name of each operation -> bins, or (rows, columns) of cells."""
-        return {operation.name: operation.head for operation in self.operations}
+        return {operation.name: operation.layout for operation in self.operations}
+
+    def full_name(self, operation: Operation) -> str:
+        """What views, metrics and pictures call one of its operations: "branch.operation"."""
+        return f"{self.name}.{operation.name}"
 
 
 @dataclass(frozen=True)
 class Policy:
     """Branches, and what is done to every row alike. The random share is what the branches leave.
 
-    common: a Flip, binned operations (their references), and functions of images [B, C, H, W] that move no pixels, such
-    as kornia's ColorJiggle; a function sees the batch before anything else and may draw from torch's random state.
+    Attributes:
+        branches: Their shares sum to at most 1.
+        common: A Flip, operations with bins (drawn at random), and functions of images [B, C, H, W] that move no pixels,
+            such as kornia's ColorJiggle. A function sees the batch before anything else and may draw from torch's random
+            state.
     """
 
     branches: Sequence[Branch]
-    common: Sequence[Flip | Binned | Painter] = ()
+    common: Sequence[Flip | Operation | Painter] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "branches", tuple(self.branches))
@@ -104,34 +115,44 @@ class Policy:
         for branch in self.branches:
             if not isinstance(branch, Branch):
                 raise TypeError(f"`branches` should hold adaug.Branch. Found {branch!r}.")
-        for operation in self.common:
-            known = isinstance(operation, Flip | Binned) or callable(operation)
-            if not known or isinstance(operation, GeometricAugmentationBase2D):
+        for item in self.common:
+            hides = isinstance(item, Operation) and item.hides is not None  # it is done in a branch of its own alone
+            known = isinstance(item, Flip | Operation) or callable(item)
+            if hides or not known or isinstance(item, GeometricAugmentationBase2D):
                 raise TypeError(
-                    "`common` should hold adaug.Flip, binned operations and functions of images that move no pixels. "
-                    f"Found {operation!r}; use adaug's own geometric operations, which move the targets too."
+                    "`common` should hold adaug.Flip, operations with bins and functions of images that move no pixels. "
+                    f"Found {item!r}; use adaug's own geometric operations, which move the targets too."
                 )
         _check_names("branches", [branch.name for branch in self.branches])
-        _check_names("common", [operation.name for operation in self.common if isinstance(operation, Binned)])
-        if sum(isinstance(operation, Flip) for operation in self.common) > 1:
+        _check_names("common", [operation.name for operation in self._common_operations()])
+        if sum(isinstance(item, Flip) for item in self.common) > 1:
             raise ValueError("`common` should hold at most one Flip. Found more.")
         fixed = [branch.share for branch in self.branches if not callable(branch.share)]
         if sum(fixed) > 1 + 1e-6:
             raise ValueError(f"The shares of the branches should sum to at most 1. Found {fixed}, which sum to {sum(fixed)}.")
 
+    # ---- its parts
+
     @property
     def flip(self) -> Flip | None:
         """The flip that every row may get."""
-        return next((operation for operation in self.common if isinstance(operation, Flip)), None)
+        return next((item for item in self.common if isinstance(item, Flip)), None)
 
-    def paint(self, image: Tensor, stream: Stream) -> Tensor:
-        """Images [n, C, H, W] after the functions in `common`; the global random state is put back."""
-        painters = [operation for operation in self.common if not isinstance(operation, Flip | Binned)]
-        if painters:
-            with seeded(stream.seed, image.device):
-                for painter in painters:
-                    image = painter(image).to(image.dtype)
-        return image
+    @cached_property
+    def operations(self) -> dict[str, Operation]:
+        """Every operation by its full name, in the order in which they are done."""
+        return {f"common.{operation.name}": operation for operation in self._common_operations()} | {
+            branch.full_name(operation): operation for branch in self.branches for operation in branch.operations
+        }
+
+    def _common_operations(self) -> Iterator[Operation]:
+        return (item for item in self.common if isinstance(item, Operation))
+
+    def describe(self) -> Any:
+        """The policy in plain lists, strings and numbers: what a saved state is checked against."""
+        return _plain(self)
+
+    # ---- shares
 
     def shares(self, progress: float) -> list[float]:
         """The share of each branch at a training progress in [0, 1]."""
@@ -154,63 +175,47 @@ class Policy:
         order[stream.permutation(n)] = taken
         return order
 
-    def draw_reference(self, n: int, stream: Stream) -> Settings:
-        """Random settings of n rows for everything but occlusion: of every row's view in the random share."""
-        settings: Settings = {}
-        if self.flip is not None:
-            settings["common.flip"] = stream.uniform(n) < self.flip.p
-        binned = [(key, operation) for key, operation in self._keyed() if isinstance(operation, Binned)]
-        return settings | {key: operation.usual_magnitude(stream.uniform(n)) for key, operation in binned}
+    # ---- drawing, apart from applying
+
+    def paint(self, image: Tensor, stream: Stream) -> Tensor:
+        """Images [n, C, H, W] after the functions in `common`; the global random state is put back."""
+        painters = [item for item in self.common if not isinstance(item, Flip | Operation)]
+        if painters:
+            with seeded(stream.seed, image.device):
+                for painter in painters:
+                    image = painter(image).to(image.dtype)
+        return image
+
+    def draw_random(self, n: int, stream: Stream) -> Magnitudes:
+        """What n rows get in random views: a flip, and every operation but those that hide cells."""
+        flip = {} if self.flip is None else {FLIP: stream.uniform(n) < self.flip.p}
+        drawn = {name: operation.draw_random(n, stream) for name, operation in self.operations.items()}
+        return flip | {name: magnitude for name, magnitude in drawn.items() if magnitude is not None}
 
     def view(
         self,
-        settings: Settings,
+        magnitudes: Magnitudes,
         n: int,
         canvas: Size,
-        output: Size,
+        view_size: Size,
         *,
-        own: Branch | None = None,
+        last: Branch | None = None,
         device: torch.device | None = None,
     ) -> View:
-        """The view that some settings of n rows make; what they do not name is not done.
+        """The view of n rows in which everything is done by these magnitudes; what they do not name is not done.
 
-        The flip comes first and the operations of `own` last, on the view that its generator saw.
+        The flip comes first and the operations of `last` come last, on the view that its generator saw.
         """
-        flipped = settings.get("common.flip")
-        with full_precision(device):
-            matrix = self._matrix(settings, n, canvas, output, own, device)
-        present = [(key, operation) for key, operation in self._keyed() if key in settings]
-        return View(
-            matrix=matrix,
-            flipped=flipped,
+        return make_view(
+            [(name, operation, magnitudes[name]) for name, operation in self.operations.items() if name in magnitudes],
+            n,
+            canvas,
+            view_size,
+            last=() if last is None else [last.full_name(operation) for operation in last.operations],
+            flipped=magnitudes.get(FLIP),
             pairs=None if self.flip is None else self.flip.pairs,
-            colours={key: (op, settings[key]) for key, op in present if isinstance(op, Photometric)},
-            masks={key: (op, settings[key]) for key, op in present if isinstance(op, Occlusion)},
+            device=device,
         )
-
-    def _matrix(
-        self, settings: Settings, n: int, canvas: Size, output: Size, own: Branch | None, device: torch.device | None
-    ) -> Tensor | None:
-        """From the canvas to the view, [n, 3, 3]; None where nothing moves."""
-        matrix = mirror(settings["common.flip"]) if "common.flip" in settings else None
-        for key, operation in self._keyed(own):
-            if isinstance(operation, Geometric) and key in settings:
-                step = operation.matrix(settings[key], output)
-                matrix = step if matrix is None else product(step, matrix)
-        if matrix is None and canvas != output:
-            matrix = torch.eye(3, device=device).expand(n, 3, 3)
-        return None if matrix is None else centred(matrix, canvas, output)
-
-    def _keyed(self, own: Branch | None = None) -> list[tuple[str, Operation]]:
-        """Every operation under its name in a Settings, those of `own` last."""
-        keyed: list[tuple[str, Operation]] = [(f"common.{op.name}", op) for op in self.common if isinstance(op, Binned)]
-        for branch in sorted(self.branches, key=lambda branch: branch is own):  # stable: the others keep their order
-            keyed += [(f"{branch.name}.{op.name}", op) for op in branch.operations]
-        return keyed
-
-    def describe(self) -> Any:
-        """The policy in plain lists, strings and numbers: what a saved state is checked against."""
-        return _plain(self)
 
 
 def _check_names(owner: str, names: list[str]) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import adaug
-import adaug.trial as trial_module
+import adaug._trial as trial_module
 
 SIDE = 16
 KINDS = torch.tensor([0, 1])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import adaug
-from adaug.layers import describe, find_layers, probe
+from adaug._layers import describe, find_layers, probe
 from examples.hourglass.model import StackedHourglass
 
 B = 6
@@ -132,7 +132,7 @@ def test_occlusion_of_tokens_hides_those_of_the_occluded_cells(class_token):
     model.blocks[1].register_forward_hook(lambda module, args, output: kept.update(tokens=output))
     occlusion = adaug.OccludeFeatures(grid=(4, 4), cells=1)
     chosen = torch.tensor([[6]])  # row 1, column 2 of the grid, of 8 x 8 patches
-    with torch.no_grad(), bound.taps.masked([(occlusion, occlusion.mask(chosen, torch.rand(1, 2)))]):
+    with torch.no_grad(), bound.hooks.masked([(occlusion, occlusion.mask(chosen, torch.rand(1, 2)))]):
         model(torch.rand(1, 3, 64, 64))
     zero = (kept["tokens"] == 0).all(2)[0]
     if class_token:
@@ -213,7 +213,7 @@ def test_networks_of_transformers_train_as_they_are(name):
             return (output.heatmaps - target).square().mean((1, 2, 3))
 
     augmenter = train(model, batch, loss_fn)
-    layers = augmenter._bound.taps.features
+    layers = augmenter._bound.hooks.features
     assert len(layers) >= 3
     areas = [layer.area for layer in layers.values()]
     assert areas == sorted(areas, reverse=True)

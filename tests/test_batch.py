@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale, Target
-from adaug.batch import KINDS, parse
+from adaug._batch import parse
+from adaug._kinds import KINDS
 
 Pair = namedtuple("Pair", ["picture", "points"])
 TURN = Policy((), (Rotate(20, 40, 2),))

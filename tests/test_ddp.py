@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 import adaug
-from adaug.reward import kl_divergence
+from adaug._reward import kl_divergence
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 

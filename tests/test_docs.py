@@ -114,7 +114,7 @@ def test_every_page_is_in_the_navigation():
 
 def test_the_layers_that_the_page_names_are_those_that_are_found():
     t = pytest.importorskip("transformers", minversion="5")
-    from adaug.layers import find_layers, probe
+    from adaug._layers import find_layers, probe
     from examples.hourglass.model import StackedHourglass
 
     networks = {

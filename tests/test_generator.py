@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from adaug import Branch, Generator, OccludeFeatures, OneForAll, Rotate, Scale
-from adaug.adversary import Adversary
-from adaug.sampling import Stream
+from adaug._adversary import Adversary
+from adaug._random import Stream
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
 HEADS = {"scale": 7, "rotate": 9, "occlude": (4, 5)}

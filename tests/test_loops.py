@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import adaug
-from adaug.layers import unwrap
+from adaug._wrappers import unwrap
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # trainers warn about loggers, workers and versions
 

@@ -29,7 +29,7 @@ from adaug import (
     Shear,
     Translate,
 )  # fmt: skip
-from adaug.sampling import Stream
+from adaug._random import Stream
 
 BINNED = [
     Scale(0.75, 1.25, 7), Scale(0.5, 2.0, 5, log=True), Rotate(-30, 30, 9), Rotate(-60, 60, 2, spread=0.3),

@@ -24,7 +24,7 @@ from adaug import (
     policies,
 )  # fmt: skip
 from adaug.policies import Window
-from adaug.sampling import Stream
+from adaug._random import Stream
 
 THIRDS = policies.paper()
 

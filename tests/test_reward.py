@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaug.reward import FLOOR, RewardPenalty, kl_divergence
+from adaug._reward import FLOOR, RewardPenalty, kl_divergence
 
 INF = float("inf")
 shares = st.floats(0.01, 1.0)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaug.sampling import ClippedNormal, Stream, draw_without_replacement, seeded, truncated_normal
+from adaug._random import Stream, seeded
+from adaug.operations._distributions import ClippedNormal, draw_without_replacement, truncated_normal
 
 
 def cdf(x):

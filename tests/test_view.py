@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale, Shear, Target, Translate
-from adaug.batch import parse
+from adaug._batch import parse
 from adaug.keypoints import flip_heatmaps, flip_keypoints, render_heatmaps
-from adaug.sampling import Stream
-from adaug.view import Grid, View, centred, sampling_grid, swap_pairs, warp, warp_points
+from adaug._random import Stream
+from adaug._view import View
+from adaug._warp import Grid, centred, sampling_grid, swap_pairs, warp, warp_points
 
 PAIRS = ((0, 2),)
 EVERYTHING = (

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaug.layers import Layer, is_compiled, layer_names, tensors_in
-from adaug.operations import OccludeFeatures
-from adaug.sampling import random_state_kept
+from adaug._layers import Layer, layer_names, tensors_in
+from adaug._random import random_state_kept
+from adaug._wrappers import is_compiled
+from adaug.operations import Operation
 
-FeatureMasks = list[tuple[OccludeFeatures, Tensor]]
+FeatureMasks = list[tuple[Operation, Tensor]]  # an operation that hides, and its mask in each row
 
 
 class _Look(BaseException):
@@ -30,17 +31,17 @@ class _Look(BaseException):
 class _Hook:
     """One layer's hook. A copy or a pickle of it (with the user's model) does nothing."""
 
-    def __init__(self, taps: Taps | None, name: str) -> None:
-        self.taps, self.name = taps, name
+    def __init__(self, hooks: Hooks | None, name: str) -> None:
+        self.hooks, self.name = hooks, name
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return None if self.taps is None else self.taps.passed(self.name, output)
+        return None if self.hooks is None else self.hooks.passed(self.name, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_Hook, (None, self.name))
 
 
-class Taps:
+class Hooks:
     """The hooks on one model. `features` are recorded by `look`, `occlude` are masked by `masked`."""
 
     def __init__(self, model: nn.Module, features: Mapping[str, Layer], occlude: Mapping[str, Layer]) -> None:
@@ -150,8 +151,8 @@ class Taps:
             return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
         layer = self.occlude[name]
         size = _map_of(output, layer, name).shape[-2:]
-        for occlusion, mask in masks:
-            output = layer.masked(output, occlusion.resized(mask, (size[0], size[1]), self._levels[name]))
+        for operation, mask in masks:
+            output = layer.masked(output, operation.resized(mask, (size[0], size[1]), self._levels[name]))
         return output
 
 

@@ -1,19 +1,18 @@
-"""A view: how each row is to be seen. One matrix, so that pixels are interpolated once; colour; occlusion.
+"""Geometry of pixels, points and boxes under a matrix a row. Pure functions of tensors.
 
-Pure functions of tensors. Coordinates are pixels, x then y, (0, 0) the centre of the first pixel.
+Coordinates are pixels, x then y, (0, 0) the centre of the first pixel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaug.keypoints import swapped_order
-from adaug.operations import OccludeFeatures, Occlusion, Photometric
+from adaug.keypoints import Pairs, swapped_order
 
 Size = tuple[int, int]  # height, width
 
@@ -28,61 +27,7 @@ def as_size(size: Sequence[int] | int | None) -> Size | None:
     return (sides[0], sides[1])
 
 
-@dataclass(frozen=True)
-class View:
-    """The view of n rows. A part that changes nothing is None or empty, and costs nothing.
-
-    matrix [n, 3, 3]: canvas pixels to output pixels. flipped [n] bool: the rows whose left and right change names, by
-    `pairs`. colours: name -> operation and its magnitude a row [n]. masks: name -> occlusion and the mask that it
-    drew, [n, ...], 1 to keep and 0 to occlude.
-    """
-
-    matrix: Tensor | None = None
-    flipped: Tensor | None = None
-    pairs: Sequence[tuple[int, int]] | None = None
-    colours: Mapping[str, tuple[Photometric, Tensor]] = field(default_factory=dict)
-    masks: Mapping[str, tuple[Occlusion, Tensor]] = field(default_factory=dict)
-
-    def rows(self, index: Tensor) -> View:
-        """The view of some rows only, `index` [m] long."""
-        return replace(
-            self,
-            matrix=None if self.matrix is None else self.matrix[index],
-            flipped=None if self.flipped is None else self.flipped[index],
-            colours={name: (op, magnitude[index]) for name, (op, magnitude) in self.colours.items()},
-            masks={name: (op, mask[index]) for name, (op, mask) in self.masks.items()},
-        )
-
-    @property
-    def feature_masks(self) -> list[tuple[OccludeFeatures, Tensor]]:
-        """The occlusions that multiply features of the network, not the image."""
-        return [(op, mask) for op, mask in self.masks.values() if isinstance(op, OccludeFeatures)]
-
-
-def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
-    """The rows of several views of one policy, one after the other; whoever lacks a mask keeps everything."""
-
-    def masks(name: str) -> Tensor:
-        like = next(view.masks[name][1] for view in views if name in view.masks)
-        parts = [
-            view.masks[name][1] if name in view.masks else torch.ones(n, *like.shape[1:], device=like.device)
-            for view, n in zip(views, sizes, strict=True)
-        ]
-        return torch.cat(parts)
-
-    occlusions = {name: occlusion for view in views for name, (occlusion, _) in view.masks.items()}
-    matrices = [view.matrix for view in views if view.matrix is not None]
-    flips = [view.flipped for view in views if view.flipped is not None]
-    return View(
-        matrix=torch.cat(matrices) if matrices else None,
-        flipped=torch.cat(flips) if flips else None,
-        pairs=views[0].pairs,
-        colours={
-            name: (operation, torch.cat([view.colours[name][1] for view in views]))
-            for name, (operation, _) in views[0].colours.items()
-        },
-        masks={name: (occlusion, masks(name)) for name, occlusion in occlusions.items()},
-    )
+# ---- matrices
 
 
 def full_precision(device: torch.device | None) -> torch.autocast:
@@ -101,21 +46,26 @@ def mirror(flipped: Tensor) -> Tensor:
     return torch.diag_embed(torch.stack([side, torch.ones_like(side), torch.ones_like(side)], -1))
 
 
-def centred(matrix: Tensor, canvas: Size, output: Size) -> Tensor:
-    """Turns a matrix about the origin into one from canvas pixels to output pixels, centre to centre. [n, 3, 3]."""
+def centred(matrix: Tensor, canvas: Size, view_size: Size) -> Tensor:
+    """Turns a matrix about the origin into one from canvas pixels to view pixels, centre to centre. [n, 3, 3]."""
     to_origin, from_origin = torch.eye(3, device="cpu"), torch.eye(3, device="cpu")
     to_origin[:2, 2] = torch.tensor([(1 - canvas[1]) / 2, (1 - canvas[0]) / 2], device="cpu")
-    from_origin[:2, 2] = torch.tensor([(output[1] - 1) / 2, (output[0] - 1) / 2], device="cpu")
+    from_origin[:2, 2] = torch.tensor([(view_size[1] - 1) / 2, (view_size[0] - 1) / 2], device="cpu")
     device = matrix.device
     return product(from_origin.to(device, non_blocking=True), product(matrix, to_origin.to(device, non_blocking=True)))
 
 
+# ---- pixels
+
+
 @dataclass(frozen=True)
 class Grid:
-    """Where each output pixel comes from, for images of any resolution that span the same canvas.
+    """Where each pixel of a view comes from, for images of any resolution that span the same canvas.
 
-    inverse [n, 2, 3], in the normalised coordinates of `align_corners=False`. There a heat map of stride s, whose x is
-    (x + 0.5) / s - 0.5, has the same coordinates as its image.
+    Attributes:
+        inverse: [n, 2, 3], in the normalised coordinates of `align_corners=False`. There a heat map of stride s, whose x is
+            (x + 0.5) / s - 0.5, has the same coordinates as its image.
+        known: The points of the sizes that were asked for so far.
     """
 
     inverse: Tensor
@@ -138,10 +88,10 @@ class Grid:
         return self.known[size]
 
 
-def sampling_grid(matrix: Tensor, canvas: Size, output: Size) -> Grid:
-    """The grid of views [n, 3, 3] that map a canvas to an output."""
+def sampling_grid(matrix: Tensor, canvas: Size, view_size: Size) -> Grid:
+    """The grid of views [n, 3, 3] that map a canvas to a view."""
     inverse = torch.linalg.inv_ex(matrix).inverse  # inv() would wait for the device to report singular matrices
-    (h, w), (height, width) = canvas, output
+    (h, w), (height, width) = canvas, view_size
     ways = (
         [[2 / w, 0, 1 / w - 1], [0, 2 / h, 1 / h - 1], [0, 0, 1]],
         [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]],
@@ -160,6 +110,9 @@ def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill:
     return (sampled + fill if fill else sampled).to(image.dtype)
 
 
+# ---- points and boxes
+
+
 def warp_points(points: Tensor, matrix: Tensor) -> Tensor:
     """Maps points [n, ..., 2] by a matrix a row [n, 3, 3]. Keeps the dtype."""
     flat = points.reshape(points.shape[0], -1, 1, 2).to(matrix.dtype)
@@ -167,7 +120,7 @@ def warp_points(points: Tensor, matrix: Tensor) -> Tensor:
     return moved.reshape(points.shape).to(points.dtype)
 
 
-def warp_boxes(boxes: Tensor, matrix: Tensor, output: Size) -> Tensor:
+def warp_boxes(boxes: Tensor, matrix: Tensor, view_size: Size) -> Tensor:
     """Maps boxes [n, ..., 4] (xyxy) to the boxes around their four moved corners, cut to the frame.
 
     A box that left the frame stays in its place in the list, with no area. Keeps the dtype.
@@ -175,7 +128,7 @@ def warp_boxes(boxes: Tensor, matrix: Tensor, output: Size) -> Tensor:
     x1, y1, x2, y2 = boxes.unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).reshape(*boxes.shape[:-1], 4, 2)
     moved = warp_points(corners.to(matrix.dtype), matrix)
-    limit = torch.tensor([output[1] - 0.5, output[0] - 0.5], device="cpu").to(moved.device, non_blocking=True)
+    limit = torch.tensor([view_size[1] - 0.5, view_size[0] - 0.5], device="cpu").to(moved.device, non_blocking=True)
     low, high = (edge.clamp(min=-0.5).minimum(limit) for edge in (moved.amin(-2), moved.amax(-2)))
     return torch.cat([low, high], -1).to(boxes.dtype)
 
@@ -186,20 +139,10 @@ def inside(points: Tensor, size: Size) -> Tensor:
     return (x >= -0.5) & (x < size[1] - 0.5) & (y >= -0.5) & (y < size[0] - 0.5)
 
 
-def swap_pairs(values: Tensor, flipped: Tensor, pairs: Sequence[tuple[int, int]], dim: int) -> Tensor:
+def swap_pairs(values: Tensor, flipped: Tensor, pairs: Pairs, dim: int) -> Tensor:
     """Exchanges left and right along `dim` in the rows [n] that were flipped."""
     if not pairs:
         return values
     order = torch.tensor(swapped_order(values.shape[dim], pairs), device="cpu").to(values.device, non_blocking=True)
     swapped = values.index_select(dim, order)
     return torch.where(flipped.reshape(-1, *[1] * (values.ndim - 1)), swapped, values)
-
-
-def apply_colours(image: Tensor, view: View) -> Tensor:
-    """Applies the view's colour operations and image occlusions to [n, C, H, W]. Keeps the dtype."""
-    for operation, magnitude in view.colours.values():
-        image = operation.apply(image, magnitude).to(image.dtype)
-    for occlusion, mask in view.masks.values():
-        if not isinstance(occlusion, OccludeFeatures):
-            image = image * occlusion.resized(mask, (image.shape[-2], image.shape[-1]), 0).to(image.dtype)
-    return image

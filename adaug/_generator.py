@@ -1,4 +1,4 @@
-"""Our network: features of the target network in, the logits of one distribution per operation out."""
+"""The generator: features of the user's model in, the logits of one distribution per operation out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Shape = tuple[int, int, int]  # channels, height, width
-Head = int | tuple[int, int]  # bins, or (rows, columns) of cells
+Layout = int | tuple[int, int]  # bins, or (rows, columns) of cells
 
 
 class Bottleneck(nn.Module):
@@ -34,14 +34,18 @@ class Bottleneck(nn.Module):
 class Generator(nn.Module):
     """The top-down half of an hourglass, one module a resolution (section 5.1), over pooled and narrowed features.
 
-    features: shapes (C, h, w) of what it reads, in any order. heads: name -> bins, or (rows, columns) of cells.
-    width: channels inside, by default as many as the features have, within 32 to 64. size: finer features are first
-    pooled to at most this side, so that the larger the images, the smaller is its part of a step. It starts at the uniform
-    distribution.
+    It starts at the uniform distribution.
+
+    Args:
+        features: Shapes (C, h, w) of what it reads, in any order.
+        layouts: Name of an operation -> bins, or (rows, columns) of cells.
+        width: Channels inside, by default as many as the features have, within 32 to 64.
+        size: Finer features are first pooled to at most this side, so that the larger the images, the smaller is its part
+            of a step.
     """
 
     def __init__(
-        self, features: Sequence[Shape], heads: Mapping[str, Head], *, width: int | None = None, size: int = 16
+        self, features: Sequence[Shape], layouts: Mapping[str, Layout], *, width: int | None = None, size: int = 16
     ) -> None:
         super().__init__()
         if width is None:
@@ -52,11 +56,11 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList(Bottleneck(width) for _ in features)
         self.neck = Bottleneck(width)
         self.heads = nn.ModuleDict()
-        for name, head in heads.items():
-            if isinstance(head, int):  # where things are matters: a grid of cells, not their mean
-                self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, head))
+        for name, layout in layouts.items():
+            if isinstance(layout, int):  # where things are matters: a grid of cells, not their mean
+                self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, layout))
             else:
-                self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(head), nn.Conv2d(width, 1, 1), nn.Flatten())
+                self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(layout), nn.Conv2d(width, 1, 1), nn.Flatten())
             for parameter in self.heads[name].parameters():
                 nn.init.zeros_(parameter)
 
@@ -71,7 +75,7 @@ class Generator(nn.Module):
         )  # fmt: skip
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Feature maps [B, C, h, w] -> logits [B, k] for each head."""
+        """Feature maps [B, C, h, w] -> logits [B, k] of each operation."""
         x: Tensor | None = None
         for i, side, entry, block in zip(self.order, self.sides, self.entries, self.blocks, strict=True):
             level = features[i]
@@ -89,17 +93,21 @@ class Generator(nn.Module):
 class OneForAll(nn.Module):
     """A generator that reads nothing: one distribution for all images, which starts uniform.
 
-    With `features=()` nothing is looked at, and a step costs little more than its scores. Is it worth more to know the
-    image? Compare.
+    With `features=()` nothing is looked at, and a step costs little more than its scores. Compare, to see what knowing the
+    image is worth.
+
+    Args:
+        features: Shapes of what it would read.
+        layouts: Name of an operation -> bins, or (rows, columns) of cells.
     """
 
     GAIN = 32.0  # of its parameters: a rate at which the weights of a network learn would hardly move a lone logit
 
-    def __init__(self, features: Sequence[Shape], heads: Mapping[str, Head]) -> None:
+    def __init__(self, features: Sequence[Shape], layouts: Mapping[str, Layout]) -> None:
         super().__init__()
-        sizes = {name: head if isinstance(head, int) else math.prod(head) for name, head in heads.items()}
+        sizes = {name: layout if isinstance(layout, int) else math.prod(layout) for name, layout in layouts.items()}
         self.logits = nn.ParameterDict({name: nn.Parameter(torch.zeros(k)) for name, k in sizes.items()})
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Features of n rows -> the same logits [n, k] for each row of a head."""
+        """Features of n rows -> logits [n, k] of each operation, the same in every row."""
         return {name: (self.GAIN * logits).expand(len(features[0]), -1) for name, logits in self.logits.items()}

@@ -1,10 +1,9 @@
-"""Random streams, and the bounded distributions that operations draw from: pure functions of uniform noise."""
+"""Noise with a name: random numbers that depend on a seed and a purpose, and leave the global random state alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -68,40 +67,3 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed % 2**63)
         yield
-
-
-def truncated_normal(noise: Tensor, bound: float) -> Tensor:
-    """Standard normal conditioned on [-bound, bound], by its inverse distribution function: no mass at the edges."""
-    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64, device="cpu")).item()
-    return torch.special.ndtri(tail + noise * (1 - 2 * tail)).clamp(-bound, bound)
-
-
-def gumbel(noise: Tensor) -> Tensor:
-    """Gumbel noise from uniform noise; `argmax(log_probs + gumbel)` draws from the distribution."""
-    return -torch.log(-torch.log(noise))
-
-
-def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Tensor:
-    """`most` different indices a row, in the order of their draw. [n, k], [n, k] -> [n, most] long (Gumbel top-k)."""
-    return (log_probs + gumbel(noise)).topk(most, dim=-1).indices
-
-
-@dataclass(frozen=True)
-class ClippedNormal:
-    """Inverse distribution function of N(mean, std) clipped to [low, high], or `mean` with probability `still`.
-
-    The random reference of the authors' release: mass does pile up at the two ends.
-    """
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    still: float = 0.0
-    base: float | None = None  # the value is an exponent of this base, e.g. 2 for octaves of scale
-
-    def __call__(self, noise: Tensor) -> Tensor:
-        moved = ((noise - self.still) / (1 - self.still)).clamp(2.0**-24, 1 - 2.0**-24)
-        value = (self.mean + self.std * torch.special.ndtri(moved)).clamp(self.low, self.high)
-        value = torch.where(noise < self.still, torch.full_like(value, self.mean), value)
-        return value if self.base is None else self.base**value

@@ -1,4 +1,4 @@
-"""How a comparison becomes a target for the generator: reward and penalty, Eq. (5) and (6)."""
+"""How a comparison becomes an update target for the generator: reward and penalty, Eq. (5) and (6)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ FLOOR = 1e-4  # a probability is never pushed below this, so that no bin is lost
 class RewardPenalty:
     """Eq. (5) and (6), kept on the simplex, and capped as in the authors' release.
 
-    alpha, beta: share of a sampled bin's probability that it wins or loses, 0 < alpha, beta <= 1. The fixed point is
-    P(harder) = beta / (alpha + beta): with alpha < beta a branch that is rarely harder is pulled back to uniform.
-    cap: no probability of the target above cap / k; `inf` for none, which collapses on the hardest bin.
+    The fixed point is P(harder) = beta / (alpha + beta): with alpha < beta a branch that is rarely harder is pulled back to
+    uniform.
+
+    Attributes:
+        alpha: The share of its probability that a sampled bin wins when its view was harder, in (0, 1].
+        beta: The share that it loses otherwise, in (0, 1].
+        cap: No probability of the update target is above cap / k; `inf` for none, which collapses on the hardest bin.
     """
 
     alpha: float = 0.2
@@ -31,10 +35,20 @@ class RewardPenalty:
             raise ValueError(f"`cap` should be above 1 (1 would force the uniform distribution). Found {self.cap}.")
 
     def __call__(self, probabilities: Tensor, chosen: Tensor, harder: Tensor) -> Tensor:
-        """Targets [B, k] from predictions [B, k], the sampled bins or cells [B, s] and who was harder [B] (bool).
+        """The update target of each row.
 
-        A bin that stands twice in `chosen` counts once. Raises ValueError on shapes that do not fit and (on the CPU,
-        where looking costs no synchronisation) on probabilities that are not finite.
+        Args:
+            probabilities: [B, k], what the generator proposed.
+            chosen: [B, s] long, the sampled bins or cells. One that stands twice counts once.
+            harder: [B] bool, whether the adversarial view was harder than the reference view.
+
+        Returns:
+            [B, k]: positive, and 1 in sum.
+
+        Raises:
+            TypeError: `harder` is not bool, or `chosen` not long.
+            ValueError: Shapes do not fit, or (on the CPU, where looking costs no synchronisation) probabilities are not
+                finite.
         """
         _check(probabilities, chosen, harder)
         p = probabilities.clamp(min=FLOOR**2)  # one that underflowed to 0 could never be won back
@@ -73,5 +87,5 @@ def _check(p: Tensor, chosen: Tensor, harder: Tensor) -> None:
 
 
 def kl_divergence(target: Tensor, log_probs: Tensor) -> Tensor:
-    """Eq. (3) and (4) for each row: KL(target || predicted). [B, k], [B, k] -> [B]."""
+    """Eq. (3) and (4) for each row: KL(update target || proposal). [B, k], [B, k] -> [B]."""
     return (torch.xlogy(target, target) - target * log_probs).sum(1)

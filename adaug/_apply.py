@@ -1,0 +1,66 @@
+"""Do this, this much: operations at given magnitudes, or a view once more, on a batch and all that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adaug._batch import Batch, UserBatch, check_operations, parse
+from adaug._kinds import Target
+from adaug._view import View, make_view
+from adaug._warp import Size, as_size
+from adaug.operations import Operation
+
+
+def apply_view(
+    batch: UserBatch,
+    view: View | Sequence[tuple[Operation, Any]],
+    *,
+    targets: Mapping[Any, str | Target] | None = None,
+    output_size: Size | int | None = None,
+) -> UserBatch:
+    """The batch as a view sees it, with all that belongs to its pixels. Needs no model and draws nothing.
+
+        turned = adaug.apply_view(batch, [(adaug.Rotate(-60, 60, 9), 45.0), (adaug.OccludeImage((4, 4)), [5, 6])])
+        again = adaug.apply_view(batch, result.view)  # what a step did
+
+    Args:
+        batch: A mapping or a tuple of tensors. It is not changed.
+        view: A view, or pairs of an operation and how much, done in this order: a magnitude (a number, or one a row [B]),
+            which may lie outside the operation's range, or the numbers of cells to hide (one, some, or [B, s]), counted
+            row by row from 0.
+        targets: Key or position in the batch -> kind, where the name does not tell.
+        output_size: (height, width) of the view, cut from the middle; by default the images'.
+
+    Returns:
+        The batch in its own structure.
+
+    Raises:
+        TypeError: An operation hides cells of features, for which there must be a network.
+        ValueError: A magnitude, a cell or an entry that does not fit.
+    """
+    parsed = parse(batch, targets)
+    view_size = as_size(output_size) or parsed.size
+    if not isinstance(view, View):
+        view = view_of(parsed, view, view_size)
+    return parsed.seen(view, view_size).to_user()
+
+
+def view_of(batch: Batch, pairs: Sequence[tuple[Operation, Any]], view_size: Size) -> View:
+    """The view in which each operation is done by this much, in this order."""
+    n, device = len(batch), batch.image.device
+    pairs = [_checked(pair) for pair in pairs]
+    check_operations(batch, [operation for operation, _ in pairs])
+    drawn = [(f"{i}.{op.name}", op, op.at(magnitude, n, device)) for i, (op, magnitude) in enumerate(pairs)]
+    return make_view(drawn, n, batch.size, view_size, device=device)
+
+
+def _checked(pair: Any) -> tuple[Operation, Any]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], Operation):
+        raise TypeError(f"`view` should be a View, or pairs of an operation and its magnitude. Found {pair!r}.")
+    if pair[0].hides == "features":
+        raise TypeError(
+            f"`view` should change the batch alone. Found {type(pair[0]).__name__}, whose masks need a network; "
+            "use OccludeImage of the same grid."
+        )
+    return pair[0], pair[1]

@@ -1,0 +1,281 @@
+"""The user's mini-batch with the kind of each of its entries, and how a view moves them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaug._kinds import Key, Target, as_targets, check_entry, check_guess, guess
+from adaug._view import View
+from adaug._warp import (
+    Grid,
+    Size,
+    full_precision,
+    inside,
+    sampling_grid,
+    swap_pairs,
+    warp,
+    warp_boxes,
+    warp_points,
+)
+from adaug.keypoints import Pairs
+from adaug.operations import Operation
+
+UserBatch = Any  # a user's batch: a mapping, a tuple or a list
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A user's batch with the kind of each of its entries.
+
+    Attributes:
+        entries: What it holds.
+        kinds: What each entry is.
+        source: The user's own object, for its structure.
+    """
+
+    entries: dict[Key, Any]
+    kinds: dict[Key, Target]
+    source: UserBatch
+
+    @property
+    def image(self) -> Tensor:
+        """The images [B, C, H, W]."""
+        image: Tensor = self.entries[self._image_key]
+        return image
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the images."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def has(self, kind: str) -> bool:
+        """Whether some entry is of a kind."""
+        return bool(self._keys(kind))
+
+    def entries_of(self, kind: str) -> list[Tensor]:
+        """The entries of a kind."""
+        return [self.entries[key] for key in self._keys(kind)]
+
+    def joint_dim(self, visibility: Tensor) -> int:
+        """The dimension of a visibility along which keypoints change."""
+        points = self.entries_of("keypoints")
+        return points[0].ndim - 2 if points else visibility.ndim - 1
+
+    def _keys(self, kind: str) -> list[Key]:
+        return [key for key, target in self.kinds.items() if target.kind == kind]
+
+    @property
+    def _image_key(self) -> Key:
+        return self._keys("image")[0]
+
+    # ---- other batches
+
+    def select(self, index: Tensor) -> Batch:
+        """Some rows only, `index` [n] long."""
+        return replace(self, entries={key: _select(entry, index, len(self)) for key, entry in self.entries.items()})
+
+    def with_image(self, image: Tensor) -> Batch:
+        """The same batch with other images."""
+        return replace(self, entries={**self.entries, self._image_key: image})
+
+    def image_only(self) -> Batch:
+        """Without its other entries, for passes that only look."""
+        key = self._image_key
+        return Batch({key: self.entries[key]}, {key: self.kinds[key]}, {})
+
+    def to_user(self) -> UserBatch:
+        """The batch in the user's own structure."""
+        if isinstance(self.source, Mapping):
+            if not isinstance(self.source, MutableMapping):
+                return type(self.source)(self.entries)  # type: ignore[call-arg]
+            made = _shallow_copy(self.source)
+            made.update(self.entries)
+            return made
+        values = [self.entries[key] for key in range(len(self.entries))]
+        return type(self.source)(*values) if hasattr(self.source, "_fields") else type(self.source)(values)
+
+    def seen(self, view: View, view_size: Size) -> Batch:
+        """The batch as a view sees it. What the view does not touch is carried along as it is."""
+        with full_precision(self.image.device):
+            entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size)
+            entries[self._image_key] = view.paint(entries[self._image_key])
+            return replace(self, entries=entries)
+
+    # ---- what a view moves
+
+    def _moved(self, view: View, matrix: Tensor, view_size: Size) -> dict[Key, Any]:
+        """The entries after the matrix and the flip of a view."""
+        entries = dict(self.entries)
+        flipped, pairs = view.flipped, view.pairs or ()
+        grid = sampling_grid(matrix, self.size, view_size)
+        for key, target in self.kinds.items():
+            if target.kind in ("image", "heatmaps", "mask"):
+                entries[key] = self._warped(entries[key], target, grid, view_size)
+                if target.kind == "heatmaps" and flipped is not None:
+                    entries[key] = swap_pairs(entries[key], flipped, pairs, 1)
+            elif target.kind == "boxes":
+                entries[key] = warp_boxes(entries[key], matrix, view_size)
+        gone: Tensor | None = None
+        for key in self._keys("keypoints"):
+            entries[key], gone = _moved_points(entries[key], matrix, flipped, pairs, view_size)
+        for key in self._keys("visibility"):
+            visible = entries[key]
+            if flipped is not None:
+                visible = swap_pairs(visible, flipped, pairs, self.joint_dim(visible))
+            entries[key] = visible if gone is None else _invisible(visible, gone)
+        return entries
+
+    def _warped(self, entry: Tensor, target: Target, grid: Grid, view_size: Size) -> Tensor:
+        planes = entry if entry.ndim == 4 else entry[:, None]
+        height, width = self.size
+        size = (round(planes.shape[-2] * view_size[0] / height), round(planes.shape[-1] * view_size[1] / width))
+        mode = "nearest" if target.kind == "mask" else "bilinear"
+        warped = warp(planes, grid, size, mode=mode, fill=target.fill)
+        return warped if entry.ndim == 4 else warped[:, 0]
+
+
+def _moved_points(
+    points: Tensor, matrix: Tensor, flipped: Tensor | None, pairs: Pairs, view_size: Size
+) -> tuple[Tensor, Tensor]:
+    """Keypoints as a view sees them, and which of them left the frame."""
+    moved = torch.cat([warp_points(points[..., :2], matrix), points[..., 2:]], -1)
+    if flipped is not None:
+        moved = swap_pairs(moved, flipped, pairs, moved.ndim - 2)
+    gone = ~inside(moved[..., :2], view_size)
+    return torch.cat([moved[..., :2], _invisible(moved[..., 2:], gone)], -1) if moved.shape[-1] == 3 else moved, gone
+
+
+def _invisible(visibility: Tensor, gone: Tensor) -> Tensor:
+    """Marks what left the frame as not visible. Keeps shape and dtype."""
+    return torch.where(gone.reshape(visibility.shape), torch.zeros_like(visibility), visibility)
+
+
+def _shallow_copy(mapping: MutableMapping[Key, Any]) -> MutableMapping[Key, Any]:
+    """A mapping of the same type, with what a subclass carries; writing to it leaves the user's as it is."""
+    made = copy.copy(mapping)
+    if not isinstance(mapping, dict) and not hasattr(type(mapping), "__copy__"):  # its storage would be shared
+        vars(made).update({name: copy.copy(value) for name, value in vars(mapping).items()})
+    return made
+
+
+def _select(entry: Any, index: Tensor, n: int) -> Any:
+    """Some rows of an entry with n of them; what has no rows is kept."""
+    if isinstance(entry, Mapping):
+        return {key: _select(item, index, n) for key, item in entry.items()}
+    if hasattr(entry, "_fields"):
+        return type(entry)(*(_select(item, index, n) for item in entry))
+    if isinstance(entry, Tensor):
+        return entry[index.to(entry.device)] if entry.ndim and len(entry) == n else entry
+    if isinstance(entry, np.ndarray):
+        return entry[index.cpu().numpy()] if entry.ndim and len(entry) == n else entry
+    if isinstance(entry, (list, tuple)) and len(entry) == n:
+        return type(entry)([entry[i] for i in index.tolist()])
+    return entry
+
+
+# ---- reading a batch
+
+
+def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:
+    """Reads a user's batch: a mapping or a tuple of tensors, row first.
+
+    Raises TypeError or ValueError, each with what to do, on an entry whose kind nobody said, on integer images, on
+    row numbers or devices that differ, and on shapes that do not fit their kind.
+    """
+    if isinstance(batch, Mapping):
+        entries: dict[Key, Any] = dict(batch)
+    elif isinstance(batch, (tuple, list)):
+        entries = dict(enumerate(batch))
+    else:
+        raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
+    given = as_targets(targets or {})
+    kinds = {key: given.get(key) or guess(key, entry) for key, entry in entries.items()}
+    parsed = Batch(entries, kinds, batch)
+    _check_images(parsed, device)
+    for key, target in kinds.items():
+        check_entry(key, entries[key], target.kind, parsed.image)
+        if key not in given:
+            check_guess(key, entries[key], target.kind, parsed.image)
+    _check_joints(parsed)
+    return parsed
+
+
+def _check_images(batch: Batch, device: torch.device | None) -> None:
+    images = [key for key, target in batch.kinds.items() if target.kind == "image"]
+    if len(images) != 1:
+        raise ValueError(
+            f"A batch should hold one entry of kind image. Found {len(images)} among {list(batch.entries)}; "
+            'say which it is with targets={key: "image"}.'
+        )
+    image = batch.entries[images[0]]
+    if not isinstance(image, Tensor):
+        raise TypeError(f"Images should be a tensor [B, C, H, W]. Found {type(image).__name__} at {images[0]!r}.")
+    if image.ndim != 4:
+        raise ValueError(f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}.")
+    if not image.is_floating_point():
+        raise TypeError(f"Images should be floating point. Found {image.dtype}; use image.float() / 255.")
+    if len(image) == 0:
+        raise ValueError("A batch should have at least one row. Found an empty one.")
+    if device is not None and image.device != device:
+        raise ValueError(f"The batch should be on the model's device, {device}. Found images on {image.device}.")
+
+
+def _check_joints(batch: Batch) -> None:
+    sets, visibilities = batch.entries_of("keypoints"), batch.entries_of("visibility")
+    if sets and visibilities and len(sets) + len(visibilities) > 2:
+        raise ValueError(
+            f"A batch should hold one set of keypoints if it holds visibility. Found {len(sets)} and {len(visibilities)}; "
+            "join them, or keep visibility as a third column."
+        )
+    for points, visible in zip(sets, visibilities, strict=False):
+        if visible.shape[: points.ndim - 1] != points.shape[:-1] or visible.numel() != points[..., 0].numel():
+            raise ValueError(
+                f"Visibility should have one number for each keypoint, {tuple(points.shape[:-1])}. "
+                f"Found {tuple(visible.shape)}."
+            )
+
+
+def check_flip(batch: Batch, pairs: Pairs | None) -> None:
+    """Raises ValueError when the batch has keypoints that a flip would leave with the names of the other side."""
+    counts = [points.shape[-2] for points in batch.entries_of("keypoints")]
+    counts += [maps.shape[1] for maps in batch.entries_of("heatmaps")]
+    counts += [visible.shape[batch.joint_dim(visible)] for visible in batch.entries_of("visibility")]
+    if not counts:
+        return
+    if pairs is None:
+        raise ValueError(
+            "A Flip should know which keypoints change places. Found keypoints or heat maps in the batch and pairs=None; "
+            "pass flip_pairs=[(left, right), ...], or () if none do."
+        )
+    highest = max((index for pair in pairs for index in pair), default=-1)
+    if highest >= min(counts):
+        raise ValueError(f"Flip pairs should name keypoints from 0 to {min(counts) - 1}. Found {highest} in {list(pairs)}.")
+
+
+def check_operations(batch: Batch, operations: Sequence[Operation], *, wait: bool = True) -> None:
+    """Raises ValueError when operations that need images in [0, 1] get others.
+
+    Args:
+        batch: The images.
+        operations: What may be done to them.
+        wait: Whether to look at pixel values on a GPU too, which means waiting for it.
+    """
+    coloured = [type(operation).__name__ for operation in operations if operation.unit_range]
+    if not coloured or (batch.image.device.type != "cpu" and not wait):
+        return
+    low, high = (float(edge) for edge in batch.image.detach().aminmax())
+    if low < -0.01 or high > 1.01:
+        raise ValueError(
+            f"{', '.join(coloured)} should get images in [0, 1]. Found values from {low:.3g} to {high:.3g}; normalise inside "
+            "the model, or leave the colour operations out."
+        )

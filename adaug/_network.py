@@ -1,0 +1,167 @@
+"""The user's model as the library sees it: bound once, then looked through and scored without a trace."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from adaug._batch import Batch, UserBatch, check_flip, check_operations
+from adaug._generator import Shape
+from adaug._hooks import FeatureMasks, Hooks, quiet
+from adaug._layers import Layer, Probe, find_layers, match_layers, probe
+from adaug._warp import Size
+from adaug._wrappers import is_compiled, refuse_inner_ddp, refuse_sharded, unwrap
+from adaug.policy import Policy
+
+LossFunction = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> one number per sample, [B]
+D = TypeVar("D", torch.device, None)
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """What views are compared by: a function of the user's, and the argument that it came as, for errors."""
+
+    function: LossFunction
+    argument: str
+
+    def __call__(self, output: Any, batch: Batch) -> Tensor:
+        """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError on another shape."""
+        with torch.no_grad():
+            values = self.function(output, batch.to_user())
+        check_losses(values, len(batch), self.argument)
+        return values.detach().float()
+
+
+@dataclass(frozen=True)
+class BoundModel:
+    """One model with its hooks.
+
+    Attributes:
+        model: The user's module, without what is wrapped around it.
+        device: Where it is.
+        policy: The user's, with masks on the image when no layer takes them.
+        hooks: On the layers that generators read and masks multiply.
+        shapes: Of the features that the generators read.
+    """
+
+    model: nn.Module
+    device: torch.device
+    policy: Policy
+    hooks: Hooks
+    shapes: tuple[Shape, ...]
+
+    def look(self, batch: Batch) -> list[Tensor]:
+        """The features that the generators read, as the model has them now."""
+        if not self.hooks.features:
+            return [batch.image]
+        with quiet(self.model, self.device):
+            return self.hooks.look(self.model, batch.image)
+
+    def score(
+        self, batch: Batch, masks: FeatureMasks, difficulties: Sequence[Difficulty], *, training: bool = False
+    ) -> list[Tensor]:
+        """What each difficulty says of every row, float32 [n], from one pass that leaves no trace.
+
+        Args:
+            batch: As the model is to see it.
+            masks: Of its features.
+            difficulties: What is measured.
+            training: Whether the model behaves as in the training pass. By default it is in eval behaviour, where rows do
+                not influence each other.
+        """
+        with quiet(self.model, self.device, training=training), self.hooks.masked(masks):
+            if training:  # running statistics move in copies: a pending backward pass may need the buffers as they are
+                buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+                output = functional_call(self.model, buffers, (batch.image,))
+            else:
+                output = self.model(batch.image)
+            return [difficulty(output, batch) for difficulty in difficulties]
+
+
+def bind(
+    model: nn.Module,
+    batch: Batch,
+    policy: Policy,
+    features: Sequence[str] | None,
+    occlude: Sequence[str] | None,
+    view_size: Size,
+) -> BoundModel:
+    """Finds the layers, attaches the hooks, and tries them on the first rows. Raises before anything is attached."""
+    inner = unwrap(model)
+    refuse_sharded(inner.modules())  # once: a walk through a large network takes milliseconds
+    refuse_inner_ddp(inner)
+    device = device_of(inner, batch.image.device)
+    hides = any(operation.hides == "features" for operation in policy.operations.values())
+    reads = any(branch.learned for branch in policy.branches)
+    first = batch.image_only().select(torch.arange(min(2, len(batch)), device=device))
+    image = first.seen(policy.view({}, len(first), batch.size, view_size, device=device), view_size).image
+    probed = Probe({}, set(), {})
+    if (reads and features != ()) or (hides and occlude != ()):
+        with quiet(inner, device):
+            probed = probe(inner, image)
+    read: list[str] = []
+    if features is None and (reads or (hides and occlude is None)):
+        read = find_layers(probed)
+    elif features:
+        read = match_layers(inner, features, "features")
+    hidden = (match_layers(inner, occlude, "occlude") if occlude else list(read) if occlude is None else []) if hides else []
+    layers = probed.layers
+    silent = [name for name in [*(read if reads else ()), *hidden] if name not in layers]
+    if silent:
+        raise ValueError(
+            "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w] or "
+            f"tokens [B, N, C]. Found that {', '.join(dict.fromkeys(silent))} did not; those that do are "
+            f"{', '.join(list(layers)[:20])}."
+        )
+    hooks = Hooks(inner, {name: layers[name] for name in read} if reads else {}, {name: layers[name] for name in hidden})
+    if is_compiled(model.modules()):
+        torch.compiler.reset()  # compiled code that predates the hooks would never call them
+    maps = list(hooks.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
+    shapes = tuple((layer.channels, *layer.size) for layer in maps)
+    return BoundModel(inner, device, policy if hidden else _on_image(policy), hooks, shapes)
+
+
+def _on_image(policy: Policy) -> Policy:
+    """The policy with every mask on the image."""
+    branches = [
+        replace(branch, operations=[operation.on_image() for operation in branch.operations]) for branch in policy.branches
+    ]
+    return replace(policy, branches=branches)
+
+
+def device_of(model: nn.Module, default: D) -> torch.device | D:
+    """Where the model is; `default` when it has no parameters."""
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return default if tensor is None else tensor.device
+
+
+def check_losses(values: Any, n: int, argument: str) -> None:
+    """Raises unless `values` holds one number per sample."""
+    if not isinstance(values, Tensor):
+        raise TypeError(
+            f"`{argument}` should return a tensor, one loss per sample, shape ({n},). Found {type(values).__name__}."
+        )
+    if values.shape != (n,):
+        raise ValueError(
+            f"`{argument}` should return one loss per sample, shape ({n},). Found shape {tuple(values.shape)}. "
+            "Use reduction='none' and average over the other dimensions."
+        )
+
+
+def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:
+    """Raises ValueError when a batch cannot go through a policy: flips without pairs, colours outside [0, 1].
+
+    Args:
+        policy: What may be done to it.
+        batch: The batch.
+        wait: Whether to look at pixel values on a GPU too, which means waiting for it.
+    """
+    if policy.flip is not None:
+        check_flip(batch, policy.flip.pairs)
+    check_operations(batch, list(policy.operations.values()), wait=wait)

@@ -1,0 +1,126 @@
+"""Stage 2: what the generators should predict for a frozen model, by trying (Eq. 3) or by voting (Eq. 4)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from adaug._adversary import Adversary, Lesson
+from adaug._batch import Batch
+from adaug._network import BoundModel, Difficulty
+from adaug._random import Stream, seeded
+from adaug._reward import kl_divergence
+from adaug._warp import Size
+from adaug.keypoints import labelled
+from adaug.operations import Operation
+from adaug.policy import Branch, Magnitudes
+
+
+@dataclass
+class Pretraining:
+    """Teaches the generator of each branch, a batch at a time, and remembers the votes of all images so far.
+
+    Attributes:
+        bound: The model.
+        view_size: Size of the views.
+        most_views: Augmentations of an image; more combinations of bins are sampled.
+        counts: "branch.operation" -> joints of all images so far in each cell, [k].
+    """
+
+    bound: BoundModel
+    view_size: Size
+    most_views: int
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+    def teach(self, adversary: Adversary, batch: Batch, difficulty: Difficulty, stream: Stream) -> dict[str, Tensor]:
+        """One batch for one branch; returns the KL divergence of each operation before the update."""
+        branch, n, device = adversary.branch, len(batch), batch.image.device
+        centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
+        plain = batch.seen(centre, self.view_size)
+        targets: dict[str, Tensor] = {}
+        tried: list[Operation] = []
+        for operation in branch.operations:
+            votes = _votes(operation, plain)
+            if votes is None:
+                tried.append(operation)
+            else:
+                targets[operation.name] = self._by_votes(branch.full_name(operation), votes).expand(n, -1)
+        valid = torch.ones(n, dtype=torch.bool, device=device)
+        if tried:
+            by_trying, valid = self._by_trying(branch, tried, batch, difficulty, stream)
+            targets |= by_trying
+        features = self.bound.look(plain.image_only())
+        with seeded(stream.seed, device):
+            log_probs = adversary.predict(features)
+        divergence = {
+            f"{branch.name}.{name}": kl_divergence(target, log_probs[name].detach())[valid].mean()
+            for name, target in targets.items()
+        }
+        adversary.learn(Lesson(targets, log_probs, valid))
+        return divergence
+
+    def _by_trying(
+        self, branch: Branch, operations: Sequence[Operation], batch: Batch, difficulty: Difficulty, stream: Stream
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Runs every combination of bins (or `most_views` of them) for every image and sums the losses into the bins."""
+        n, device = len(batch), batch.image.device
+        losses: list[Tensor] = []
+        combinations = views_to_try([operation.bins for operation in operations], self.most_views, stream)
+        for combination in combinations:
+            magnitudes: Magnitudes = {
+                branch.full_name(operation): operation.draw(operation.chosen(bin_, n, device), stream)
+                for operation, bin_ in zip(operations, combination, strict=True)
+            }
+            view = self.bound.policy.view(magnitudes, n, batch.size, self.view_size, last=branch, device=device)
+            losses += self.bound.score(batch.seen(view, self.view_size), view.feature_masks, [difficulty])
+        table = torch.stack(losses, 1)  # [n, V]
+        targets = {}
+        for i, operation in enumerate(operations):
+            bins = torch.tensor([combination[i] for combination in combinations], device=device)
+            targets[operation.name] = bin_losses(table, bins, operation.bins)
+        return targets, torch.isfinite(table).all(1)
+
+    def _by_votes(self, name: str, votes: Tensor) -> Tensor:
+        """P^o of Eq. (4): the joints of all images so far, counted into cells, the same for every row. [k]."""
+        counts = self.counts[name] = self.counts.get(name, torch.zeros_like(votes)) + votes
+        return torch.where(counts.sum() > 0, counts / counts.sum().clamp(min=1), 1 / len(votes))
+
+
+def _votes(operation: Operation, batch: Batch) -> Tensor | None:
+    """What the keypoints of a batch say of an operation's cells; None where there are none, or it has bins."""
+    if not batch.has("keypoints"):
+        return None
+    points = batch.entries_of("keypoints")[0]
+    visible = labelled(points, batch.entries_of("visibility")[0] if batch.has("visibility") else None)
+    return operation.votes(points[..., :2], visible, batch.size)
+
+
+def views_to_try(bins: Sequence[int], most: int, stream: Stream) -> list[tuple[int, ...]]:
+    """All combinations of bins, or `most` that visit every bin of every operation equally often, give or take one."""
+    if math.prod(bins) <= most:
+        return list(itertools.product(*map(range, bins)))
+    columns = []
+    for k in bins:
+        repeated = [i % k for i in range(max(most, k))]
+        columns.append([repeated[i] for i in stream.permutation(len(repeated)).tolist()])
+    longest = max(map(len, columns))
+    return list(zip(*(column + column[: longest - len(column)] for column in columns), strict=True))
+
+
+def bin_losses(losses: Tensor, bins: Tensor, k: int) -> Tensor:
+    """P^s or P^r of section 4.1: losses accumulated into their bins and normalised to 1. [n, V], [V] long -> [n, k].
+
+    A mean per bin, so that sampled views count alike. A measure that can be negative is first raised to zero; rows
+    whose losses are not finite, or all zero, get the uniform distribution.
+    """
+    losses = torch.where(torch.isfinite(losses).all(1, keepdim=True), losses, 0)
+    losses = losses - losses.amin(1, keepdim=True).clamp(max=0)
+    visits = torch.bincount(bins, minlength=k).clamp(min=1)
+    table = losses.new_zeros(len(losses), k).index_add_(1, bins, losses) / visits
+    total = table.sum(1, keepdim=True)
+    return torch.where(total > 0, table / total.clamp(min=torch.finfo(table.dtype).tiny), 1 / k)

@@ -1,0 +1,274 @@
+"""The rows of a mini-batch on trial: what is proposed for each, what it is compared with, what it teaches (Alg. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from adaug._adversary import Adversary, Lesson, LogProbs, dist_size, uniform
+from adaug._batch import Batch
+from adaug._network import BoundModel
+from adaug._random import Stream, seeded
+from adaug._view import View, concatenate
+from adaug._warp import Size
+from adaug.policy import RANDOM, Branch, Magnitudes
+
+Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What is proposed for the rows of a branch, and drawn.
+
+    Attributes:
+        log_probs: Name of an operation -> log-probabilities [n, k], with the generator's graph.
+        chosen: Name of an operation -> the bins or cells drawn [n, s].
+        adversarial: The magnitudes drawn within them.
+        reference: Magnitudes of the reference view, where random ones would not be a fair comparison.
+    """
+
+    log_probs: LogProbs
+    chosen: Mapping[str, Tensor]
+    adversarial: Magnitudes
+    reference: Magnitudes
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The rows of one branch (None: the random share) and the views that they get.
+
+    Adversarial and reference view of a row differ in nothing but the branch's own operations.
+
+    Attributes:
+        branch: The branch.
+        index: [n] long, on the device: its rows in the batch.
+        adversarial: The view that is trained on.
+        reference: The random view that it is compared with.
+        proposal: What the branch proposed; None in the random share.
+    """
+
+    branch: Branch | None
+    index: Tensor
+    adversarial: View
+    reference: View
+    proposal: Proposal | None
+
+    @property
+    def name(self) -> str:
+        """The branch's name."""
+        return RANDOM if self.branch is None else self.branch.name
+
+
+@dataclass(frozen=True)
+class Trials:
+    """All rows of a mini-batch.
+
+    What is compared is written row after row, branch after branch, for the learned ones: `index` says which rows of the
+    batch they are, `parts` where a branch has its own.
+    """
+
+    each: Sequence[Trial]
+
+    @cached_property
+    def view(self) -> View:
+        """What the network trains on: the view of every row, in the order of the batch."""
+        view = concatenate([trial.adversarial for trial in self.each], [len(trial.index) for trial in self.each])
+        return view.select(torch.cat([trial.index for trial in self.each]).argsort()) if len(self.each) > 1 else view
+
+    @cached_property
+    def compared(self) -> dict[str, tuple[Trial, Proposal]]:
+        """The trials that a generator proposed, by the name of their branch."""
+        return {
+            trial.name: (trial, trial.proposal)
+            for trial in self.each
+            if trial.branch is not None and trial.branch.learned and trial.proposal is not None
+        }
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The rows that are compared, [m] long."""
+        parts = [trial.index for trial, _ in self.compared.values()]
+        return torch.cat(parts) if parts else self.each[0].index[:0]
+
+    @cached_property
+    def parts(self) -> dict[str, slice]:
+        """Where the rows of each branch stand in `index`."""
+        ends, parts = 0, {}
+        for name, (trial, _) in self.compared.items():
+            parts[name] = slice(ends, ends := ends + len(trial.index))
+        return parts
+
+    @cached_property
+    def reference(self) -> View:
+        """The reference views of the rows that are compared, in the order of `index`."""
+        views = [trial.reference for trial, _ in self.compared.values()]
+        return concatenate(views, [len(trial.index) for trial, _ in self.compared.values()])
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Entropy (nats) and mean distribution of each operation."""
+        metrics = {}
+        for trial in self.each:
+            for name, log_probs in {} if trial.proposal is None else trial.proposal.log_probs.items():
+                probabilities = log_probs.detach().exp()
+                metrics[f"entropy/{trial.name}.{name}"] = -(probabilities * log_probs.detach()).sum(1).mean()
+                metrics[f"distribution/{trial.name}.{name}"] = probabilities.mean(0)
+        return metrics
+
+
+# ---- look and propose
+
+
+def propose(
+    bound: BoundModel,
+    adversaries: Mapping[str, Adversary],
+    batch: Batch,
+    view_size: Size,
+    branch: Tensor,
+    stream: Stream,
+    *,
+    learns: bool,
+) -> Trials:
+    """Looks at the rows of each branch and draws their views.
+
+    The look sees a row with all that is not on trial already done (flip, colour, the other branches' operations at random),
+    so that what the generator proposes is right for what it saw.
+
+    Args:
+        bound: The model, and the policy with masks where it takes them.
+        adversaries: The generators, by branch.
+        batch: All rows.
+        view_size: Size of the views.
+        branch: [B] long, on the CPU: which branch each row falls to, 0 the random share.
+        stream: Where noise comes from.
+        learns: Whether proposals keep their graph.
+    """
+    random = bound.policy.draw_random(len(batch), stream)
+    shares: list[tuple[Branch | None, Tensor, Magnitudes]] = []
+    for number, owner in enumerate([None, *bound.policy.branches]):
+        on_cpu = torch.nonzero(branch == number).flatten()
+        if len(on_cpu):
+            index = on_cpu.to(bound.device, non_blocking=True)
+            whole = len(on_cpu) == len(batch)
+            shares.append((owner, index, random if whole else {name: value[index] for name, value in random.items()}))
+    features = _look(bound, batch, view_size, shares)
+    trials: list[Trial] = []
+    for owner, index, drawn in shares:
+        if owner is None:
+            view = bound.policy.view(drawn, len(index), batch.size, view_size, device=bound.device)
+            trials.append(Trial(None, index, view, view, None))
+            continue
+        log_probs = uniform(owner, len(index), bound.device)
+        if owner.learned:
+            with torch.set_grad_enabled(learns), seeded(stream.seed, bound.device):  # a user's generator may have dropout
+                log_probs = adversaries[owner.name].predict(features[owner.name])
+        proposal = draw_proposal(owner, log_probs, stream)
+        adversarial, reference = (
+            bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
+            for magnitudes in (_not_on_trial(drawn, owner) | proposal.adversarial, drawn | proposal.reference)
+        )
+        trials.append(Trial(owner, index, adversarial, reference, proposal))
+    return Trials(trials)
+
+
+def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Proposal:
+    """Draws bins and cells of a branch's operations by their log-probabilities, and magnitudes within them."""
+    chosen: dict[str, Tensor] = {}
+    adversarial: Magnitudes = {}
+    reference: Magnitudes = {}
+    for operation in branch.operations:
+        bins = operation.choose(log_probs[operation.name].detach(), stream)
+        chosen[operation.name] = bins
+        adversarial[branch.full_name(operation)] = operation.draw(bins, stream)
+        fair = operation.draw_reference(bins, stream) if branch.learned else None
+        if fair is not None:
+            reference[branch.full_name(operation)] = fair
+    return Proposal(log_probs, chosen, adversarial, reference)
+
+
+def _look(
+    bound: BoundModel, batch: Batch, view_size: Size, shares: Sequence[tuple[Branch | None, Tensor, Magnitudes]]
+) -> dict[str, list[Tensor]]:
+    """The features of the rows of each learned branch, by its name, from one pass for all."""
+    looked: dict[str, Batch] = {}
+    for owner, index, drawn in shares:
+        if owner is not None and owner.learned:
+            magnitudes = _not_on_trial(drawn, owner)
+            view = bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
+            looked[owner.name] = batch.image_only().select(index).seen(view, view_size)
+    if not looked:
+        return {}
+    parts = list(looked.values())
+    together = parts[0].with_image(torch.cat([part.image for part in parts]))
+    levels = [feature.split([len(part) for part in parts]) for feature in bound.look(together)]
+    return {name: [level[i] for level in levels] for i, name in enumerate(looked)}
+
+
+def _not_on_trial(magnitudes: Magnitudes, branch: Branch) -> Magnitudes:
+    on_trial = [branch.full_name(operation) for operation in branch.operations]
+    return {name: magnitude for name, magnitude in magnitudes.items() if name not in on_trial}
+
+
+# ---- learn
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The difficulty of the views of the rows that are compared, [m] float32 in the order of `Trials.index`.
+
+    Attributes:
+        reference: Of the reference views; None where nothing was compared.
+        adversarial: Of the adversarial views; None where nothing was compared, or while only the training pass can tell.
+    """
+
+    reference: Tensor | None
+    adversarial: Tensor | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to score."""
+        return self.reference is None or self.adversarial is not None
+
+
+NO_SCORES = Scores(None, None)  # of a step that compares nothing
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a comparison teaches: the lesson of each branch by its name, and metrics."""
+
+    by_branch: Mapping[str, Lesson]
+    metrics: dict[str, Tensor]
+
+
+def lessons_of(trials: Trials, scores: Scores, update: Update) -> Lessons:
+    """Eq. (5) and (6): what the scores teach each branch's generator; nothing while they are not complete.
+
+    Changes nothing. A row whose difficulty is not finite teaches nothing.
+    """
+    adversarial, reference = scores.adversarial, scores.reference
+    if adversarial is None or reference is None:
+        return Lessons({}, {})
+    finite = torch.isfinite(adversarial) & torch.isfinite(reference)
+    metrics = {"nonfinite": (~finite).sum()} if len(finite) else {}
+    lessons = {}
+    for name, (_, proposal) in trials.compared.items():
+        part = trials.parts[name]
+        harder, valid = adversarial[part] > reference[part], finite[part]
+        metrics[f"reward_rate/{name}"] = (harder & valid).sum() / valid.sum().clamp(min=1)
+        targets = {
+            operation: update(log_probs.detach().exp(), proposal.chosen[operation], harder)
+            for operation, log_probs in proposal.log_probs.items()
+        }
+        lessons[name] = Lesson(targets, proposal.log_probs, valid)
+    return Lessons(lessons, metrics)
+
+
+def learn(adversaries: Mapping[str, Adversary], lessons: Lessons) -> None:
+    """Moves every generator. One without a lesson takes part too: other ranks may have rows of its branch."""
+    for name, adversary in adversaries.items():
+        if name in lessons.by_branch or dist_size() > 1:
+            adversary.learn(lessons.by_branch.get(name))

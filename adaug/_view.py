@@ -1,0 +1,126 @@
+"""A view: how each row is to be seen. One matrix, so that pixels are interpolated once; colours; hidden cells."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from adaug._warp import Size, centred, full_precision, mirror, product
+from adaug.keypoints import Pairs
+from adaug.operations import Operation
+
+
+@dataclass(frozen=True)
+class View:
+    """The view of n rows: all that was drawn for them, to be applied as often as one likes with `adaug.apply_view`.
+
+    A part that changes nothing is None or empty, and costs nothing.
+
+    Attributes:
+        matrix: [n, 3, 3], from pixels of the canvas to pixels of the view.
+        flipped: [n] bool, the rows whose left and right change names.
+        pairs: The keypoints that change places in a flipped row.
+        operations: "branch.operation" -> the operation.
+        magnitudes: "branch.operation" -> its magnitude in each row: a number [n], or for cells a mask [n, ...], 1 to keep
+            and 0 to hide.
+    """
+
+    matrix: Tensor | None = None
+    flipped: Tensor | None = None
+    pairs: Pairs | None = None
+    operations: Mapping[str, Operation] = field(default_factory=dict)
+    magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def select(self, index: Tensor) -> View:
+        """The view of some rows only, `index` [m] long."""
+        return replace(
+            self,
+            matrix=None if self.matrix is None else self.matrix[index],
+            flipped=None if self.flipped is None else self.flipped[index],
+            magnitudes={name: magnitude[index] for name, magnitude in self.magnitudes.items()},
+        )
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks of what hides cells, of the image or of features: "branch.operation" -> [n, ...]."""
+        return {name: self.magnitudes[name] for name, operation in self.operations.items() if operation.hides}
+
+    @property
+    def feature_masks(self) -> list[tuple[Operation, Tensor]]:
+        """The operations whose masks multiply features of the network, not the image."""
+        hiding = [(name, operation) for name, operation in self.operations.items() if operation.hides == "features"]
+        return [(operation, self.magnitudes[name]) for name, operation in hiding]
+
+    def paint(self, image: Tensor) -> Tensor:
+        """Colours, then hidden cells, on images [n, C, H, W] that the matrix has moved already. Keeps the dtype."""
+        for name, operation in sorted(self.operations.items(), key=lambda item: item[1].hides is not None):
+            image = operation.apply(image, self.magnitudes[name]).to(image.dtype)
+        return image
+
+
+def make_view(
+    drawn: Iterable[tuple[str, Operation, Tensor]],
+    n: int,
+    canvas: Size,
+    view_size: Size,
+    *,
+    last: Collection[str] = (),
+    flipped: Tensor | None = None,
+    pairs: Pairs | None = None,
+    device: torch.device | None = None,
+) -> View:
+    """The view of n rows in which each of some operations is done by this much. Pure: nothing is drawn here.
+
+    Args:
+        drawn: (name, operation, magnitude) in the order in which they are done, after the flip.
+        n: The number of rows.
+        canvas: Size of the images.
+        view_size: Size of the view, cut from the middle of the canvas.
+        last: Names of those that move pixels after all others.
+        flipped: [n] bool.
+        pairs: The keypoints that change places in a flipped row.
+        device: Where the view is, if it has to make a matrix of its own.
+    """
+    drawn = list(drawn)
+    with full_precision(device):
+        matrix = None if flipped is None else mirror(flipped)
+        for _, operation, magnitude in sorted(drawn, key=lambda item: item[0] in last):
+            step = operation.matrix(magnitude, view_size)
+            if step is not None:
+                matrix = step if matrix is None else product(step, matrix)
+        if matrix is None and canvas != view_size:
+            matrix = torch.eye(3, device=device).expand(n, 3, 3)
+        matrix = None if matrix is None else centred(matrix, canvas, view_size)
+    return View(
+        matrix=matrix,
+        flipped=flipped,
+        pairs=pairs,
+        operations={name: operation for name, operation, _ in drawn},
+        magnitudes={name: magnitude for name, _, magnitude in drawn},
+    )
+
+
+def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
+    """The rows of several views of one policy, one after the other."""
+    operations = {name: operation for view in views for name, operation in view.operations.items()}
+
+    def magnitudes(name: str) -> Tensor:
+        like = next(view.magnitudes[name] for view in views if name in view.magnitudes)
+        parts = [  # only masks can be missing, in rows of which nothing is hidden
+            view.magnitudes[name] if name in view.magnitudes else torch.ones(n, *like.shape[1:], device=like.device)
+            for view, n in zip(views, sizes, strict=True)
+        ]
+        return torch.cat(parts)
+
+    matrices = [view.matrix for view in views if view.matrix is not None]
+    flips = [view.flipped for view in views if view.flipped is not None]
+    return View(
+        matrix=torch.cat(matrices) if matrices else None,
+        flipped=torch.cat(flips) if flips else None,
+        pairs=views[0].pairs,
+        operations=operations,
+        magnitudes={name: magnitudes(name) for name in operations},
+    )

@@ -1,0 +1,62 @@
+"""What stands around the user's model: DistributedDataParallel, torch.compile, Fabric; and what cannot be looked through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+SHARDED: tuple[type, ...] = ()
+if dist.is_available():
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    SHARDED = (FSDPModule, FullyShardedDataParallel)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's module inside DistributedDataParallel and torch.compile. Raises TypeError on what cannot be looked through."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` should be a torch.nn.Module. Found {type(model).__name__}.")
+    while True:
+        refuse_sharded([model])
+        if isinstance(model, nn.DataParallel):
+            raise TypeError("Use DistributedDataParallel. Found DataParallel, whose replicas would meet other rows' masks.")
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, DistributedDataParallel):
+            inner = model.module
+        if inner is None and isinstance(getattr(model, "_forward_module", None), DistributedDataParallel):
+            inner = getattr(model, "_original_module", None)  # Lightning Fabric's wrapper
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def refuse_inner_ddp(model: nn.Module) -> None:
+    """Raises TypeError when a part of an unwrapped model is wrapped: its passes wait for ranks that may have none to make."""
+    wrapped = [name for name, module in model.named_modules() if isinstance(module, DistributedDataParallel)]
+    if wrapped:
+        raise TypeError(
+            "DistributedDataParallel should be around the whole model, so that looks and scores go through what is inside. "
+            f"Found it around {', '.join(wrapped)}; wrap the model itself."
+        )
+
+
+def refuse_sharded(modules: Iterable[nn.Module]) -> None:
+    """Raises TypeError when one of the modules is spread over ranks."""
+    if any(isinstance(module, SHARDED) for module in modules):
+        raise TypeError(
+            "The model should be whole on every rank, as in DistributedDataParallel. Found FSDP, whose layers gather their "
+            "parameters on the way: a look that stops half-way would leave them gathered."
+        )
+
+
+def is_compiled(modules: Iterable[nn.Module]) -> bool:
+    """Whether any of a model's modules is compiled, so that its compiled code may predate a hook."""
+    return any(
+        "_orig_mod" in module._modules
+        or module.__dict__.get("_compiled_call_impl") is not None
+        or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+        for module in modules
+    )

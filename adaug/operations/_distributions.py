@@ -1,0 +1,54 @@
+"""The bounded distributions that operations draw from: pure functions of uniform noise in (0, 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def truncated_normal(noise: Tensor, bound: float) -> Tensor:
+    """Standard normal conditioned on [-bound, bound], by its inverse distribution function: no mass at the edges."""
+    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64, device="cpu")).item()
+    return torch.special.ndtri(tail + noise * (1 - 2 * tail)).clamp(-bound, bound)
+
+
+def gumbel(noise: Tensor) -> Tensor:
+    """Gumbel noise from uniform noise; `argmax(log_probs + gumbel)` draws from the distribution."""
+    return -torch.log(-torch.log(noise))
+
+
+def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Tensor:
+    """`most` different indices a row, in the order of their draw (Gumbel top-k). [n, k], [n, k] -> [n, most] long."""
+    return (log_probs + gumbel(noise)).topk(most, dim=-1).indices
+
+
+@dataclass(frozen=True)
+class ClippedNormal:
+    """A random distribution: N(mean, std) clipped to [low, high]. Give it to an operation as `random=`.
+
+    That of the authors' release. Mass piles up at the two ends, as it does there.
+
+    Attributes:
+        mean: The mean, and the magnitude of the rows that stay still.
+        std: The standard deviation before clipping.
+        low: The smallest value.
+        high: The largest value.
+        still: The probability of `mean` itself.
+        base: If given, the value is an exponent of this base, e.g. 2 for octaves of scale.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+    still: float = 0.0
+    base: float | None = None
+
+    def __call__(self, noise: Tensor) -> Tensor:
+        """The inverse distribution function. Uniform noise [n] -> magnitudes [n]."""
+        moved = ((noise - self.still) / (1 - self.still)).clamp(2.0**-24, 1 - 2.0**-24)
+        value = (self.mean + self.std * torch.special.ndtri(moved)).clamp(self.low, self.high)
+        value = torch.where(noise < self.still, torch.full_like(value, self.mean), value)
+        return value if self.base is None else self.base**value

@@ -1,0 +1,136 @@
+"""Operations that move pixels: each is one matrix about the image's centre, and every entry of a batch follows it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from kornia.geometry import angle_to_rotation_matrix, get_shear_matrix2d
+from torch import Tensor
+from typing_extensions import override
+
+from adaug._warp import Size
+from adaug.operations._base import Binned
+
+Axis = Literal["x", "y"]
+
+
+class Geometric(Binned):
+    """A binned operation that moves pixels, and what is at them, by one matrix a row."""
+
+    @override
+    def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
+        """The matrix about the image's centre (x right, y down) for views of `size` (h, w). [n] -> [n, 3, 3]."""
+        raise NotImplementedError(f"{type(self).__name__} should define matrix(magnitude [n], size) -> [n, 3, 3].")
+
+
+@dataclass(frozen=True)
+class Scale(Geometric):
+    """Factor of the object's size: above 1 enlarges."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.low <= 0:
+            raise ValueError(f"A Scale should be positive. Found low={self.low}; 0.75 to 1.25 is the paper's range.")
+        if self.rest is not None and self.rest <= 0:
+            raise ValueError(f"A Scale should be positive. Found rest={self.rest}; 1 is the size as it is.")
+
+    @property
+    @override
+    def quantity(self) -> str:
+        return "factor of size"
+
+    @override
+    def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
+        return _affine(torch.diag_embed(magnitude[:, None].expand(-1, 2)))
+
+    @override
+    def _possible(self, magnitude: float) -> bool:
+        return 0 < magnitude < math.inf
+
+
+@dataclass(frozen=True)
+class Rotate(Geometric):
+    """Degrees, counter-clockwise as seen."""
+
+    @property
+    @override
+    def quantity(self) -> str:
+        return "rotation"
+
+    @override
+    def labels(self) -> list[str]:
+        return _in_degrees(self.centres())
+
+    @override
+    def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
+        return _affine(angle_to_rotation_matrix(magnitude))
+
+
+@dataclass(frozen=True)
+class Translate(Geometric):
+    """A shift along `axis`, as a fraction of the view's width ("x", right is positive) or height ("y", down)."""
+
+    _: KW_ONLY
+    axis: Axis = "x"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_axis(self.axis)
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"translate_{self.axis}"
+
+    @override
+    def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
+        shift, still = magnitude * size[1 if self.axis == "x" else 0], torch.zeros_like(magnitude)
+        x, y = (shift, still) if self.axis == "x" else (still, shift)
+        identity = torch.eye(2, device="cpu").to(magnitude.device, non_blocking=True).expand(len(magnitude), 2, 2)
+        return torch.cat([F.pad(identity, (0, 0, 0, 1)), torch.stack([x, y, torch.ones_like(x)], -1)[..., None]], -1)
+
+
+@dataclass(frozen=True)
+class Shear(Geometric):
+    """Degrees along `axis`; positive leans the top of the object to the right ("x") or its right side down ("y")."""
+
+    _: KW_ONLY
+    axis: Axis = "x"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_axis(self.axis)
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"shear_{self.axis}"
+
+    @override
+    def labels(self) -> list[str]:
+        return _in_degrees(self.centres())
+
+    @override
+    def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
+        angle = torch.deg2rad(magnitude)
+        centre = magnitude.new_zeros(len(magnitude), 2)
+        return get_shear_matrix2d(centre, sx=angle) if self.axis == "x" else get_shear_matrix2d(centre, sy=-angle)
+
+
+def _affine(linear: Tensor) -> Tensor:
+    """[n, 2, 2] -> [n, 3, 3]."""
+    corner = torch.diag(torch.tensor([0.0, 0.0, 1.0], device="cpu"))
+    return F.pad(linear, (0, 1, 0, 1)) + corner.to(linear.device, non_blocking=True)
+
+
+def _in_degrees(magnitudes: list[float]) -> list[str]:
+    return [f"{magnitude:+.0f}°" for magnitude in magnitudes]
+
+
+def _check_axis(axis: str) -> None:
+    if axis not in ("x", "y"):
+        raise ValueError(f'`axis` should be "x" or "y". Found {axis!r}.')

@@ -1,0 +1,239 @@
+"""Operations that hide cells of a grid laid over the view: of the image, or of the network's features (section 4.2)."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, SupportsIndex, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import override
+
+from adaug._random import Stream
+from adaug._warp import Size, inside
+from adaug.operations._base import Operation
+from adaug.operations._distributions import draw_without_replacement
+
+T = TypeVar("T")
+LEVELS = 5  # resolutions with masks of their own in the "independent" variant: 64 to 4, as in an hourglass
+FINE = 16  # pixels a cell in the "down" variant: a 4 x 4 grid drawn at 64 x 64
+
+
+@dataclass(frozen=True)
+class Occlusion(Operation):
+    """Hides some cells of a grid laid over the view.
+
+    Attributes:
+        grid: (rows, columns) of cells.
+        cells: How many a row loses: one of these numbers, each as likely.
+    """
+
+    hides: ClassVar[Literal["image", "features"]] = "image"
+
+    grid: tuple[int, int] = (4, 4)
+    cells: tuple[int, ...] = (1, 2)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        cells = (self.cells,) if isinstance(self.cells, SupportsIndex) else tuple(self.cells)
+        object.__setattr__(self, "cells", tuple(_integer(number) for number in cells))
+        object.__setattr__(self, "grid", tuple(_integer(number) for number in self.grid))
+        cells = self.cells
+        if len(self.grid) != 2 or any(not isinstance(n, int) or n < 1 for n in self.grid) or math.prod(self.grid) < 2:
+            raise ValueError(f"`grid` of {name} should be (rows, columns) with at least 2 cells. Found {self.grid}.")
+        if not cells or any(not isinstance(n, int) or not 1 <= n < math.prod(self.grid) for n in cells):
+            raise ValueError(
+                f"`cells` of {name} should be numbers from 1 to {math.prod(self.grid) - 1} (one must stay). Found {cells}."
+            )
+
+    @property
+    @override
+    def name(self) -> str:
+        return "occlude"
+
+    @property
+    @override
+    def quantity(self) -> str:
+        return "hidden cell"
+
+    @property
+    @override
+    def layout(self) -> tuple[int, int]:
+        return self.grid
+
+    @property
+    @override
+    def bins(self) -> int:
+        return math.prod(self.grid)
+
+    @property
+    def fields(self) -> int:
+        """How many masks a row draws: one, or one a resolution."""
+        return 1
+
+    @override
+    def centres(self) -> list[int]:
+        return list(range(self.bins))
+
+    @override
+    def labels(self) -> list[str]:
+        return [f"({cell // self.grid[1] + 1}, {cell % self.grid[1] + 1})" for cell in range(self.bins)]
+
+    @override
+    def choose(self, log_probs: Tensor, stream: Stream) -> Tensor:
+        """Draws the cells that each row loses, for each of its masks. [n, k] -> [n, s] long, s = fields x most.
+
+        A row that loses fewer cells than others repeats its first one.
+        """
+        numbers = torch.tensor(self.cells, device="cpu").to(stream.device, non_blocking=True)
+        count = numbers[(stream.uniform(len(log_probs)) * len(self.cells)).long()]  # [n]
+        return self._choose(log_probs, count, stream)
+
+    @override
+    def chosen(self, bin: int, n: int, device: torch.device | None = None) -> Tensor:
+        return torch.full((n, self.fields), bin, device=device)
+
+    @override
+    def draw(self, chosen: Tensor, stream: Stream) -> Tensor:
+        return self.mask(chosen, stream.uniform(len(chosen), 2))
+
+    @override
+    def draw_random(self, n: int, stream: Stream) -> None:
+        return None  # nobody is occluded outside an occlusion branch
+
+    @override
+    def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor:
+        """As many cells, drawn uniformly.
+
+        An open view shows all that a hidden one does, and more, so a comparison with it would say nothing of where.
+        """
+        first = chosen.unflatten(1, (self.fields, -1))[:, 0]  # [n, most] of the first mask
+        count = 1 + (first[:, 1:] != first[:, :1]).sum(1)
+        return self.draw(self._choose(torch.zeros(len(chosen), self.bins, device=chosen.device), count, stream), stream)
+
+    @override
+    def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:
+        """The mask of given cells: a number or some, hidden in every row, or [n, s] for each its own."""
+        name = type(self).__name__
+        try:
+            cells = torch.as_tensor(magnitude, device=device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"The cells of {name} should be numbers. Found {magnitude!r}.") from None
+        if cells.is_floating_point() or cells.is_complex() or cells.dtype == torch.bool or not cells.numel():
+            raise TypeError(f"The cells of {name} should be integers, at least one. Found {magnitude!r}.")
+        if cells.ndim > 2 or (cells.ndim == 2 and len(cells) != n):
+            raise ValueError(f"The cells of {name} should be [s], or [n, s] for {n} rows. Found {tuple(cells.shape)}.")
+        if cells.min() < 0 or cells.max() >= self.bins:
+            raise ValueError(f"The cells of {name} should be numbers from 0 to {self.bins - 1}. Found {magnitude!r}.")
+        each = cells.long().reshape(-1, cells.shape[-1] if cells.ndim else 1).expand(n, -1)  # [n, s]
+        return self.mask(each.repeat(1, self.fields), torch.full((n, 2), 0.5, device=each.device))
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        """The image with its cells in black. [n, C, H, W], masks [n, fields, ...] -> [n, C, H, W]."""
+        return image * self.resized(magnitude, (image.shape[-2], image.shape[-1]), 0).to(image.dtype)
+
+    @override
+    def votes(self, points: Tensor, visible: Tensor, size: Size) -> Tensor:
+        votes = torch.zeros(self.bins, device=points.device)
+        counts = (visible & inside(points, size)).flatten()
+        x, y = points.flatten(0, -2).float().nan_to_num().unbind(-1)
+        column = ((x + 0.5) * self.grid[1] / size[1]).long().clamp(0, self.grid[1] - 1)
+        row = ((y + 0.5) * self.grid[0] / size[0]).long().clamp(0, self.grid[0] - 1)
+        return votes.index_add_(0, row * self.grid[1] + column, counts.float())
+
+    def mask(self, chosen: Tensor, noise: Tensor) -> Tensor:
+        """1 to keep, 0 to hide. [n, s] long -> [n, fields, rows, columns]; `noise` [n, 2] is for those that jitter."""
+        cells = chosen.unflatten(1, (self.fields, -1))
+        mask = torch.ones(*cells.shape[:2], self.bins, device=chosen.device).scatter_(2, cells, 0.0)
+        return mask.unflatten(2, self.grid)
+
+    @override
+    def resized(self, mask: Tensor, size: Size, level: int) -> Tensor:
+        if size[0] >= mask.shape[-2] and size[1] >= mask.shape[-1]:
+            return F.interpolate(mask[:, :1], size=size, mode="nearest")
+        return F.adaptive_avg_pool2d(mask[:, :1], size)  # coarser than the grid: as much as is left of each pixel
+
+    def _choose(self, log_probs: Tensor, count: Tensor, stream: Stream) -> Tensor:
+        """`count` [n] different cells for each of a row's masks. [n, k] -> [n, s] long."""
+        n, k = log_probs.shape
+        most = max(self.cells)
+        cells = draw_without_replacement(log_probs[:, None], stream.uniform(n, self.fields, k), most)  # [n, fields, most]
+        wanted = torch.arange(most, device=cells.device) < count[:, None, None]
+        return torch.where(wanted, cells, cells[..., :1]).flatten(1)
+
+
+@dataclass(frozen=True)
+class OccludeImage(Occlusion):
+    """Hides cells of the image itself."""
+
+
+Variant = Literal["up", "down", "independent"]
+
+
+@dataclass(frozen=True)
+class OccludeFeatures(Occlusion):
+    """AHO: hides cells of the bridge features at every resolution (section 4.2).
+
+    When no layer takes masks they multiply the image, as those of OccludeImage do.
+
+    Attributes:
+        variant: "up" is one mask of the lowest resolution, scaled up (the paper's choice). "down" is one mask of the
+            highest resolution, not bound to the coarse grid, scaled down so that whatever it touches is hidden (more than
+            needed). "independent" draws cells of its own at every resolution (what one hides another may show). The last
+            two are those that the paper's discussion compares.
+    """
+
+    hides = "features"
+
+    variant: Variant = "up"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variant not in ("up", "down", "independent"):
+            raise ValueError(f'`variant` should be "up", "down" or "independent". Found {self.variant!r}.')
+
+    @property
+    @override
+    def fields(self) -> int:
+        return LEVELS if self.variant == "independent" else 1
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return image  # its masks multiply layers of the network
+
+    @override
+    def on_image(self) -> Operation:
+        return OccludeImage(self.grid, self.cells)
+
+    @override
+    def mask(self, chosen: Tensor, noise: Tensor) -> Tensor:
+        mask = super().mask(chosen, noise)
+        return self._shifted(mask, noise) if self.variant == "down" else mask
+
+    @override
+    def resized(self, mask: Tensor, size: Size, level: int) -> Tensor:
+        if self.variant == "independent":
+            return super().resized(mask[:, level % LEVELS :], size, level)
+        if self.variant == "down" and (size[0] < mask.shape[-2] or size[1] < mask.shape[-1]):
+            return 1 - F.adaptive_max_pool2d(1 - mask, size)
+        return super().resized(mask, size, level)
+
+    def _shifted(self, mask: Tensor, noise: Tensor) -> Tensor:
+        """The cells drawn at FINE pixels a cell and moved by up to half a cell: [n, 1, FINE*rows, FINE*columns]."""
+        fine = F.interpolate(mask, scale_factor=FINE, mode="nearest")
+        shift = ((noise - 0.5) * FINE).round().long()  # [n, 2] rows, columns
+        rows = torch.arange(fine.shape[-2], device=mask.device)[None, :, None] - shift[:, 0, None, None]
+        columns = torch.arange(fine.shape[-1], device=mask.device)[None, None, :] - shift[:, 1, None, None]
+        known = (rows >= 0) & (rows < fine.shape[-2]) & (columns >= 0) & (columns < fine.shape[-1])
+        index = torch.arange(len(fine), device=mask.device)[:, None, None]
+        moved = fine[index, 0, rows.clamp(0, fine.shape[-2] - 1), columns.clamp(0, fine.shape[-1] - 1)]
+        return torch.where(known, moved, 1.0)[:, None]
+
+
+def _integer(value: T) -> T | int:
+    """NumPy's integers as plain ones, so that a saved policy stays plain; anything else as it is, to be refused."""
+    return operator.index(value) if isinstance(value, SupportsIndex) else value

@@ -1,0 +1,89 @@
+"""Operations that change pixel values and move nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from kornia import enhance
+from torch import Tensor
+from typing_extensions import override
+
+from adaug.operations._base import Binned
+
+
+class Photometric(Binned):
+    """A binned operation that changes pixel values in [0, 1] and moves nothing."""
+
+    unit_range = True
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        """The changed image. [n, C, H, W], [n] -> [n, C, H, W]."""
+        raise NotImplementedError(f"{type(self).__name__} should define apply(image, magnitude [n]) -> image.")
+
+
+@dataclass(frozen=True)
+class Brightness(Photometric):
+    """Factor of the brightness; 1 changes nothing."""
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return enhance.adjust_brightness_accumulative(image, magnitude)
+
+
+@dataclass(frozen=True)
+class Contrast(Photometric):
+    """Factor of the distance to the mean grey; 1 changes nothing."""
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return enhance.adjust_contrast_with_mean_subtraction(image, magnitude)
+
+
+@dataclass(frozen=True)
+class Saturation(Photometric):
+    """Factor of the distance to the grey image; 1 changes nothing, 0 is grey."""
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return enhance.adjust_saturation_with_gray_subtraction(image, magnitude)
+
+
+@dataclass(frozen=True)
+class Gain(Photometric):
+    """Factor of one colour channel; 1 changes nothing."""
+
+    _: KW_ONLY
+    channel: int = 0
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"gain_{self.channel}"
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        if self.channel >= image.shape[1]:
+            raise ValueError(f"A Gain of channel {self.channel} should get as many channels. Found {image.shape[1]}.")
+        factors = torch.ones(*image.shape[:2], 1, 1, device=image.device)
+        factors[:, self.channel] = magnitude[:, None, None]
+        return (image * factors).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Apply(Photometric):
+    """Any function of images [n, C, H, W] and magnitudes [n] that moves no pixels, e.g. kornia.enhance.adjust_gamma."""
+
+    _: KW_ONLY
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    @property
+    @override
+    def name(self) -> str:
+        return getattr(self.function, "__name__", "apply").strip("<>")
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return self.function(image, magnitude)
