@@ -210,7 +210,7 @@ class AdversarialAugmenter:
         difficulty = self._difficulty(Difficulty(loss_fn, "loss_fn"))
         for batch in itertools.islice(_repeat(loader), steps):
             with self._released_on_error():
-                bound, parsed = self._prepare(model, batch, [difficulty])
+                bound, parsed = self._prepare(model, batch)
                 pretraining = pretraining or Pretraining(bound, self._view_size(parsed), most_views)
                 stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
                 self._counts["pretrain"] += 1

@@ -94,6 +94,17 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Noise:
+    """A stream that gives the noise that it was given."""
+
+    def __init__(self, noise: Tensor) -> None:
+        self.noise, self.device = noise, noise.device
+
+    def uniform(self, *shape: int) -> Tensor:
+        assert tuple(self.noise.shape) == shape
+        return self.noise
+
+
 def make_network(name: str = "hourglass", seed: int = 0) -> nn.Module:
     """A network in training mode whose weights depend on the seed alone."""
     with torch.random.fork_rng():
@@ -135,9 +146,9 @@ def make_augmenter(
     return adaug.AdversarialAugmenter(policy, **{**layers(network), "seed": seed, "generator": small_generator, **kwargs})
 
 
-def small_generator(shapes: Any, heads: Any) -> nn.Module:
+def small_generator(shapes: Any, layouts: Any) -> nn.Module:
     """The library's generator at a size for tests."""
-    return adaug.Generator(shapes, heads, width=16, size=8)
+    return adaug.Generator(shapes, layouts, width=16, size=8)
 
 
 def upscaled(mask: Tensor, size: tuple[int, int]) -> Tensor:

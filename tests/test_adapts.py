@@ -181,7 +181,7 @@ def without_occlusion(draw):
 def test_an_occlusion_must_be_compared_with_an_occlusion(honest, monkeypatch):
     """Trap 3. Every cell matters alike; against an open view the adversary always wins, and collapses."""
     if not honest:
-        monkeypatch.setattr(trial_module, "draw", without_occlusion(trial_module.draw))
+        monkeypatch.setattr(trial_module, "draw_proposal", without_occlusion(trial_module.draw_proposal))
     found, rate = trained("aho", covered_anywhere, 120, adaug.RewardPenalty(0.2, 0.5, cap=math.inf))
     h = float(entropy(found["aho.occlude"]).mean())
     if honest:

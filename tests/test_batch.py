@@ -101,7 +101,7 @@ def test_the_batch_is_never_modified(policy):
 def test_a_shorter_batch_of_rows_is_the_same_rows():
     batch = full(extra=np.arange(4), pairs=[(i, i) for i in range(4)])
     index = torch.tensor([2, 0])
-    rows = parse(batch, {"extra": "label", "pairs": "other"}).rows(index).user()
+    rows = parse(batch, {"extra": "label", "pairs": "other"}).select(index).to_user()
     assert rows["label"].tolist() == [2, 0]
     assert rows["id"] == ["row 2", "row 0"]
     assert rows["pairs"] == [(2, 2), (0, 0)]
@@ -110,14 +110,14 @@ def test_a_shorter_batch_of_rows_is_the_same_rows():
 
 
 def test_rows_reach_into_nested_entries():
-    rows = parse(full(meta={"head_size": torch.arange(4), "names": list("abcd")}), None).rows(torch.tensor([2, 0])).user()
+    rows = parse(full(meta={"head_size": torch.arange(4), "names": list("abcd")}), None).select(torch.tensor([2, 0])).to_user()
     assert rows["meta"]["head_size"].tolist() == [2, 0]
     assert rows["meta"]["names"] == ["c", "a"]
 
 
 def test_a_namedtuple_that_is_as_long_as_the_batch_survives():
     meta = Pair(torch.arange(2), "source")
-    rows = parse({"image": torch.rand(2, 3, 8, 8), "meta": meta}, None).rows(torch.tensor([1])).user()
+    rows = parse({"image": torch.rand(2, 3, 8, 8), "meta": meta}, None).select(torch.tensor([1])).to_user()
     assert isinstance(rows["meta"], Pair)
 
 
@@ -257,8 +257,8 @@ def test_a_value_a_pixel_is_not_carried_along_by_its_name(name, kind):
     batch = {"pixel_values": torch.rand(2, 3, 8, 6), name: torch.zeros(2, 8, 6)}
     with pytest.raises(ValueError, match=rf"'{name}' would be carried along.*\(2, 8, 6\).*targets=.*mask.*'{kind}'"):
         parse(batch, None)
-    assert parse(batch, {name: kind}).targets[name].kind == kind  # who says so means it
-    assert parse({**batch, name: torch.zeros(2, 8)}, None).targets[name].kind == kind
+    assert parse(batch, {name: kind}).kinds[name].kind == kind  # who says so means it
+    assert parse({**batch, name: torch.zeros(2, 8)}, None).kinds[name].kind == kind
 
 
 class Stored(MutableMapping):
@@ -286,7 +286,7 @@ class Stored(MutableMapping):
 def test_a_mapping_around_a_dict_is_not_written_through():
     image = torch.rand(2, 3, 8, 8)
     batch = Stored({"image": image, "label": torch.zeros(2).long()})
-    made = parse(batch, None).with_image(image + 1).user()
+    made = parse(batch, None).with_image(image + 1).to_user()
     assert type(made) is Stored
     assert torch.equal(made["image"], image + 1)
     assert batch["image"] is image

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adaug import Branch, Generator, OccludeFeatures, OneForAll, Rotate, Scale
-from adaug._adversary import Adversary
+from adaug._adversary import Adversary, Lesson
 from adaug._random import Stream
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
@@ -131,7 +131,7 @@ def test_learning_moves_towards_the_target_and_leaves_out_invalid_rows():
     target[2:] = torch.nan
     valid = torch.tensor([True, True, False, False])
     for _ in range(30):
-        adversary.learn({"scale": (target, adversary.predict(inputs)["scale"])}, valid)
+        adversary.learn(Lesson({"scale": target}, adversary.predict(inputs), valid))
     learned = adversary.predict(inputs)
     assert learned["scale"][:2].argmax(1).tolist() == [3, 3]
     torch.testing.assert_close(learned["rotate"].exp(), torch.full((4, 9), 1 / 9))

@@ -6,7 +6,8 @@ import torch
 from kornia import enhance
 
 import adaug
-from adaug import Apply, Branch, Policy, Rotate, policies
+from adaug import Branch, Policy, Rotate, policies
+from adaug.operations import Apply
 
 
 def batch():
@@ -53,7 +54,7 @@ def test_any_function_of_images_and_magnitudes_is_an_operation():
     assert operation.name == "adjust_gamma"
     result = augmented(Policy([Branch("gamma", [operation], 0.5)]))
     assert "distribution/gamma.adjust_gamma" in result.metrics
-    _, magnitude = result.view.colours["gamma.adjust_gamma"]
+    magnitude = result.view.magnitudes["gamma.adjust_gamma"]
     torch.testing.assert_close(result.batch["image"], enhance.adjust_gamma(batch()["image"], magnitude))
 
 

@@ -17,11 +17,8 @@ from adaug import (
     Branch,
     Brightness,
     Contrast,
-    Gain,
-    Geometric,
     OccludeFeatures,
     OccludeImage,
-    Photometric,
     Policy,
     Rotate,
     Saturation,
@@ -30,6 +27,7 @@ from adaug import (
     Translate,
 )  # fmt: skip
 from adaug._random import Stream
+from adaug.operations import Gain, Geometric, Photometric
 
 BINNED = [
     Scale(0.75, 1.25, 7), Scale(0.5, 2.0, 5, log=True), Rotate(-30, 30, 9), Rotate(-60, 60, 2, spread=0.3),
@@ -57,7 +55,7 @@ def test_every_draw_lies_in_its_own_bin_and_together_they_cover_it(operation):
     edges = operation.edges()
     noise = torch.cat([Stream(0).uniform(2000), torch.tensor([2.0**-24, 1 - 2.0**-24])])
     for i, (low, high) in enumerate(itertools.pairwise(edges)):
-        drawn = operation.magnitude(torch.full((len(noise), 1), i), noise)
+        drawn = operation.draw(operation.chosen(i, len(noise)), nets.Noise(noise))
         slack = 1e-5 * max(abs(low), abs(high))
         assert drawn.min() >= low - slack
         assert drawn.max() <= high + slack
@@ -67,7 +65,7 @@ def test_every_draw_lies_in_its_own_bin_and_together_they_cover_it(operation):
 @every_binned
 def test_draws_do_not_pile_up_at_the_edges_of_a_bin(operation):
     low, high = operation.edges()[:2]
-    drawn = operation.magnitude(torch.zeros(20_000, 1, dtype=torch.long), Stream(0).uniform(20_000))
+    drawn = operation.draw(operation.chosen(0, 20_000), Stream(0))
     near = 0.01 * (high - low)
     assert ((drawn < low + near) | (drawn > high - near)).float().mean() < 0.025
 
@@ -75,7 +73,7 @@ def test_draws_do_not_pile_up_at_the_edges_of_a_bin(operation):
 @pytest.mark.parametrize("spread", [0.3, 1.0, 2.0])
 def test_spread_is_the_standard_deviation_in_half_bins(spread):
     rotate = Rotate(-50, 50, 5, spread=spread)  # half a bin is 10 degrees
-    drawn = rotate.magnitude(torch.full((100_000, 1), 2), Stream(0).uniform(100_000)) / 10
+    drawn = rotate.draw(rotate.chosen(2, 100_000), Stream(0)) / 10
     b = 1 / spread  # the variance of a normal truncated at b standard deviations
     density, mass = math.exp(-b * b / 2) / math.sqrt(2 * math.pi), math.erf(b / math.sqrt(2))
     assert drawn.std().item() == pytest.approx(spread * math.sqrt(1 - 2 * b * density / mass), rel=0.02)
@@ -93,20 +91,20 @@ def test_linear_bins_have_equal_widths():
 
 
 @every_binned
-def test_the_reference_is_random_over_the_whole_range(operation):
-    drawn = operation.random_magnitude(Stream(0).uniform(20_000))
+def test_random_magnitudes_cover_the_whole_range(operation):
+    drawn = operation.draw_random(20_000, Stream(0))
     counts = torch.histogram(drawn.clamp(operation.low, operation.high), torch.tensor(operation.edges())).hist
     torch.testing.assert_close(counts / 20_000, torch.full((operation.bins,), 1 / operation.bins), atol=0.02, rtol=0)
 
 
-def test_a_reference_of_ones_own_is_used():
+def test_a_random_distribution_of_ones_own_is_used():
     noise = Stream(0).uniform(10)
-    assert torch.equal(Rotate(-30, 30, 3, reference=lambda u: 7 * u).random_magnitude(noise), 7 * noise)
+    assert torch.equal(Rotate(-30, 30, 3, random=lambda u: 7 * u).draw_random(10, nets.Noise(noise)), 7 * noise)
 
 
 def test_bins_are_chosen_by_their_probabilities():
     log_probs = torch.tensor([0.7, 0.2, 0.1]).log().expand(20_000, 3)
-    chosen = Rotate(-30, 30, 3).choose(log_probs, Stream(0).uniform(20_000, 3))
+    chosen = Rotate(-30, 30, 3).choose(log_probs, Stream(0))
     assert chosen.shape == (20_000, 1)
     torch.testing.assert_close(torch.bincount(chosen[:, 0]) / 20_000, torch.tensor([0.7, 0.2, 0.1]), atol=0.02, rtol=0)
 
@@ -218,9 +216,10 @@ SIDES = (64, 32, 16, 8, 4)
 
 def drawn(operation, n=64, seed=0):
     stream = Stream(seed)
-    count = operation.count(stream.uniform(n))
-    chosen = operation.choose(torch.zeros(n, operation.bins), stream.uniform(n, operation.fields, operation.bins), count)
-    return count, chosen, operation.mask(chosen, stream.uniform(n, 2))
+    chosen = operation.choose(torch.zeros(n, operation.bins), stream)
+    first = chosen.unflatten(1, (operation.fields, -1))[:, 0]
+    count = torch.zeros(n, operation.bins).scatter(1, first, 1).sum(1).long()
+    return count, chosen, operation.draw(chosen, stream)
 
 
 @pytest.mark.parametrize("operation", [OccludeImage(), OccludeImage((3, 5), 4), OccludeFeatures((2, 3), (1, 2, 3))], ids=repr)
@@ -381,15 +380,19 @@ def test_bad_arguments_are_refused_at_construction(make):
 
 
 def test_every_operation_is_public():
-    assert all(type(operation).__name__ in adaug.__all__ for operation in BINNED)
+    assert all(type(operation).__name__ in adaug.operations.__all__ for operation in BINNED)
 
 
 def test_at_rest_only_the_rows_of_the_branch_move_and_are_compared_with_random_ones(monkeypatch):
     seen = []
-    usual = adaug.augmenter.compare
-    monkeypatch.setattr(
-        adaug.augmenter, "compare", lambda bound, trials, *args: seen.extend(trials) or usual(bound, trials, *args)
-    )
+    usual = adaug.augmenter.propose
+
+    def propose(*args, **kwargs):
+        trials = usual(*args, **kwargs)
+        seen.extend(trials.each)
+        return trials
+
+    monkeypatch.setattr(adaug.augmenter, "propose", propose)
     asr = adaug.Branch("asr", [Rotate(-60, 60, 9, rest=0.0), Scale(0.5, 2, 7, rest=1.0)], 1 / 2)
     augmenter = nets.make_augmenter(adaug.Policy([asr, adaug.Branch("aho", [adaug.OccludeFeatures()], 1 / 4)]))
     result = augmenter.step(nets.make_network(), nets.make_batch(24), nets.loss_fn)

@@ -74,7 +74,7 @@ def test_loss_by_bin_against_one_view_after_the_other(operation: Any) -> None:
                 seen["image"][:, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 0
             else:
                 constant = type(operation)(
-                    operation.low, operation.high, 2, reference=lambda u, i=i: torch.full_like(u, operation.centres()[i])
+                    operation.low, operation.high, 2, random=lambda u, i=i: torch.full_like(u, operation.centres()[i])
                 )
                 seen = _turned(batch, (constant,))
             with torch.no_grad():

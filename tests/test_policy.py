@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import networks as nets
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,6 @@ from adaug import (
     Branch,
     Brightness,
     Flip,
-    Gain,
     OccludeFeatures,
     OccludeImage,
     Policy,
@@ -23,6 +23,7 @@ from adaug import (
     Scale,
     policies,
 )  # fmt: skip
+from adaug.operations import Gain
 from adaug.policies import Window
 from adaug._random import Stream
 
@@ -154,18 +155,18 @@ def test_what_does_not_belong_in_a_policy_is_a_type_error(make):
         make()
 
 
-# ---- references
+# ---- random views
 
 
-def test_the_reference_draws_all_but_occlusion():
+def test_random_views_draw_all_but_occlusion():
     policy = policies.paper(flip_pairs=())
-    assert set(policy.draw_reference(4, Stream(0))) == {"common.flip", "asr.scale", "asr.rotate"}
+    assert set(policy.draw_random(4, Stream(0))) == {"common.flip", "asr.scale", "asr.rotate"}
 
 
 def test_flips_come_as_often_as_they_should():
-    settings = Policy((), (Flip((), p=0.3),)).draw_reference(20_000, Stream(0))
-    assert settings["common.flip"].dtype == torch.bool
-    assert settings["common.flip"].float().mean().item() == pytest.approx(0.3, abs=0.015)
+    drawn = Policy((), (Flip((), p=0.3),)).draw_random(20_000, Stream(0))
+    assert drawn["common.flip"].dtype == torch.bool
+    assert drawn["common.flip"].float().mean().item() == pytest.approx(0.3, abs=0.015)
 
 
 # ---- presets
@@ -183,8 +184,8 @@ def test_paper_holds_the_papers_numbers():
     assert policy.shares(0.5) == pytest.approx([1 / 3, 1 / 3])
     assert policy.flip == Flip([(0, 1)], p=0.5)
     assert all(b.learned for b in policy.branches)
-    assert asr.heads == {"scale": 7, "rotate": 9}
-    assert aho.heads == {"occlude": (4, 4)}
+    assert asr.layouts == {"scale": 7, "rotate": 9}
+    assert aho.layouts == {"occlude": (4, 4)}
 
 
 def test_wide_turns_further_and_mostly_not_at_all():
@@ -194,7 +195,7 @@ def test_wide_turns_further_and_mostly_not_at_all():
     assert policy.branches[1] == paper.branches[1]
     assert policy.shares(0.5) == paper.shares(0.5)
     noise = (torch.arange(100_000) + 0.5) / 100_000
-    turned, scaled = rotate.random_magnitude(noise), scale.random_magnitude(noise)
+    turned, scaled = (operation.draw_random(len(noise), nets.Noise(noise)) for operation in (rotate, scale))
     assert (turned == 0).float().mean().item() == pytest.approx(0.6, abs=1e-3)
     assert turned.abs().max() == 60
     assert scaled.median().item() == pytest.approx(1.0, abs=1e-3)
@@ -204,10 +205,10 @@ def test_wide_turns_further_and_mostly_not_at_all():
 def test_wide_at_rest_turns_the_rows_of_asr_alone():
     scale, rotate = policies.wide(rest=True).branches[0].operations
     noise = torch.rand(100)
-    assert torch.equal(scale.usual_magnitude(noise), torch.ones(100))
-    assert torch.equal(rotate.usual_magnitude(noise), torch.zeros(100))
-    assert rotate.random_magnitude(noise).unique().numel() > 90
-    assert scale == replace(policies.wide().branches[0].operations[0], reference=None, rest=1.0)
+    assert torch.equal(scale.draw_random(100, nets.Noise(noise)), torch.ones(100))
+    assert torch.equal(rotate.draw_random(100, nets.Noise(noise)), torch.zeros(100))
+    assert rotate.draw_reference(rotate.chosen(0, 100), nets.Noise(noise)).unique().numel() > 90
+    assert scale == replace(policies.wide().branches[0].operations[0], random=None, rest=1.0)
 
 
 def test_released_holds_the_releases_numbers():
@@ -217,7 +218,7 @@ def test_released_holds_the_releases_numbers():
     assert scale.centres() == pytest.approx([2**x for x in (-0.6, -0.4, -0.2, 0, 0.2, 0.4, 0.6)])
     assert rotate.centres() == pytest.approx([-60, -40, -20, 0, 20, 40, 60], abs=1e-9)
     noise = (torch.arange(100_000) + 0.5) / 100_000
-    turned, scaled = rotate.random_magnitude(noise), scale.random_magnitude(noise)
+    turned, scaled = (operation.draw_random(len(noise), nets.Noise(noise)) for operation in (rotate, scale))
     assert (turned == 0).float().mean().item() == pytest.approx(0.6, abs=1e-3)
     assert turned.abs().max() == 60
     assert [scaled.min().item(), scaled.max().item()] == pytest.approx([2**-0.5, 2**0.5])
@@ -249,7 +250,7 @@ RECIPE = """
 import json
 from adaug import Branch, Brightness, Flip, Policy, Rotate, Scale, policies
 made = [policies.paper(((0, 1),)), policies.released(()), Policy([
-    Branch("a", [Rotate(-30, 30, 9, reference=lambda u: u)], policies.Window(0.5, end=0.7)),
+    Branch("a", [Rotate(-30, 30, 9, random=lambda u: u)], policies.Window(0.5, end=0.7)),
     Branch("b", [Scale(0.5, float("inf") and 2, 3)], lambda t: t / 2, learned=False)], [Brightness(0.5, 1.5, 2)])]
 described = json.dumps([policy.describe() for policy in made])
 """

@@ -159,9 +159,14 @@ class Listener(nn.Module):
 def test_scoring_in_training_takes_the_adversarial_losses_from_the_training_pass(difficulty):
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.Dropout(), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1))
     listener, shown = Listener(model), []
-    augmenter = nets.make_augmenter(features=["inner.1"], occlude=["inner.1"], scoring="train", difficulty=difficulty)
-    real = augmenter.update
-    augmenter.update = lambda p, chosen, harder: (shown.append(harder), real(p, chosen, harder))[1]
+    real = adaug.RewardPenalty()
+
+    def update(p, chosen, harder):
+        shown.append(harder)
+        return real(p, chosen, harder)
+
+    arguments = {"scoring": "train", "difficulty": difficulty, "update": update}
+    augmenter = nets.make_augmenter(features=["inner.1"], occlude=["inner.1"], **arguments)
     augmenter.bind(listener, nets.make_batch())
     augmenter.step(listener, nets.make_batch(), nets.loss_fn)  # the first checks the loss as well
     listener.heard.clear(), shown.clear()
@@ -452,7 +457,7 @@ def test_a_generator_with_dropout_draws_from_noise_of_its_own(act):
             return super().forward([torch.nn.functional.dropout(feature) for feature in features])
 
     model, batch = nets.make_network().eval(), nets.make_batch(12)
-    augmenter = nets.make_augmenter(generator=lambda shapes, heads: Drops(shapes, heads, width=16, size=8))
+    augmenter = nets.make_augmenter(generator=lambda shapes, layouts: Drops(shapes, layouts, width=16, size=8))
     augmenter.bind(model, batch)
     acts = {
         "step": lambda: augmenter.step(model, batch, nets.loss_fn),

@@ -67,8 +67,8 @@ def seen(batch, common, output, targets: dict | None = None, seed=0):
     policy = Policy((), common)
     augmenter = AdversarialAugmenter(policy, output_size=output, targets={"flipped": "other", **(targets or {})}, seed=seed)
     result = augmenter.random(batch)
-    settings = policy.draw_reference(len(batch["image"]), Stream(seed, 1, 0, 0))
-    return {**result, "flipped": settings.get("common.flip", torch.zeros(len(batch["image"]), dtype=torch.bool))}
+    magnitudes = policy.draw_random(len(batch["image"]), Stream(seed, 1, 0, 0))
+    return {**result, "flipped": magnitudes.get("common.flip", torch.zeros(len(batch["image"]), dtype=torch.bool))}
 
 
 # ---- keypoints, masks, heat maps, boxes
@@ -237,7 +237,7 @@ def test_a_point_on_the_last_half_pixel_is_inside_and_beyond_it_is_not():
     batch = {"image": torch.rand(1, 1, 8, 8), "keypoints": points, "visibility": torch.ones(1, 6)}
     policy, flip = Policy((), (Flip((), p=1.0),)), Stream(0)
     rows = parse(batch, None)
-    result = rows.seen(policy.view(policy.draw_reference(1, flip), 1, (8, 8), (8, 8)), (8, 8)).user()
+    result = rows.seen(policy.view(policy.draw_random(1, flip), 1, (8, 8), (8, 8)), (8, 8)).to_user()
     assert result["visibility"].tolist() == [[1, 0, 1, 0, 0, 1]]
 
 
@@ -332,7 +332,7 @@ def test_the_warp_is_kornias(canvas, output):
     """kornia takes pixel matrices with align_corners=True: corner pixels are the ends of its normalised axis, so pixel
     (x, y) means what it means here. Compared everywhere: a canvas's border fades into zeros over one pixel in both."""
     policy = Policy((), EVERYTHING)
-    view = policy.view(policy.draw_reference(4, Stream(5)), 4, canvas, output)
+    view = policy.view(policy.draw_random(4, Stream(5)), 4, canvas, output)
     image = torch.rand(4, 2, *canvas)
     expected = kornia.geometry.warp_affine(image, view.matrix[:, :2], output, padding_mode="zeros", align_corners=True)
     found = warp(image, sampling_grid(view.matrix, canvas, output), output)
@@ -355,8 +355,8 @@ def test_the_centre_of_the_canvas_goes_to_the_centre_of_the_output(canvas, outpu
 def test_operations_compose_in_the_order_of_the_policy_after_the_flip():
     rotate, translate = Rotate(-90, 90, 2), Translate(-1, 1, 2)
     drawn = {"common.rotate": torch.tensor([90.0]), "common.translate_x": torch.tensor([0.25])}
-    settings = {"common.flip": torch.tensor([True]), **drawn}
-    view = Policy((), (Flip(()), rotate, translate)).view(settings, 1, (9, 9), (9, 9))
+    magnitudes = {"common.flip": torch.tensor([True]), **drawn}
+    view = Policy((), (Flip(()), rotate, translate)).view(magnitudes, 1, (9, 9), (9, 9))
     # (8, 4), right of the centre -> mirrored to (0, 4) -> turned counter-clockwise to (4, 8) -> 2.25 to the right
     torch.testing.assert_close(warp_points(torch.tensor([[[8.0, 4.0]]]), view.matrix), torch.tensor([[[6.25, 8.0]]]))
 
@@ -390,7 +390,7 @@ def test_the_matrix_of_the_view_maps_the_keypoints_that_came_out():
     """What was drawn is returned and can be replayed."""
     policy = Policy((), EVERYTHING)
     points = near_centre((64, 60))
-    view = policy.view(policy.draw_reference(6, Stream(3)), 6, (64, 60), (64, 60))
+    view = policy.view(policy.draw_random(6, Stream(3)), 6, (64, 60), (64, 60))
     rows = parse({"image": blobs(points, (64, 60)), "keypoints": points}, None)
     one, other = rows.seen(view, (64, 60)), rows.seen(view, (64, 60))
     assert torch.equal(one.image, other.image)
@@ -400,9 +400,9 @@ def test_the_matrix_of_the_view_maps_the_keypoints_that_came_out():
 
 def test_rows_of_a_view_are_views_of_the_rows():
     policy, (batch, index) = Policy((), (*EVERYTHING, Brightness(0.5, 0.9, 2))), (flipped_batch(), torch.tensor([4, 1]))
-    view = policy.view(policy.draw_reference(6, Stream(3)), 6, (64, 60), (64, 60))
+    view = policy.view(policy.draw_random(6, Stream(3)), 6, (64, 60), (64, 60))
     rows = parse(batch, None)
-    whole, part = rows.seen(view, (64, 60)).rows(index), rows.rows(index).seen(view.rows(index), (64, 60))
+    whole, part = rows.seen(view, (64, 60)).select(index), rows.select(index).seen(view.select(index), (64, 60))
     for key in batch:
         torch.testing.assert_close(whole.entries[key], part.entries[key], atol=1e-5, rtol=1e-5)
 
