@@ -43,7 +43,7 @@ def apply_view(
     view_size = as_size(output_size) or parsed.size
     if not isinstance(view, View):
         view = view_of(parsed, view, view_size)
-    return parsed.seen(view, view_size).to_user()
+    return parsed.apply(view, view_size).to_user()
 
 
 def view_of(batch: Batch, pairs: Sequence[tuple[Operation, Any]], view_size: Size) -> View:

@@ -104,8 +104,8 @@ class Batch:
         values = [self.entries[key] for key in range(len(self.entries))]
         return type(self.source)(*values) if hasattr(self.source, "_fields") else type(self.source)(values)
 
-    def seen(self, view: View, view_size: Size) -> Batch:
-        """The batch as a view sees it. What the view does not touch is carried along as it is."""
+    def apply(self, view: View, view_size: Size) -> Batch:
+        """The batch under a view. What the view does not touch is carried along as it is."""
         with full_precision(self.image.device):
             entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size)
             entries[self._image_key] = view.paint(entries[self._image_key])

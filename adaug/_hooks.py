@@ -99,7 +99,10 @@ class Hooks:
     def keep_for_backward(self, losses: Tensor, masks: FeatureMasks, owner: object) -> None:
         """Lets layers that activation checkpointing runs again in the backward pass of `losses` meet the same masks.
 
-        owner: with whose end the hooks go; it is kept until then.
+        Args:
+            losses: [B], with graph.
+            masks: Of the pass that they come from.
+            owner: With whose end the hooks go; it is kept until then.
         """
         if not losses.requires_grad or not masks or not self.occlude:
             return
@@ -161,8 +164,8 @@ def _map_of(output: Any, layer: Layer, name: str) -> Tensor:
     tensor = next(tensors_in(output), None)
     fits = tensor is not None and tensor.ndim == (4 if layer.prefix is None else 3)
     if tensor is None or not fits or (layer.prefix is not None and tensor.shape[1] != layer.prefix + layer.area):
-        found = "no tensor" if tensor is None else f"shape {tuple(tensor.shape)}"
-        raise ValueError(f"{name!r} should return what it did at binding, a map like {layer}. Found {found}.")
+        returned = "no tensor" if tensor is None else f"shape {tuple(tensor.shape)}"
+        raise ValueError(f"{name!r} should return what it did at binding, a map like {layer}. Found {returned}.")
     return layer.as_map(tensor)
 
 
@@ -170,11 +173,14 @@ def _map_of(output: Any, layer: Layer, name: str) -> Tensor:
 def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> Iterator[None]:
     """A pass that leaves no trace: eval behaviour, no gradients, random state put back, flags restored.
 
-    training: the modules behave as they do outside; buffers are then the caller's business.
-
     Compiled parts run as they were written: an early stop would make dynamo give the code up for good. The autocast
     cache is off inside: weights that were cast without gradients would be used again, without
     gradients, by the training pass.
+
+    Args:
+        model: The model.
+        device: Whose random state is kept.
+        training: Whether the modules behave as they do outside; buffers are then the caller's business.
     """
     modules = list(model.modules())
     flags = [module.training for module in modules]

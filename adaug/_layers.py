@@ -23,7 +23,13 @@ PREFIXES = (0, 1, 2, 5)  # tokens before the patches: none, a class token, with 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer gives for one row: channels, height and width; `prefix` tokens before them, None if not tokens."""
+    """What a layer gives for one row.
+
+    Attributes:
+        channels: C.
+        size: Height and width of its map.
+        prefix: The number of tokens before those of the map; None where it gives no tokens.
+    """
 
     channels: int
     size: Size
@@ -108,10 +114,12 @@ def _parents(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a look at the whole model found: its layers that give maps, in the order in which they finish.
+    """What a look at the whole model showed.
 
-    simple: those that return one tensor that is not the model's own output, so that a mask there has a say in it.
-    weights: the parameters of each.
+    Attributes:
+        layers: Those that give maps, in the order in which they finish.
+        simple: Those that return one tensor that is not the model's output, so that a mask there has a say in it.
+        weights: The number of parameters of each.
     """
 
     layers: dict[str, Layer]
@@ -121,15 +129,15 @@ class Probe:
 
 def probe(model: nn.Module, image: Tensor) -> Probe:
     """Runs the model once and describes what its layers give."""
-    found: dict[str, Layer] = {}
+    layers: dict[str, Layer] = {}
     single: dict[str, Tensor] = {}
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             tensors = list(tensors_in(output))
             layer = describe(tensors[0], image) if tensors else None
-            if layer is not None and name not in found:
-                found[name] = layer
+            if layer is not None and name not in layers:
+                layers[name] = layer
                 if len(tensors) == 1:
                     single[name] = tensors[0]
 
@@ -140,8 +148,8 @@ def probe(model: nn.Module, image: Tensor) -> Probe:
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(watch(name)).remove)
         final = {tensor.untyped_storage().data_ptr() for tensor in tensors_in(model(image))}  # views of it too
-    weights = {name: sum(parameter.numel() for parameter in modules[name].parameters()) for name in found}
-    return Probe(found, {name for name, tensor in single.items() if tensor.untyped_storage().data_ptr() not in final}, weights)
+    weights = {name: sum(parameter.numel() for parameter in modules[name].parameters()) for name in layers}
+    return Probe(layers, {name for name, tensor in single.items() if tensor.untyped_storage().data_ptr() not in final}, weights)
 
 
 BRIDGES = ("skip", "bridge", "lateral")  # what the layers are called that a decoder gets its features through
@@ -149,7 +157,7 @@ NECKS = ("neck", "middle", "mid_block")  # and what the lowest is called
 INSIDE = ("attn", "attention")  # where a map is made small for a moment
 
 
-def find_layers(seen: Probe, most: int = 5) -> list[str]:
+def find_layers(probed: Probe, most: int = 5) -> list[str]:
     """The layers to read when the user names none.
 
     Skip, bridge or lateral layers of the first stack, if some are called so, with the neck below them; else the
@@ -158,9 +166,9 @@ def find_layers(seen: Probe, most: int = 5) -> list[str]:
     no class token reads any more.
     """
     # A layer without weights (a softmax, a flattening) may only look like one that gives features.
-    path = [name for name in seen.layers if seen.weights[name] and not any(word in name.lower() for word in INSIDE)]
-    inner = {name: seen.layers[name] for name in path if name in seen.simple and seen.layers[name].area > 1}
-    inner = inner or seen.layers
+    path = [name for name in probed.layers if probed.weights[name] and not any(word in name.lower() for word in INSIDE)]
+    inner = {name: probed.layers[name] for name in path if name in probed.simple and probed.layers[name].area > 1}
+    inner = inner or probed.layers
     if not inner:
         raise ValueError(
             "`features` should be given: no layer of this model returns feature maps [B, C, h, w] or tokens [B, N, C]. "
@@ -174,7 +182,8 @@ def find_layers(seen: Probe, most: int = 5) -> list[str]:
         if not down or layer.area <= min(down):
             down.setdefault(layer.area, []).append(name)
     chosen = {
-        area: max(reversed(names), key=lambda name: (_called(name, NECKS), seen.weights[name])) for area, names in down.items()
+        area: max(reversed(names), key=lambda name: (_called(name, NECKS), probed.weights[name]))
+        for area, names in down.items()
     }
     bridges: dict[int, str] = {}
     for name in inner:

@@ -100,7 +100,7 @@ def bind(
     hides = any(operation.hides == "features" for operation in policy.operations.values())
     reads = any(branch.learned for branch in policy.branches)
     first = batch.image_only().select(torch.arange(min(2, len(batch)), device=device))
-    image = first.seen(policy.view({}, len(first), batch.size, view_size, device=device), view_size).image
+    image = first.apply(policy.view({}, len(first), batch.size, view_size, device=device), view_size).image
     probed = Probe({}, set(), {})
     if (reads and features != ()) or (hides and occlude != ()):
         with quiet(inner, device):

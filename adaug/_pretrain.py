@@ -41,7 +41,7 @@ class Pretraining:
         """One batch for one branch; returns the KL divergence of each operation before the update."""
         branch, n, device = adversary.branch, len(batch), batch.image.device
         centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
-        plain = batch.seen(centre, self.view_size)
+        plain = batch.apply(centre, self.view_size)
         targets: dict[str, Tensor] = {}
         tried: list[Operation] = []
         for operation in branch.operations:
@@ -77,7 +77,7 @@ class Pretraining:
                 for operation, bin_ in zip(operations, combination, strict=True)
             }
             view = self.bound.policy.view(magnitudes, n, batch.size, self.view_size, last=branch, device=device)
-            losses += self.bound.score(batch.seen(view, self.view_size), view.feature_masks, [difficulty])
+            losses += self.bound.score(batch.apply(view, self.view_size), view.feature_masks, [difficulty])
         table = torch.stack(losses, 1)  # [n, V]
         targets = {}
         for i, operation in enumerate(operations):

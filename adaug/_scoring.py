@@ -33,11 +33,11 @@ class Exact:
     def score(self, bound: BoundModel, trials: Trials, batch: Batch, augmented: Batch, difficulty: Difficulty) -> Scores:
         index = trials.index
         if not len(index):
-            return Scores(*2 * [index.float()])
-        reference = batch.select(index).seen(trials.reference, augmented.size)
-        (hard,) = bound.score(augmented.select(index), trials.view.select(index).feature_masks, [difficulty])
-        (usual,) = bound.score(reference, trials.reference.feature_masks, [difficulty])
-        return Scores(usual, hard)
+            return Scores(index.float(), index.float())
+        reference = batch.select(index).apply(trials.reference, augmented.size)
+        (adversarial,) = bound.score(augmented.select(index), trials.view.select(index).feature_masks, [difficulty])
+        (random,) = bound.score(reference, trials.reference.feature_masks, [difficulty])
+        return Scores(random, adversarial)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class FromTraining:
         index = trials.index
         if len(index) < 2:
             return Exact().score(bound, trials, batch, augmented, difficulty)
-        reference = batch.select(index).seen(trials.reference, augmented.size)
-        (usual,) = bound.score(reference, trials.reference.feature_masks, [difficulty], training=True)
-        return Scores(usual, None)
+        reference = batch.select(index).apply(trials.reference, augmented.size)
+        (random,) = bound.score(reference, trials.reference.feature_masks, [difficulty], training=True)
+        return Scores(random, None)
 
 
 SCORING: dict[str, Scoring] = {"eval": Exact(), "train": FromTraining()}

@@ -198,7 +198,7 @@ def _look(
         if owner is not None and owner.learned:
             magnitudes = _not_on_trial(drawn, owner)
             view = bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
-            looked[owner.name] = batch.image_only().select(index).seen(view, view_size)
+            looked[owner.name] = batch.image_only().select(index).apply(view, view_size)
     if not looked:
         return {}
     parts = list(looked.values())

@@ -165,7 +165,7 @@ class AdversarialAugmenter:
             branch = self._split(len(parsed), stream, warm)
 
             trials = propose(bound, self._adversaries, parsed, view_size, branch, stream, learns=compares)
-            augmented = parsed.seen(trials.view, view_size)
+            augmented = parsed.apply(trials.view, view_size)
             result = augmented.to_user()
             scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
             lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
@@ -229,7 +229,7 @@ class AdversarialAugmenter:
         self._counts["random"] += 1
         parsed = parsed.with_image(self.policy.paint(parsed.image, stream))
         view = self.policy.view(self.policy.draw_random(n, stream), n, parsed.size, view_size, device=device)
-        return parsed.seen(view, view_size).to_user()
+        return parsed.apply(view, view_size).to_user()
 
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
         """What the generators would do now with the plain images: "branch.operation" -> probabilities [B, k]."""
@@ -378,7 +378,7 @@ class AdversarialAugmenter:
     def _centred(self, bound: BoundModel, batch: Batch) -> Batch:
         """The batch as it is, but for the cut from the canvas."""
         view_size = self._view_size(batch)
-        return batch.seen(bound.policy.view({}, len(batch), batch.size, view_size, device=bound.device), view_size)
+        return batch.apply(bound.policy.view({}, len(batch), batch.size, view_size, device=bound.device), view_size)
 
     def _stream(self, purpose: int, count: int, device: torch.device | str = "cpu") -> Stream:
         """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""

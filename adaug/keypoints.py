@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Pairs = Sequence[tuple[int, int]]
+Pairs = Sequence[tuple[int, int]]  # (left, right): keypoints that belong together
 
 
 def labelled(keypoints: Tensor, visibility: Tensor | None = None) -> Tensor:
@@ -25,10 +25,17 @@ def labelled(keypoints: Tensor, visibility: Tensor | None = None) -> Tensor:
 def render_heatmaps(
     keypoints: Tensor, size: tuple[int, int] | int, sigma: float = 1.0, *, stride: float = 1, visibility: Tensor | None = None
 ) -> Tensor:
-    """Gaussians of peak 1 around the keypoints. [B, K, 2] image pixels -> [B, K, h, w].
+    """Gaussians of peak 1 around the keypoints, evaluated at the exact place, not at the nearest pixel.
 
-    size: (h, w) of the heat maps. sigma: in heat-map pixels. visibility [B, K]: joints at 0 get an empty map. The
-    Gaussian is evaluated at the exact place, not at the nearest pixel.
+    Args:
+        keypoints: [B, K, 2], in image pixels.
+        size: (h, w) of the heat maps, or one number for both.
+        sigma: Standard deviation, in heat-map pixels.
+        stride: Image pixels per heat-map pixel.
+        visibility: [B, K]. Joints at 0 get an empty map.
+
+    Returns:
+        [B, K, h, w].
     """
     h, w = (size, size) if isinstance(size, int) else size
     centre = (keypoints[..., :2].float() + 0.5) / stride - 0.5  # [B, K, 2]
@@ -40,10 +47,17 @@ def render_heatmaps(
 
 
 def decode_heatmaps(heatmaps: Tensor, *, stride: float = 1) -> tuple[Tensor, Tensor]:
-    """Keypoints [B, K, 2] in image pixels and their scores [B, K] (the peaks) from heat maps [B, K, h, w].
+    """Keypoints from heat maps.
 
     The peak is refined by a parabola through the logarithms of its neighbours, which is exact for a Gaussian
     (the idea of DARK, Zhang et al., CVPR 2020), by at most half a pixel, or one at the border.
+
+    Args:
+        heatmaps: [B, K, h, w].
+        stride: Image pixels per heat-map pixel.
+
+    Returns:
+        Keypoints [B, K, 2] in image pixels, and their scores [B, K]: the peaks.
     """
     h, w = heatmaps.shape[-2:]
     maps = heatmaps.detach().float()
@@ -101,13 +115,23 @@ def normalized_error(
     keypoints: str = "keypoints",
     visibility: str = "visibility",
 ) -> Tensor:
-    """A difficulty that does not depend on the person's size in pixels: [B] mean error over the labelled joints.
+    """A difficulty that does not depend on the person's size in pixels: the mean error over the labelled joints.
 
-    Each joint's error is divided by the longer side of the box of labelled joints and clipped at `clip`, so that one
-    lost joint does not decide; or with `threshold` it is the share of joints that are further off, 1 - PCK. output: heat
-    maps [B, K, h, w] (probabilities: logits of a softmax should go through it first), keypoints [B, K, 2], or a list of
-    stacks, the last of which counts. A person without labelled joints gets NaN, which no generator learns from. Joints that
-    a view moved out of the frame are not labelled any more, so the box is that of what can be seen.
+    Each joint's error is divided by the longer side of the box of labelled joints. Joints that a view moved out of the frame
+    are not labelled any more, so the box is that of what can be seen.
+
+    Args:
+        output: Heat maps [B, K, h, w] (probabilities: logits of a softmax should go through it first), keypoints [B, K, 2],
+            or a list of stacks, the last of which counts.
+        batch: With the images, the true keypoints, and visibility if there is one.
+        clip: An error counts for at most this, so that one lost joint does not decide.
+        threshold: If given, the share of joints that are further off, 1 - PCK, takes the place of the mean error.
+        image: Key of the images.
+        keypoints: Key of the keypoints.
+        visibility: Key of the visibility.
+
+    Returns:
+        [B]. A person without labelled joints gets NaN, which no generator learns from.
     """
     if isinstance(output, (list, tuple)):
         output = output[-1]
@@ -126,8 +150,10 @@ def normalized_error(
 class PCK:
     """Percentage of correct keypoints: those nearer to the truth than threshold x size. Sums over ranks.
 
-    normalizer: two joints whose distance is a person's size (a torso: LSP's PCK@0.2), a function of the true
-    keypoints [B, K, 2] -> [B], a number of pixels, or None if `update` gets the sizes (head sizes: MPII's PCKh@0.5).
+    Args:
+        threshold: The share of a person's size.
+        normalizer: What the size is: the distance of two joints (a torso: LSP's PCK@0.2), a function of the true keypoints
+            [B, K, 2] -> [B], a number of pixels, or None if `update` gets the sizes (head sizes: MPII's PCKh@0.5).
     """
 
     def __init__(

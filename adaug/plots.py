@@ -69,7 +69,7 @@ def loss_by_bin(
         check_operations(parsed, [operation], wait=not tables)
         columns = []
         for centre in operation.centres():
-            seen = parsed.seen(view_of(parsed, [(operation, centre)], size or parsed.size), size or parsed.size)
+            seen = parsed.apply(view_of(parsed, [(operation, centre)], size or parsed.size), size or parsed.size)
             with quiet(inner, parsed.image.device):
                 columns.append(difficulty(inner(seen.image), seen))
         tables.append(torch.stack(columns, 1))

@@ -15,9 +15,13 @@ class AugmenterCallback(L.Callback):
         def training_step(self, batch, index):
             return self.augmenter.step(self.network, batch, self.loss_fn).loss
 
-    The augmenter looks at `self.network`, not at the LightningModule. It drives `progress` from the trainer's steps,
-    unless it was given `total_steps`. log: whether the scalars of each step are logged. name: what stands before theirs, and
-    tells the states of several callbacks apart.
+    The augmenter looks at `self.network`, not at the LightningModule. The callback drives its `progress` from the trainer's
+    steps, unless it was given `total_steps`.
+
+    Args:
+        augmenter: What `training_step` uses.
+        log: Whether the scalars of each step are logged.
+        name: What stands before theirs, and tells the states of several callbacks apart.
     """
 
     def __init__(self, augmenter: AdversarialAugmenter, *, log: bool = True, name: str = "adaug") -> None:
