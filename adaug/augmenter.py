@@ -213,11 +213,11 @@ class AdversarialAugmenter:
                 bound, parsed = self._prepare(model, batch)
                 pretraining = pretraining or Pretraining(bound, self._view_size(parsed), most_views)
                 stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
-                self._counts["pretrain"] += 1
                 for adversary in self._adversaries.values():
                     with _learning_rate(adversary.optimizer, lr):
                         for name, divergence in pretraining.teach(adversary, parsed, difficulty, stream).items():
                             history.setdefault(name, []).append(divergence)
+                self._counts["pretrain"] += 1
         return {name: torch.stack(values) for name, values in history.items()}
 
     def random(self, batch: UserBatch) -> UserBatch:

@@ -198,6 +198,69 @@ def test_bad_arguments_are_refused_at_construction(kwargs, kind, pattern):
         adaug.AdversarialAugmenter(**kwargs)
 
 
+@pytest.mark.parametrize(
+    "name", ["policy", "features", "targets", "output_size", "update", "update_every", "scoring", "generator"]
+)
+def test_arguments_stay_what_they_were_at_construction(name):
+    augmenter = nets.make_augmenter()
+    before = getattr(augmenter, name)
+    with pytest.raises(AttributeError, match=f"`{name}` should be given at construction.*Found an assignment; make another"):
+        setattr(augmenter, name, "nonsense")
+    assert getattr(augmenter, name) is before
+    for name in ("seed", "total_steps"):
+        with pytest.raises(AttributeError):
+            setattr(augmenter, name, 0)
+
+
+@pytest.mark.parametrize("act", ["step", "pretrain"])
+@pytest.mark.parametrize("scoring", ["eval", "train"])
+def test_a_difficulty_of_the_wrong_shape_leaves_nothing_bound_and_is_named(act, scoring):
+    augmenter, model = (
+        nets.make_augmenter(difficulty=lambda output, batch: torch.zeros(2, 2), scoring=scoring),
+        nets.make_network(),
+    )
+    before, state = nets.traces(model), copy.deepcopy(augmenter.state_dict())
+    acts = {
+        "step": lambda: augmenter.step(model, nets.make_batch(6), nets.loss_fn),
+        "pretrain": lambda: augmenter.pretrain(model, [nets.make_batch(6)], nets.loss_fn, steps=1),
+    }
+    with pytest.raises(ValueError, match=r"`difficulty` should return one loss per sample.*Found shape \(2, 2\)"):
+        acts[act]()
+    assert nets.differences(before, nets.traces(model)) == []
+    assert nets.same(augmenter.state_dict(), state)
+    other = nets.make_network()
+    augmenter.bind(other, nets.make_batch(6))  # it is free for another model
+
+
+def test_a_bad_update_is_known_before_the_training_pass():
+    def update(probabilities, chosen, harder):
+        raise RuntimeError("no")
+
+    model, augmenter = nets.make_network(), nets.make_augmenter(update=update)
+    augmenter.bind(model, BATCH)
+    before, learned = nets.traces(model), nets.generators(augmenter)
+    with pytest.raises(RuntimeError, match="no"):
+        augmenter.step(model, BATCH, nets.loss_fn)
+    assert nets.differences(before, nets.traces(model)) == []
+    assert nets.same(nets.generators(augmenter), learned)
+
+
+def test_a_training_pass_that_fails_leaves_the_generators_as_they_were():
+    model, augmenter = nets.make_network(), nets.make_augmenter()
+    augmenter.step(model, BATCH, nets.loss_fn)
+    learned = nets.generators(augmenter)
+
+    def fails_in_training(output, batch):
+        values = nets.loss_fn(output, batch)
+        if torch.is_grad_enabled():
+            raise RuntimeError("out of memory")
+        return values
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        augmenter.step(model, BATCH, fails_in_training)
+    assert nets.same(nets.generators(augmenter), learned)
+
+
 # ---- numbers that are not finite
 
 

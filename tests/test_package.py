@@ -8,18 +8,30 @@ from pathlib import Path
 
 import pytest
 
+import adaug
+
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "adaug"
 
 
+def module_name(path):
+    """A file below adaug/ as a module, e.g. "operations._base"; a package by its own name."""
+    return ".".join(path.relative_to(CORE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in CORE.rglob("*.py") if path != CORE / "__init__.py"}
+PUBLIC = {"augmenter", "integrations", "integrations.lightning", "keypoints", "operations", "plots", "policies", "policy"}
+KINDS_OF_OPERATIONS = {"Binned", "Geometric", "Photometric", "Occlusion", *adaug.operations.__all__} - {"Operation"}
+
+
 def imports(path):
     """The adaug modules that a file imports at its top."""
-    found = set()
+    named = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adaug"):
-            named = [f"adaug.{alias.name}" for alias in node.names] if node.module == "adaug" else [node.module]
-            found |= {name.removeprefix("adaug.") for name in named}
-    return {name for name in found if (CORE / f"{name}.py").exists()}
+            names = [f"adaug.{alias.name}" for alias in node.names] if node.module == "adaug" else [node.module]
+            named |= {name.removeprefix("adaug.") for name in names}
+    return named & set(MODULES)
 
 
 def test_an_import_brings_the_core_dependencies_alone():
@@ -30,7 +42,7 @@ def test_an_import_brings_the_core_dependencies_alone():
 
 
 def test_imports_run_one_way():
-    graph = {path.stem: imports(path) for path in CORE.glob("*.py") if path.stem != "__init__"}
+    graph = {name: imports(path) for name, path in MODULES.items() if not name.startswith("integrations")}
     floors: dict[str, int] = {}
 
     def floor(name, above=()):
@@ -40,6 +52,23 @@ def test_imports_run_one_way():
         return floors[name]
 
     assert max(map(floor, graph)) == floor("augmenter")
+
+
+def test_public_and_private_can_be_told_apart():
+    assert {name for name in MODULES if not name.rpartition(".")[2].startswith("_")} == PUBLIC
+    assert len(adaug.__all__) <= 28  # 24, and four to come
+    assert sorted(adaug.__all__) == adaug.__all__
+    assert all(hasattr(adaug, name) for name in adaug.__all__)
+
+
+def test_nobody_but_operations_asks_which_kind_an_operation_is():
+    for name, path in MODULES.items():
+        if name.startswith("operations"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
+                asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+                assert not asked & KINDS_OF_OPERATIONS, f"{name}, line {node.lineno}"
 
 
 def test_the_library_knows_nothing_of_the_examples():

@@ -23,9 +23,9 @@ from adaug import (
     Scale,
     policies,
 )  # fmt: skip
+from adaug._random import Stream
 from adaug.operations import Gain
 from adaug.policies import Window
-from adaug._random import Stream
 
 THIRDS = policies.paper()
 

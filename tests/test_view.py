@@ -8,10 +8,10 @@ import torch
 
 from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale, Shear, Target, Translate
 from adaug._batch import parse
-from adaug.keypoints import flip_heatmaps, flip_keypoints, render_heatmaps
 from adaug._random import Stream
 from adaug._view import View
 from adaug._warp import Grid, centred, sampling_grid, swap_pairs, warp, warp_points
+from adaug.keypoints import flip_heatmaps, flip_keypoints, render_heatmaps
 
 PAIRS = ((0, 2),)
 EVERYTHING = (
