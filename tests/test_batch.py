@@ -11,6 +11,8 @@ import torch
 from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale, Target
 from adaug.batch import KINDS, parse
 
+pytestmark = pytest.mark.numeric
+
 Pair = namedtuple("Pair", ["picture", "points"])
 TURN = Policy((), (Rotate(20, 40, 2),))
 

@@ -8,6 +8,8 @@ from kornia import enhance
 import adaug
 from adaug import Apply, Branch, Policy, Rotate, policies
 
+pytestmark = pytest.mark.numeric
+
 
 def batch():
     return {"image": torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)), "label": torch.arange(8)}

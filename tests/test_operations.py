@@ -31,6 +31,8 @@ from adaug import (
 )  # fmt: skip
 from adaug.sampling import Stream
 
+pytestmark = pytest.mark.numeric
+
 BINNED = [
     Scale(0.75, 1.25, 7), Scale(0.5, 2.0, 5, log=True), Rotate(-30, 30, 9), Rotate(-60, 60, 2, spread=0.3),
     Translate(-0.1, 0.2, 4), Translate(-0.1, 0.1, 3, axis="y"), Shear(-10, 10, 3), Shear(0, 20, 6, axis="y", spread=5.0),
@@ -95,8 +97,8 @@ def test_linear_bins_have_equal_widths():
 @every_binned
 def test_the_reference_is_random_over_the_whole_range(operation):
     drawn = operation.random_magnitude(Stream(0).uniform(20_000))
-    counts = torch.histogram(drawn.clamp(operation.low, operation.high), torch.tensor(operation.edges())).hist
-    torch.testing.assert_close(counts / 20_000, torch.full((operation.bins,), 1 / operation.bins), atol=0.02, rtol=0)
+    counts = torch.histogram(drawn.clamp(operation.low, operation.high), drawn.new_tensor(operation.edges())).hist
+    torch.testing.assert_close(counts / 20_000, drawn.new_full((operation.bins,), 1 / operation.bins), atol=0.02, rtol=0)
 
 
 def test_a_reference_of_ones_own_is_used():

@@ -12,6 +12,8 @@ from adaug.keypoints import flip_heatmaps, flip_keypoints, render_heatmaps
 from adaug.sampling import Stream
 from adaug.view import Grid, View, centred, sampling_grid, swap_pairs, warp, warp_points
 
+pytestmark = pytest.mark.numeric
+
 PAIRS = ((0, 2),)
 EVERYTHING = (
     Flip(PAIRS), Scale(0.8, 1.25, 5), Rotate(-40, 40, 5), Translate(-0.05, 0.05, 3), Translate(-0.05, 0.05, 3, axis="y"),
