@@ -268,7 +268,8 @@ def draw(plan: dict[str, Room]) -> str:
     wide = max(x[p] + width[p] // 2 for p in x) + 12
     high = (len(rows) - 1) * STOREY + HIGH + 24
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="DejaVu Sans Mono, Menlo, Consolas, '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" '
+        f'font-family="DejaVu Sans Mono, Menlo, Consolas, '
         'monospace" text-anchor="middle">',
         "<title>The rooms of the library; an arrow means: imports</title>",
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
