@@ -3,22 +3,33 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST ?= .venv-lowest
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test fast lint bench gpu docs clean
+.PHONY: demo test fast float64 lowest lint hooks bench gpu docs clean
 
 demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversarial, and draw what happened
 	$(BIN)/python examples/hourglass_mpii.py --out runs/demo
 
-test: lint  ## everything that CI runs
+test: lint float64  ## everything that CI runs
 	$(BIN)/python -m pytest -n auto
 
 fast: $(STAMP)  ## the tests that take seconds
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
+float64: $(STAMP)  ## the tests of numbers, under a default dtype of float64
+	ADAUG_TEST_DTYPE=float64 $(BIN)/python -m pytest -n auto -m numeric
+
+lowest: $(LOWEST)/.torch-$(TORCH)  ## the fast tests with the lowest dependencies; `TORCH=2.6.0` for the lowest torch too
+	$(LOWEST)/bin/python -m pytest -n auto -m "not slow" -W default
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+hooks: $(STAMP)  ## runs the linters before every commit
+	$(BIN)/pre-commit install
 
 bench: $(STAMP)  ## the cost of a step, written to benchmarks/results/
 	$(BIN)/python benchmarks/step_overhead.py
@@ -37,5 +48,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
+$(LOWEST)/.torch-$(TORCH): pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt "torch==$(TORCH)" --editable ".[test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs site
+	rm -rf $(VENV) $(LOWEST) runs site

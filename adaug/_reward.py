@@ -58,7 +58,7 @@ class RewardPenalty:
         gives = (sampled != harder[:, None]) & ~sampled.all(1, keepdim=True)  # S gives when penalised, the rest when not
         # Eq. (5) alone leaves the simplex (a sharp prediction has nothing left to take), so nobody gives below FLOOR.
         given = torch.where(sampled, self.beta * p, self.alpha * mass / others).minimum((p - FLOOR).clamp(min=0)) * gives
-        share = torch.where(sampled, p / mass.clamp(min=FLOOR**2), 1 / others) * ~gives
+        share = torch.where(sampled, p / mass.clamp(min=FLOOR**2), 1 / others.to(p.dtype)) * ~gives
         return self._capped(p - given + share * given.sum(1, keepdim=True))
 
     def _capped(self, target: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.transforms import Affine2D
 
+import house
+
 OUT = Path(__file__).parent / "figures"
 INK, FAINT, RANDOM, ASR, AHO = (
     "#222222",
@@ -272,6 +274,7 @@ def main() -> None:
         figure.savefig(
             OUT / f"{name}.svg", metadata={"Date": None}, facecolor="white"
         )
+    house.write()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
-"""Puts what the benchmarks printed into the pages, so that no number is written by hand.
+"""Puts what the benchmarks printed and what the modules say into the pages, so that none of it is written by hand.
 
 `<!-- results: PATTERN -->` on a line of its own becomes every benchmarks/results/PATTERN.md, its headings one level
-lower than the marker's section, or a note that there is none yet. Their pictures come along.
+lower than the marker's section, or a note that there is none yet. Their pictures come along. `<!-- rooms -->` becomes the
+list of the library's modules.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 from mkdocs.structure.files import File, Files
+
+import house
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 MARKER = re.compile(r"^<!-- results: (\S+) -->$", re.MULTILINE)
@@ -18,9 +24,7 @@ LINK = re.compile(r"\]\((?!\w+:|#|/)([^)\s]+)\)")
 NONE = """!!! note "Not measured yet"
     This place shows `benchmarks/results/{}.md` once the benchmark that writes it has been run.
 """
-PARAMETER = re.compile(
-    r"(^|(?<=\.)\s)([a-z_]+(?:,\s[a-z_]+)*)((?: \[[^\]]*\])?:\s)"
-)
+ROOMS = "<!-- rooms -->"
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -40,23 +44,24 @@ def on_page_markdown(
     markdown: str, page: Any, config: Any, files: Files
 ) -> str:
     """Replaces the markers of one page."""
+    if ROOMS in markdown:
+        markdown = markdown.replace(ROOMS, rooms())
     return MARKER.sub(lambda match: results(match[1], files), markdown)
 
 
-def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
-    """Puts each "name: what it is" of a docstring on a line of its own."""
-    if page.file.src_uri != "api.md":
-        return html
-    return re.sub(
-        r"<p>(.*?)</p>",
-        lambda match: f"<p>{_listed(match[1])}</p>",
-        html,
-        flags=re.DOTALL,
+def rooms() -> str:
+    """The modules from the top floor down, with the first sentence of each."""
+    plan = house.rooms(house.ROOT / "adaug")
+    level = house.floors(plan)
+    return "\n".join(
+        ["| floor | room | what it is for |", "|--:|---|---|"]
+        + [
+            f"| {level[room.name]} | `{room.name}` | {room.says} |"
+            for room in sorted(
+                plan.values(), key=lambda room: (-level[room.name], room.name)
+            )
+        ]
     )
-
-
-def _listed(text: str) -> str:
-    return PARAMETER.sub(r"<br><code>\2</code>\3", text).removeprefix("<br>")
 
 
 def results(pattern: str, files: Files) -> str:

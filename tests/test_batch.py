@@ -12,6 +12,8 @@ from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale,
 from adaug._batch import parse
 from adaug._kinds import KINDS
 
+pytestmark = pytest.mark.numeric
+
 Pair = namedtuple("Pair", ["picture", "points"])
 TURN = Policy((), (Rotate(20, 40, 2),))
 

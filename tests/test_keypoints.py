@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from adaug.keypoints import PCK, decode_heatmaps, flip_heatmaps, flip_keypoints, normalized_error, render_heatmaps
 
+pytestmark = pytest.mark.numeric
+
 PAIRS = ((0, 2), (1, 3))
 
 
@@ -112,9 +114,11 @@ def test_normalized_error_by_hand():
     truth = torch.tensor([[[0.0, 0.0], [20.0, 10.0], [99.0, 99.0]]])
     batch = {"image": torch.zeros(1, 3, 64, 64), "keypoints": truth, "visibility": torch.tensor([[1, 2, 0]])}
     predicted = torch.tensor([[[3.0, 4.0], [20.0, 50.0], [0.0, 0.0]]])  # 5 / 20 and 40 / 20, clipped to 0.5
-    torch.testing.assert_close(normalized_error(predicted, batch), torch.tensor([(0.25 + 0.5) / 2]))
+    torch.testing.assert_close(normalized_error(predicted, batch), torch.tensor([(0.25 + 0.5) / 2], dtype=torch.float32))
     for threshold, missed in ((0.2, 1.0), (0.3, 0.5), (2.1, 0.0)):
-        torch.testing.assert_close(normalized_error(predicted, batch, threshold=threshold), torch.tensor([missed]))
+        torch.testing.assert_close(
+            normalized_error(predicted, batch, threshold=threshold), torch.tensor([missed], dtype=torch.float32)
+        )
 
 
 def test_normalized_error_reads_heatmaps_and_the_last_stack():

@@ -9,6 +9,8 @@ import adaug
 from adaug import Branch, Policy, Rotate, policies
 from adaug.operations import Apply
 
+pytestmark = pytest.mark.numeric
+
 
 def batch():
     return {"image": torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)), "label": torch.arange(8)}

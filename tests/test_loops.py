@@ -65,9 +65,9 @@ def lightning_module():
 
 
 def fit(folder, epochs, resume=None, **arguments):
+    L, module = lightning_module()
     from adaug.integrations.lightning import AugmenterCallback
 
-    L, module = lightning_module()
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=epochs, callbacks=[AugmenterCallback(module.augmenter)], logger=False,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder, **arguments,

@@ -29,6 +29,8 @@ from adaug import (
 from adaug._random import Stream
 from adaug.operations import Gain, Geometric, Photometric
 
+pytestmark = pytest.mark.numeric
+
 BINNED = [
     Scale(0.75, 1.25, 7), Scale(0.5, 2.0, 5, log=True), Rotate(-30, 30, 9), Rotate(-60, 60, 2, spread=0.3),
     Translate(-0.1, 0.2, 4), Translate(-0.1, 0.1, 3, axis="y"), Shear(-10, 10, 3), Shear(0, 20, 6, axis="y", spread=5.0),
@@ -93,8 +95,8 @@ def test_linear_bins_have_equal_widths():
 @every_binned
 def test_random_magnitudes_cover_the_whole_range(operation):
     drawn = operation.draw_random(20_000, Stream(0))
-    counts = torch.histogram(drawn.clamp(operation.low, operation.high), torch.tensor(operation.edges())).hist
-    torch.testing.assert_close(counts / 20_000, torch.full((operation.bins,), 1 / operation.bins), atol=0.02, rtol=0)
+    counts = torch.histogram(drawn.clamp(operation.low, operation.high), drawn.new_tensor(operation.edges())).hist
+    torch.testing.assert_close(counts / 20_000, drawn.new_full((operation.bins,), 1 / operation.bins), atol=0.02, rtol=0)
 
 
 def test_a_random_distribution_of_ones_own_is_used():

@@ -90,5 +90,5 @@ def test_the_wheel_holds_adaug_alone(tmp_path):
     required = [
         line for line in zipfile.ZipFile(wheel).read(metadata).decode().splitlines() if line.startswith("Requires-Dist")
     ]
-    core = sorted(line.split()[1].split(">")[0] for line in required if "extra" not in line)
+    core = sorted({line.split()[1].split(">")[0] for line in required if "extra" not in line})
     assert core == ["kornia", "numpy", "torch", "typing-extensions"]

@@ -13,6 +13,8 @@ from adaug._view import View
 from adaug._warp import Grid, centred, sampling_grid, swap_pairs, warp, warp_points
 from adaug.keypoints import flip_heatmaps, flip_keypoints, render_heatmaps
 
+pytestmark = pytest.mark.numeric
+
 PAIRS = ((0, 2),)
 EVERYTHING = (
     Flip(PAIRS), Scale(0.8, 1.25, 5), Rotate(-40, 40, 5), Translate(-0.05, 0.05, 3), Translate(-0.05, 0.05, 3, axis="y"),

@@ -138,7 +138,7 @@ class Occlusion(Operation):
 
     @override
     def votes(self, points: Tensor, visible: Tensor, size: Size) -> Tensor:
-        votes = torch.zeros(self.bins, device=points.device)
+        votes = torch.zeros(self.bins, dtype=torch.float32, device=points.device)
         counts = (visible & inside(points, size)).flatten()
         x, y = points.flatten(0, -2).float().nan_to_num().unbind(-1)
         column = ((x + 0.5) * self.grid[1] / size[1]).long().clamp(0, self.grid[1] - 1)
