@@ -66,8 +66,8 @@ def one_update(folder: Path) -> Any:
     made: list[Watched] = []
     told: list[Any] = []
 
-    def generator(shapes: Any, heads: Any) -> Watched:
-        made.append(Watched(shapes, heads, width=16, size=8))
+    def generator(shapes: Any, layouts: Any) -> Watched:
+        made.append(Watched(shapes, layouts, width=16, size=8))
         with torch.no_grad():  # away from the uniform start, where gradients are special
             for i, parameter in enumerate(made[-1].parameters()):
                 parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))

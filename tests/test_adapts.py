@@ -105,7 +105,7 @@ def trained(name: str, loss, steps: int, update=adaug.RewardPenalty(0.3, 0.3), l
     model = Fixed()
     rates = [augmenter.step(model, make_batch(n, seed=i), loss).metrics[f"reward_rate/{name}"] for i in range(steps)]
     found = augmenter.distributions(model, make_batch(seed=10**6))
-    return {head: torch.stack([value[kind::2].mean(0) for kind in KINDS]) for head, value in found.items()}, float(
+    return {operation: torch.stack([value[kind::2].mean(0) for kind in KINDS]) for operation, value in found.items()}, float(
         torch.stack(rates[-20:]).mean()
     )
 
@@ -117,15 +117,15 @@ def entropy(p: Tensor) -> Tensor:
 # ---- joint training: Eq. (5) and (6)
 
 
-@pytest.mark.parametrize(("loss", "head", "hardest"), [
+@pytest.mark.parametrize(("loss", "operation", "hardest"), [
     (turned, "asr.rotate", [[8, 7], [0, 1]]),
     (sized, "asr.scale", [[6, 5], [0, 1]]),
     (covered, "aho.occlude", [[0], [15]]),
 ])  # fmt: skip
-def test_each_kind_gets_what_is_hard_for_it(loss, head, hardest):
+def test_each_kind_gets_what_is_hard_for_it(loss, operation, hardest):
     """At least 80 % of what the cap of 2 / k lets the hardest bins have."""
-    found, _ = trained(head.split(".")[0], loss, 150, n=24)
-    p = found[head]
+    found, _ = trained(operation.split(".")[0], loss, 150, n=24)
+    p = found[operation]
     for kind in KINDS:
         allowed = 2 / p.shape[1] * len(hardest[kind])
         assert p[kind, hardest[kind]].sum() >= 0.8 * allowed, p
@@ -140,8 +140,8 @@ def test_what_does_not_matter_stays_nearly_uniform():
 @pytest.mark.slow
 def test_two_factors_are_found_together():
     found, rate = trained("asr", turned_and_sized, 120)
-    for head, upper in (("asr.scale", [4, 5, 6]), ("asr.rotate", [5, 6, 7, 8])):
-        p = found[head]
+    for operation, upper in (("asr.scale", [4, 5, 6]), ("asr.rotate", [5, 6, 7, 8])):
+        p = found[operation]
         assert p[0, upper].sum() > 0.6
         assert p[1, upper].sum() < 0.25
     assert rate > 0.55
@@ -203,9 +203,9 @@ def test_below_its_fixed_point_a_branch_is_pulled_back_to_uniform_and_says_so():
 def test_like_is_compared_with_like(name):
     """Trap 6. Both views of a row share the flip, the colours and every factor that is not on trial."""
     asr, aho = adaug.policies.paper().branches
-    own = {"asr": asr, "aho": aho}[name]
+    branch = {"asr": asr, "aho": aho}[name]
     policy = adaug.Policy(
-        [adaug.Branch(name, own.operations, 1.0), adaug.Branch("other", [adaug.Shear(-20, 20, 5)], 0.0)],
+        [adaug.Branch(name, branch.operations, 1.0), adaug.Branch("other", [adaug.Shear(-20, 20, 5)], 0.0)],
         [adaug.Flip([]), adaug.Brightness(0.5, 1.0, 5)],
     )
     seen = []
@@ -278,12 +278,16 @@ def pretrained(name: str, loader, loss, steps: int, lr: float = 1e-2, **kwargs):
 def test_pretraining_reaches_the_normalised_table_of_losses(most_views, steps):
     lr = 6e-3 if most_views == 63 else 4e-3
     found, history = pretrained("asr", [make_batch(4)], tabled, steps, lr, most_views=most_views)
-    for head, over in (("asr.scale", 2), ("asr.rotate", 1)):
+    for operation, over in (("asr.scale", 2), ("asr.rotate", 1)):
         sums = TABLE.sum(over)  # the losses accumulated into their bins
         expected = sums / sums.sum(1, keepdim=True)
         tolerance = 0.02 if most_views == 63 else 0.04
         for row in range(4):
-            assert (found[head][row] - expected[row % 2]).abs().max() < tolerance, (head, found[head][row], expected[row % 2])
+            assert (found[operation][row] - expected[row % 2]).abs().max() < tolerance, (
+                operation,
+                found[operation][row],
+                expected[row % 2],
+            )
     if most_views == 63:
         assert all(float(values[-1]) < 3e-3 < float(values[0]) for values in history.values())
 

@@ -208,8 +208,8 @@ def test_networks_of_transformers_train_as_they_are(name):
     if name == "vitpose":
         batch = {"pixel_values": torch.rand(B, 3, 64, 48), "keypoints": torch.rand(B, 17, 2) * 48}
 
-        def loss_fn(output, rows):
-            target = adaug.keypoints.render_heatmaps(rows["keypoints"], output.heatmaps.shape[-2:], stride=4)
+        def loss_fn(output, batch):
+            target = adaug.keypoints.render_heatmaps(batch["keypoints"], output.heatmaps.shape[-2:], stride=4)
             return (output.heatmaps - target).square().mean((1, 2, 3))
 
     augmenter = train(model, batch, loss_fn)
@@ -245,4 +245,4 @@ class ReadsNamed(nn.Module):
 def test_an_occluded_layer_may_return_a_namedtuple():
     augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(), features=["layer"], seed=0)
     batch = {"image": torch.rand(6, 3, 16, 16)}
-    augmenter.step(ReadsNamed(), batch, lambda output, rows: output.square().mean(1)).loss.backward()
+    augmenter.step(ReadsNamed(), batch, lambda output, batch: output.square().mean(1)).loss.backward()

@@ -103,24 +103,26 @@ def test_the_batch_is_never_modified(policy):
 def test_a_shorter_batch_of_rows_is_the_same_rows():
     batch = full(extra=np.arange(4), pairs=[(i, i) for i in range(4)])
     index = torch.tensor([2, 0])
-    rows = parse(batch, {"extra": "label", "pairs": "other"}).select(index).to_user()
-    assert rows["label"].tolist() == [2, 0]
-    assert rows["id"] == ["row 2", "row 0"]
-    assert rows["pairs"] == [(2, 2), (0, 0)]
-    assert list(rows["extra"]) == [2, 0]
-    assert torch.equal(rows["image"], batch["image"][index])
+    chosen = parse(batch, {"extra": "label", "pairs": "other"}).select(index).to_user()
+    assert chosen["label"].tolist() == [2, 0]
+    assert chosen["id"] == ["row 2", "row 0"]
+    assert chosen["pairs"] == [(2, 2), (0, 0)]
+    assert list(chosen["extra"]) == [2, 0]
+    assert torch.equal(chosen["image"], batch["image"][index])
 
 
 def test_rows_reach_into_nested_entries():
-    rows = parse(full(meta={"head_size": torch.arange(4), "names": list("abcd")}), None).select(torch.tensor([2, 0])).to_user()
-    assert rows["meta"]["head_size"].tolist() == [2, 0]
-    assert rows["meta"]["names"] == ["c", "a"]
+    chosen = (
+        parse(full(meta={"head_size": torch.arange(4), "names": list("abcd")}), None).select(torch.tensor([2, 0])).to_user()
+    )
+    assert chosen["meta"]["head_size"].tolist() == [2, 0]
+    assert chosen["meta"]["names"] == ["c", "a"]
 
 
 def test_a_namedtuple_that_is_as_long_as_the_batch_survives():
     meta = Pair(torch.arange(2), "source")
-    rows = parse({"image": torch.rand(2, 3, 8, 8), "meta": meta}, None).select(torch.tensor([1])).to_user()
-    assert isinstance(rows["meta"], Pair)
+    chosen = parse({"image": torch.rand(2, 3, 8, 8), "meta": meta}, None).select(torch.tensor([1])).to_user()
+    assert isinstance(chosen["meta"], Pair)
 
 
 # ---- refusals

@@ -194,8 +194,8 @@ def test_a_state_is_the_same_whether_the_model_is_compiled_or_not(graphs):
 def test_a_compiled_generator_learns_as_an_eager_one(graphs):
     """As docs/performance.md compiles it: the number of rows varies, the code is made once a branch, the state fits both."""
 
-    def compiled(shapes, heads):
-        generator = adaug.Generator(shapes, heads)
+    def compiled(shapes, layouts):
+        generator = adaug.Generator(shapes, layouts)
         generator.compile(dynamic=True, backend=recording(graphs))
         return generator
 

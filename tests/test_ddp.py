@@ -72,11 +72,11 @@ def test_the_gradient_is_the_mean_over_the_union_of_rows(ranks):
     valid = torch.cat([a["valid"], b["valid"]])
     assert valid.tolist() == [True] * 7 + [False, True]
     logits = generator([torch.cat(pair)[valid] for pair in zip(a["features"], b["features"], strict=True)])
-    rows = sum(
-        kl_divergence(torch.cat([a["targets"][head], b["targets"][head]])[valid], logits[head].log_softmax(1))
-        for head in logits
+    divergence = sum(
+        kl_divergence(torch.cat([a["targets"][operation], b["targets"][operation]])[valid], logits[operation].log_softmax(1))
+        for operation in logits
     )
-    rows.mean().backward()
+    divergence.mean().backward()
     for name, parameter in generator.named_parameters():
         torch.testing.assert_close(a["moved"][name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
 

@@ -59,7 +59,7 @@ def meta(monkeypatch):
         return nullcontext() if kind == "meta" else usual(kind, *args, **kwargs)
 
     monkeypatch.setattr(torch, "autocast", autocast)
-    monkeypatch.setattr("adaug.augmenter.check_policy", lambda policy, rows, wait: None)
+    monkeypatch.setattr("adaug.augmenter.check_policy", lambda policy, batch, wait: None)
 
 
 def moved(batch, device):

@@ -8,7 +8,7 @@ from adaug._adversary import Adversary, Lesson
 from adaug._random import Stream
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
-HEADS = {"scale": 7, "rotate": 9, "occlude": (4, 5)}
+LAYOUTS = {"scale": 7, "rotate": 9, "occlude": (4, 5)}
 
 
 def features(n, shapes=SHAPES, seed=0):
@@ -18,7 +18,7 @@ def features(n, shapes=SHAPES, seed=0):
 
 def generator(shapes=SHAPES, opinionated=False, **options):
     torch.manual_seed(0)
-    made = Generator(shapes, HEADS, **options)
+    made = Generator(shapes, LAYOUTS, **options)
     if opinionated:
         for parameter in made.heads.parameters():
             torch.nn.init.normal_(parameter)
@@ -84,7 +84,7 @@ def test_a_map_of_cells_follows_its_image_about_the_grid():
 
 def test_it_is_small_beside_an_hourglass():
     bridge = [(256, side, side) for side in (64, 32, 16, 8, 4)]
-    assert sum(p.numel() for p in Generator(bridge, HEADS).parameters()) < 300_000  # one stack has 3.6 million and more
+    assert sum(p.numel() for p in Generator(bridge, LAYOUTS).parameters()) < 300_000  # one stack has 3.6 million and more
 
 
 @pytest.mark.parametrize("width", [8, 16, 40, 56, 100, 128])
@@ -142,7 +142,7 @@ def test_a_generator_with_the_wrong_logits_is_named():
         def forward(self, inputs):
             return {"scale": torch.zeros(len(inputs[0]), 6, requires_grad=True)}
 
-    def make(shapes, heads):
+    def make(shapes, layouts):
         module = Wrong()
         module.weight = torch.nn.Parameter(torch.zeros(1))
         return module
@@ -152,7 +152,7 @@ def test_a_generator_with_the_wrong_logits_is_named():
 
 
 def test_one_for_all_starts_uniform_and_gives_every_row_the_same():
-    made = OneForAll(SHAPES, HEADS)
+    made = OneForAll(SHAPES, LAYOUTS)
     logits = made(features(3))
     assert {name: tuple(value.shape) for name, value in logits.items()} == {
         "scale": (3, 7),

@@ -16,7 +16,7 @@ def batch():
     return {"image": torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)), "label": torch.arange(8)}
 
 
-def loss_fn(output, rows):
+def loss_fn(output, batch):
     return output.square().mean((1, 2, 3))
 
 
@@ -40,7 +40,7 @@ def test_kornias_colours_are_done_to_every_row_and_leave_the_random_state():
 def test_the_paint_is_the_same_for_both_views_that_are_compared():
     seen = []
     policy = Policy([Branch("hide", [adaug.OccludeImage((2, 2), 1)], 1.0)], common=[K.RandomGaussianNoise(std=0.5, p=1.0)])
-    augmented(policy, difficulty=lambda output, rows: seen.append(rows["image"]) or output.mean((1, 2, 3)))
+    augmented(policy, difficulty=lambda output, batch: seen.append(batch["image"]) or output.mean((1, 2, 3)))
     hard, usual = seen[-2:]
     both = (hard != 0) & (usual != 0)
     assert torch.equal(hard[both], usual[both])

@@ -338,7 +338,7 @@ def test_an_operation_of_ones_own_needs_no_registration(operation):
     augmenter = AdversarialAugmenter(Policy([Branch("mine", [operation], 0.5)]), features=["down"], seed=0)
     batch = {"image": torch.rand(6, 3, 32, 32), "keypoints": torch.rand(6, 2, 2) * 8 + 12}
     model = Net()
-    result = augmenter.step(model, batch, lambda output, rows: output.square())
+    result = augmenter.step(model, batch, lambda output, batch: output.square())
     result.loss.backward()
     assert result.metrics[f"distribution/mine.{name}"].shape == (operation.bins,)
     assert not torch.equal(result.batch["image"], batch["image"])

@@ -193,7 +193,7 @@ def test_scoring_in_training_takes_a_single_row():
     policy = adaug.Policy([adaug.Branch("asr", [adaug.Rotate(-30, 30, 9)], 0.5)], [adaug.Flip([(0, 1)])])
     augmenter = adaug.AdversarialAugmenter(policy, features=["0"], scoring="train", seed=0)
     for i in range(4):
-        result = augmenter.step(model, nets.make_batch(2, seed=i), lambda output, rows: output.square().sum(1))
+        result = augmenter.step(model, nets.make_batch(2, seed=i), lambda output, batch: output.square().sum(1))
         assert result.branch.sum() == 1
         assert "reward_rate/asr" in result.metrics
 

@@ -238,8 +238,8 @@ def test_a_point_on_the_last_half_pixel_is_inside_and_beyond_it_is_not():
     points = torch.tensor([[[-0.49, 3.0], [-0.51, 3.0], [7.49, 3.0], [7.51, 3.0], [3.0, -0.51], [3.0, 7.49]]])
     batch = {"image": torch.rand(1, 1, 8, 8), "keypoints": points, "visibility": torch.ones(1, 6)}
     policy, flip = Policy((), (Flip((), p=1.0),)), Stream(0)
-    rows = parse(batch, None)
-    result = rows.apply(policy.view(policy.draw_random(1, flip), 1, (8, 8), (8, 8)), (8, 8)).to_user()
+    parsed = parse(batch, None)
+    result = parsed.apply(policy.view(policy.draw_random(1, flip), 1, (8, 8), (8, 8)), (8, 8)).to_user()
     assert result["visibility"].tolist() == [[1, 0, 1, 0, 0, 1]]
 
 
@@ -370,8 +370,8 @@ def test_an_identity_view_gives_back_the_same_tensors():
     batch = flipped_batch()
     result = AdversarialAugmenter(Policy(())).random(batch)
     assert all(result[key] is value for key, value in batch.items())
-    rows = parse(batch, None)
-    assert rows.apply(View(), (64, 60)).image is batch["image"]
+    parsed = parse(batch, None)
+    assert parsed.apply(View(), (64, 60)).image is batch["image"]
 
 
 def test_colour_alone_moves_nothing():
@@ -393,8 +393,8 @@ def test_the_matrix_of_the_view_maps_the_keypoints_that_came_out():
     policy = Policy((), EVERYTHING)
     points = near_centre((64, 60))
     view = policy.view(policy.draw_random(6, Stream(3)), 6, (64, 60), (64, 60))
-    rows = parse({"image": blobs(points, (64, 60)), "keypoints": points}, None)
-    one, other = rows.apply(view, (64, 60)), rows.apply(view, (64, 60))
+    parsed = parse({"image": blobs(points, (64, 60)), "keypoints": points}, None)
+    one, other = parsed.apply(view, (64, 60)), parsed.apply(view, (64, 60))
     assert torch.equal(one.image, other.image)
     replayed = swap_pairs(warp_points(points, view.matrix), view.flipped, PAIRS, 1)
     torch.testing.assert_close(one.entries["keypoints"], replayed)
@@ -403,8 +403,8 @@ def test_the_matrix_of_the_view_maps_the_keypoints_that_came_out():
 def test_rows_of_a_view_are_views_of_the_rows():
     policy, (batch, index) = Policy((), (*EVERYTHING, Brightness(0.5, 0.9, 2))), (flipped_batch(), torch.tensor([4, 1]))
     view = policy.view(policy.draw_random(6, Stream(3)), 6, (64, 60), (64, 60))
-    rows = parse(batch, None)
-    whole, part = rows.apply(view, (64, 60)).select(index), rows.select(index).apply(view.select(index), (64, 60))
+    parsed = parse(batch, None)
+    whole, part = parsed.apply(view, (64, 60)).select(index), parsed.select(index).apply(view.select(index), (64, 60))
     for key in batch:
         torch.testing.assert_close(whole.entries[key], part.entries[key], atol=1e-5, rtol=1e-5)
 
