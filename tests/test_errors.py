@@ -134,6 +134,15 @@ def class_loss(output, batch):
     return F.cross_entropy(output, batch["label"], reduction="none")
 
 
+def test_a_policy_that_learns_nothing_reads_no_layer_but_knows_a_wrong_name():
+    trivial = adaug.policies.trivial([(0, 1)])
+    augmenter = nets.make_augmenter(trivial)
+    augmenter.step(nets.make_network(), nets.make_batch(10), nets.loss_fn)
+    assert "features=the image" in repr(augmenter)
+    with pytest.raises(ValueError, match=r"`features` should name layers.*Found 'encodr'"):
+        nets.make_augmenter(trivial, features=["encodr"]).step(nets.make_network(), nets.make_batch(10), nets.loss_fn)
+
+
 def test_a_layer_answers_to_each_of_its_names():
     model = Idle()
     augmenter = nets.make_augmenter(features=["alias"], occlude=["alias", "encoder"])
