@@ -2,6 +2,7 @@
 
 from adaug import keypoints, operations, plots, policies
 from adaug._apply import apply_view
+from adaug._audit import Audit, audit
 from adaug._generator import Generator, OneForAll
 from adaug._kinds import Target
 from adaug._reward import RewardPenalty
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdversarialAugmenter",
+    "Audit",
     "Branch",
     "Brightness",
     "Contrast",
@@ -43,6 +45,7 @@ __all__ = [
     "Translate",
     "View",
     "apply_view",
+    "audit",
     "keypoints",
     "operations",
     "plots",

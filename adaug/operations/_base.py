@@ -29,9 +29,11 @@ class Operation(ABC):
 
     Attributes:
         hides: Whether it hides parts of the "image", of the network's "features", or nothing (None).
+        moves: Whether it moves pixels.
         unit_range: Whether it needs images in [0, 1].
     """
 
+    moves: ClassVar[bool] = False
     hides: ClassVar[Literal["image", "features"] | None] = None
     unit_range: ClassVar[bool] = False
 

@@ -21,6 +21,8 @@ Axis = Literal["x", "y"]
 class Geometric(Binned):
     """A binned operation that moves pixels, and what is at them, by one matrix a row."""
 
+    moves = True
+
     @override
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
         """The matrix about the image's centre (x right, y down) for views of `size` (h, w). [n] -> [n, 3, 3]."""

@@ -1,0 +1,187 @@
+"""Two audits of the same images, image by image: what got better and what got worse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adaug._audit._plan import AS_IT_IS
+from adaug._audit._statistics import Array, Estimate, lowest_share, mean_of, nanmean, nanmin, worst_mean
+
+if TYPE_CHECKING:
+    from adaug._audit._table import Audit
+
+
+@dataclass(frozen=True)
+class Change:
+    """How one statistic changes.
+
+    Attributes:
+        name: What it is, e.g. "worst per image, all views".
+        before: Its value in the first audit.
+        after: Its value in the other.
+        difference: after - before, with the paired interval over images.
+        gain: The same, turned so that above 0 is better.
+    """
+
+    name: str
+    before: float
+    after: float
+    difference: Estimate
+    gain: Estimate
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the whole interval lies on the better side of 0, or (False) on the worse; None if it holds 0."""
+        return True if self.gain.low > 0 else False if self.gain.high < 0 else None
+
+
+class Comparison:
+    """What changes from one audit to another of the same images, with paired intervals: `print` it for a page.
+
+    A difference is the other's number less the first one's. Both are resampled with the same images.
+
+    Args:
+        before: The first audit.
+        after: The other one.
+
+    Raises:
+        ValueError: They hold other images, views or groups.
+    """
+
+    def __init__(self, before: Audit, after: Audit) -> None:
+        for what in ("families", "worse", "groups"):
+            if getattr(before, what) != getattr(after, what):
+                raise ValueError(
+                    f"Two audits should have the same {what} to be compared. Found other ones; audit both with the same "
+                    "arguments."
+                )
+        if list(before.images) != list(after.images) or before.scores.shape != after.scores.shape:
+            raise ValueError(
+                f"Two audits should hold the same images in the same order. Found {len(before)} and {len(after)}, which are "
+                "not the same; audit both with a loader that does not shuffle."
+            )
+        self.before, self.after = before, after
+
+    # ---- statistics
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """As it is, then of all views and of each family: mean, worst view, worst per image, CVaR, in every view."""
+        changes = [self.mean(AS_IT_IS)]
+        names: list[str | None] = [None, *(f.name for f in self.before.families if len(f.views) > 1)]
+        for views in names:
+            changes += [self.mean(views), self.worst(views), self.worst_per_image(views), self.cvar(views=views)]
+            if self.before.right_or_wrong and self.after.right_or_wrong:
+                changes.append(self.in_every_view(views))
+        return tuple(changes)
+
+    def mean(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
+        """The mean over images of each one's mean over views."""
+        return self._of_images("mean", [np.asarray(nanmean(t, axis=1), dtype=float) for t in self._tables(views, group)], views)
+
+    def worst_per_image(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
+        """The mean over images of each one's worst view."""
+        values = [np.asarray(nanmin(table, axis=1), dtype=float) for table in self._tables(views, group)]
+        return self._of_images("worst per image", values, views)
+
+    def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
+        """The mean over images of the mean over each one's worst share of views."""
+        values = [lowest_share(table, share) for table in self._tables(views, group)]
+        return self._of_images(f"worst {share:.0%} per image", values, views)
+
+    def worst(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
+        """The mean of the worst view, which may be another one before and after."""
+        tables = self._tables(views, group)
+        (_, before), (_, after) = (worst_mean(table, self._drawn) for table in tables)
+        resampled = [_resampled_minimum(table, self._drawn) for table in tables]
+        return self._change("worst view", before, after, resampled[1] - resampled[0], views)
+
+    def in_every_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
+        """The share of images (or of their parts) that are right in every view in which they count."""
+        before, after = (audit.in_every_view(views, group) for audit in (self.before, self.after))
+        (hits, counts), (other_hits, other_counts) = (audit.always_right(views, group) for audit in (self.before, self.after))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            resampled = self._drawn @ other_hits / (self._drawn @ other_counts) - self._drawn @ hits / (self._drawn @ counts)
+        name = self._named("in every view", views)
+        difference = Estimate(float(after) - float(before), *_ends(resampled))
+        return Change(name, float(before), float(after), difference, difference)  # more is better, whatever the scores are
+
+    def by_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[Change, ...]:
+        """The change of each view's mean."""
+        names = [self.before.views[column] for column in self.before.columns(views)]
+        before, after = self._tables(views, group)
+        return tuple(self._of_images("", [before[:, i], after[:, i]], [name], name=name) for i, name in enumerate(names))
+
+    def worse(self, by: float = 0.0) -> list[str]:
+        """What got worse by more than `by`, beyond doubt: statistics whose whole interval lies beyond it.
+
+        Empty if nothing did, so that a test can say `assert not before.compare(after).worse(by=0.5)`.
+        """
+        return [change.name for change in self.changes if change.gain.high < -by]
+
+    def better(self, by: float = 0.0) -> list[str]:
+        """What got better by more than `by`, beyond doubt."""
+        return [change.name for change in self.changes if change.gain.low > by]
+
+    def __str__(self) -> str:
+        from adaug._audit._text import comparison_page
+
+        return comparison_page(self)
+
+    # ---- inside
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.before.worse == "lower" else -1.0
+
+    @property
+    def _drawn(self) -> Array:
+        return self.before.drawn
+
+    def _tables(self, views: str | Sequence[str] | None, group: str | None) -> list[Array]:
+        """Both tables [N, V], turned so that lower is worse."""
+        return [self._sign * audit.table(views, group) for audit in (self.before, self.after)]
+
+    def _of_images(
+        self, what: str, values: list[Array], views: str | Sequence[str] | None, *, name: str | None = None
+    ) -> Change:
+        """The change of a mean over images of [N] before and [N] after; an image without one of them does not count."""
+        both = np.isfinite(values[0]) & np.isfinite(values[1])
+        before, after = (np.where(both, value, np.nan) for value in values)
+        difference = mean_of(after - before, self._drawn)
+        means = [float(mean_of(value, self._drawn)) for value in (before, after)]
+        return self._turned(name or self._named(what, views), means[0], means[1], difference)
+
+    def _change(self, what: str, before: float, after: float, resampled: Array, views: str | Sequence[str] | None) -> Change:
+        difference = Estimate(float(after) - float(before), *_ends(resampled))
+        return self._turned(self._named(what, views), float(before), float(after), difference)
+
+    def _turned(self, name: str, before: float, after: float, difference: Estimate) -> Change:
+        """What was computed with lower being worse, as the scores are."""
+        low, high = sorted((self._sign * difference.low, self._sign * difference.high))
+        turned = Estimate(self._sign * difference, low, high)
+        return Change(name, self._sign * before, self._sign * after, turned, difference)
+
+    @staticmethod
+    def _named(what: str, views: str | Sequence[str] | None) -> str:
+        if views == AS_IT_IS:
+            return AS_IT_IS
+        return f"{what}, {'all views' if views is None else views if isinstance(views, str) else ', '.join(views)}"
+
+
+def _resampled_minimum(table: Array, drawn: Array) -> Array:
+    finite = np.isfinite(table)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = (drawn @ np.where(finite, table, 0)) / (drawn @ finite.astype(float))
+    return np.asarray(nanmin(means, axis=1), dtype=float)
+
+
+def _ends(resampled: Array) -> tuple[float, float]:
+    finite = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
+    return float(low), float(high)

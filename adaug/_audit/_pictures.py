@@ -1,0 +1,104 @@
+"""The gallery of an audit: a bounded number of its weakest cases, as the network saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaug._audit._statistics import worst_view
+from adaug._audit._table import Audit, Picture, Worse
+from adaug._batch import Batch
+from adaug.keypoints import decode_heatmaps, labelled
+
+MOST = 12
+Case = tuple[float, float]  # how weak: the worst score, then the mean over views, both turned so that lower is worse
+
+
+class Gallery:
+    """The weakest cases so far, one an image."""
+
+    def __init__(self, worse: Worse) -> None:
+        self.sign = 1.0 if worse == "lower" else -1.0
+        self.kept: list[tuple[Case, Picture]] = []
+
+    def pictures(self) -> tuple[Picture, ...]:
+        """Weakest first."""
+        return tuple(picture for _, picture in self.kept)
+
+    def candidates(self, scores: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
+        """(row, column) of the images [n, V] whose worst view would be among the weakest so far."""
+        cases = []
+        for row, values in enumerate(scores):
+            if np.isfinite(values).any():
+                column = worst_view(self.sign * scores, row)
+                cases.append((self._case(values, column), row, column))
+        weakest = sorted(cases)[:MOST]
+        limit = self.kept[-1][0] if len(self.kept) == MOST else (np.inf, np.inf)
+        return [(row, column) for case, row, column in weakest if case < limit]
+
+    def add(self, values: np.ndarray[Any, Any], image: int, column: int, seen: Batch, output: Any) -> None:
+        """Keeps a case: scores [V] of an image, its worst view, what the network saw there and gave."""
+        picture = Picture(image, column, _pixels(seen.image[0]), _labels(seen), _predictions(output, seen))
+        self._insert(self._case(values, column), picture)
+
+    def keep(self, pictures: Sequence[Picture], known: Audit) -> None:
+        """Takes pictures of an audit that goes on."""
+        table = known.table()
+        for picture in pictures:
+            self._insert(self._case(table[picture.image], picture.view), picture)
+
+    def _case(self, values: np.ndarray[Any, Any], column: int) -> Case:
+        return self.sign * float(values[column]), self.sign * float(np.nanmean(values))
+
+    def _insert(self, case: Case, picture: Picture) -> None:
+        self.kept = sorted([*self.kept, (case, picture)], key=lambda item: (item[0], item[1].image))[:MOST]
+
+
+def _pixels(image: Tensor) -> np.ndarray[Any, Any]:
+    """[C, H, W] -> [H, W, 3] uint8; images outside [0, 1] are stretched to it."""
+    image = image.detach().float().cpu()
+    low, high = image.min(), image.max()
+    if low < -0.01 or high > 1.01:
+        image = (image - low) / (high - low).clamp(min=1e-6)
+    image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    return image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _labels(seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
+    """What the batch says of its first row."""
+    labels: dict[str, Tensor] = {}
+    if seen.has("keypoints"):
+        points = seen.entries_of("keypoints")[0][:1]
+        visible = labelled(points, seen.entries_of("visibility")[0][:1] if seen.has("visibility") else None)
+        labels |= {"keypoints": points[0, ..., :2].reshape(-1, 2).float(), "visible": visible[0].flatten()}
+    for kind in ("mask", "label"):
+        if seen.has(kind):
+            labels[kind] = torch.as_tensor(seen.entries_of(kind)[0][0])
+    return {name: value.detach().cpu().numpy() for name, value in labels.items()}
+
+
+def _predictions(output: Any, seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
+    """What the output says of the first row, as far as its shape and the batch's entries tell."""
+    if isinstance(output, Mapping):
+        output = next((output[name] for name in ("heatmaps", "keypoints", "logits", "out") if name in output), None)
+    if isinstance(output, (list, tuple)) and output:
+        output = output[-1]
+    if not isinstance(output, Tensor) or len(output) < 1:
+        return {}
+    predictions: dict[str, Tensor] = {}
+    output = output.detach()
+    if seen.has("keypoints") and output.ndim in (3, 4):
+        points = seen.entries_of("keypoints")[0]
+        if output.ndim == 4 and output.shape[1] == points.shape[-2]:
+            predictions["keypoints"] = decode_heatmaps(output, stride=seen.size[1] / output.shape[-1])[0][0]
+        elif output.shape[-1] == 2 and output.shape[1] == points.shape[-2]:
+            predictions["keypoints"] = output[0]
+    elif seen.has("mask") and output.ndim == 4:
+        predictions["mask"] = output[0].argmax(0) if output.shape[1] > 1 else (output[0, 0] > 0).long()
+    elif seen.has("label") and output.ndim == 2:
+        predictions["label"] = output[0].argmax(0)
+    return {name: value.float().cpu().numpy() for name, value in predictions.items()}

@@ -1,0 +1,171 @@
+"""Which views an audit sees: the image as it is, each bin alone, pairs of geometric bins together, and joint draws."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaug._random import Stream
+from adaug._view import View, make_view
+from adaug._warp import Size
+from adaug.keypoints import Pairs
+from adaug.operations import Operation
+from adaug.policy import Policy
+
+AS_IT_IS = "as it is"
+DRAWS = "draws"
+MIRRORED = "mirrored"
+MOST_BINS = 7  # of an operation in a pair
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An operation along a curve or a side of a grid.
+
+    Attributes:
+        operation: Its name.
+        quantity: What its magnitude measures.
+        labels: What each of its bins is called.
+        centres: The magnitude (or the cell) of each.
+        layout: (rows, columns) where the bins are cells, else their number.
+    """
+
+    operation: str
+    quantity: str
+    labels: tuple[str, ...]
+    centres: tuple[float, ...]
+    layout: int | tuple[int, int]
+
+    @staticmethod
+    def of(name: str, operation: Operation, bins: Sequence[int]) -> Axis:
+        """Some bins of an operation."""
+        labels, centres = operation.labels(), operation.centres()
+        layout = operation.layout if len(bins) == operation.bins else len(bins)
+        return Axis(name, operation.quantity, tuple(labels[i] for i in bins), tuple(centres[i] for i in bins), layout)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Views of one kind: a curve (one axis), a grid (two), or views without an order (none).
+
+    Attributes:
+        name: E.g. "rotate", "scale × rotate", "draws".
+        views: The name of each view.
+        axes: What changes from view to view.
+        done: (operation, its magnitude in each view: [V] or [V, ...]), in the order in which they are done.
+        mirrored: Which views are mirrored, [V] bool; None where none is.
+    """
+
+    name: str
+    views: tuple[str, ...]
+    axes: tuple[Axis, ...] = ()
+    done: tuple[tuple[Operation, Tensor], ...] = ()
+    mirrored: Tensor | None = None
+
+    def view(
+        self, numbers: Sequence[int], n: int, canvas: Size, view_size: Size, pairs: Pairs | None, device: torch.device
+    ) -> View:
+        """Some of its views for n rows each: all rows under the first, then all under the second, and so on."""
+
+        def spread(value: Tensor) -> Tensor:
+            return value[list(numbers)].repeat_interleave(n, 0).to(device, non_blocking=True)
+
+        return make_view(
+            [(f"{i}.{operation.name}", operation, spread(magnitude)) for i, (operation, magnitude) in enumerate(self.done)],
+            n * len(numbers),
+            canvas,
+            view_size,
+            flipped=None if self.mirrored is None else spread(self.mirrored),
+            pairs=pairs,
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All views of an audit.
+
+    Attributes:
+        families: The views, as it is first.
+        pairs: Keypoints that change places in mirrored views; None where there are no mirrored views.
+        operations: What may be done, by name.
+    """
+
+    families: tuple[Family, ...]
+    pairs: Pairs | None
+    operations: dict[str, Operation]
+
+
+def plan_of(views: Policy | Sequence[Operation], draws: int, seed: int) -> Plan:
+    """The views of a policy, or of operations. Masks on features become masks on the image."""
+    flip = views.flip if isinstance(views, Policy) else None
+    operations = _named(list(views.operations.items()) if isinstance(views, Policy) else _listed(views))
+    families = [Family(AS_IT_IS, (AS_IT_IS,))]
+    families += [_curve(name, operation) for name, operation in operations.items()]
+    if flip is not None:
+        families.append(Family(MIRRORED, (MIRRORED,), mirrored=torch.tensor([True])))
+    geometric = [(name, operation) for name, operation in operations.items() if operation.moves]
+    families += [_grid(one, other) for one, other in itertools.combinations(geometric, 2)]
+    if draws and operations:
+        families.append(_draws(operations, draws, seed, mirrors=flip is not None))
+    return Plan(tuple(families), None if flip is None else flip.pairs, operations)
+
+
+def _listed(views: Sequence[Operation]) -> list[tuple[str, Operation]]:
+    listed = list(views)
+    for operation in listed:
+        if not isinstance(operation, Operation):
+            raise TypeError(f"`views` should be a Policy, or operations such as adaug.Rotate. Found {operation!r} among them.")
+    return [(f"{i}.{operation.name}", operation) for i, operation in enumerate(listed)]
+
+
+def _named(operations: Sequence[tuple[str, Operation]]) -> dict[str, Operation]:
+    """By their own names where these tell them apart, and every one once."""
+    different: dict[str, Operation] = {}
+    for full, operation in operations:
+        on_image = operation.on_image()
+        if on_image not in different.values():
+            different[full] = on_image
+    names = [operation.name for operation in different.values()]
+    return {full if names.count(op.name) > 1 else op.name: op for full, op in different.items()}
+
+
+def _curve(name: str, operation: Operation) -> Family:
+    axis = Axis.of(name, operation, range(operation.bins))
+    magnitudes = torch.cat([operation.at(centre, 1) for centre in operation.centres()])
+    return Family(name, tuple(f"{name} {label}" for label in axis.labels), (axis,), ((operation, magnitudes),))
+
+
+def _grid(one: tuple[str, Operation], other: tuple[str, Operation]) -> Family:
+    axes = tuple(Axis.of(name, operation, _thinned(operation.bins)) for name, operation in (one, other))
+    corners = list(itertools.product(*(range(len(axis.labels)) for axis in axes)))
+    done = tuple(
+        (operation, torch.cat([operation.at(axis.centres[corner[i]], 1) for corner in corners]))
+        for i, ((_, operation), axis) in enumerate(zip((one, other), axes, strict=True))
+    )
+    names = tuple(
+        ", ".join(f"{axis.operation} {axis.labels[j]}" for axis, j in zip(axes, corner, strict=True)) for corner in corners
+    )
+    return Family(f"{one[0]} × {other[0]}", names, axes, done)
+
+
+def _thinned(bins: int) -> list[int]:
+    """At most MOST_BINS of the bins, evenly, with the first and the last."""
+    if bins <= MOST_BINS:
+        return list(range(bins))
+    return sorted({round(i * (bins - 1) / (MOST_BINS - 1)) for i in range(MOST_BINS)})
+
+
+def _draws(operations: dict[str, Operation], draws: int, seed: int, *, mirrors: bool) -> Family:
+    """Everything together, each operation at a bin that is drawn uniformly: the same for all images and all models."""
+    stream = Stream(seed)
+    done = []
+    for operation in operations.values():
+        chosen = operation.choose(torch.zeros(draws, operation.bins), stream)
+        done.append((operation, operation.draw(chosen, stream)))
+    mirrored = stream.uniform(draws) < 0.5 if mirrors else None
+    return Family(DRAWS, tuple(f"draw {i + 1}" for i in range(draws)), (), tuple(done), mirrored)

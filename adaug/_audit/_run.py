@@ -1,0 +1,351 @@
+"""Runs an audit: every image under every view through the model, without a trace, saved as it goes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adaug._audit._pictures import Gallery
+from adaug._audit._plan import Plan, plan_of
+from adaug._audit._table import Audit, FamilyTable, Worse
+from adaug._batch import Batch, UserBatch, check_flip, check_operations, parse
+from adaug._hooks import quiet
+from adaug._kinds import Target
+from adaug._network import device_of
+from adaug._warp import Size, as_size, inside
+from adaug._wrappers import refuse_sharded, unwrap
+from adaug.keypoints import labelled
+from adaug.operations import Operation
+from adaug.policy import Policy
+
+Score = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> [B], or [B, K] for parts
+ROWS = 64  # in a pass: small batches are seen under several views at once, larger ones under one
+
+
+def audit(
+    model: nn.Module | Callable[[Tensor], Any],
+    loader: Iterable[UserBatch],
+    score: Score,
+    views: Policy | Sequence[Operation],
+    *,
+    worse: Worse = "lower",
+    targets: Mapping[Any, str | Target] | None = None,
+    output_size: Size | int | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
+    draws: int = 24,
+    seed: int = 0,
+    path: str | Path | None = None,
+    progress: bool | None = None,
+) -> Audit:
+    """Where is a network weak? Scores every image as it is and under every view of some operations.
+
+    The views are each bin of each operation alone, each pair of bins of every two geometric operations (at most 7 x 7),
+    and joint draws of everything, the same for all images and all models. The model is left without a trace, and may be any
+    callable. Only the table of scores grows with the number of images.
+
+    Args:
+        model: Called with images [B, C, H, W].
+        loader: Batches. A DataLoader should not shuffle, if audits are to be compared.
+        score: (output, batch) -> one number per image [B], or one per part [B, K] (joints, classes), NaN where it does not
+            count. Keypoints that a view moves out of the frame do not count, whatever their score.
+        views: A policy, or operations. Masks on features become masks on the image.
+        worse: Whether "lower" or "higher" scores are worse.
+        targets: Key or position in the batch -> kind, where the name does not tell.
+        output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
+        groups: Name -> the parts that belong to it, e.g. {"arms": [1, 2, 3]}.
+        draws: The number of joint draws.
+        seed: Of the joint draws.
+        path: Where the audit is saved, from time to time and at its end. What stands there already is not computed again.
+        progress: Whether a bar shows how far it is (needs tqdm); by default on a terminal.
+
+    Raises:
+        TypeError: An argument, or what `score` returns, of the wrong type.
+        ValueError: An argument, a batch or scores that do not fit. What was computed so far is in the exception's `audit`,
+            and in the file at `path`.
+    """
+    if worse not in ("lower", "higher"):
+        raise ValueError(f"`worse` should be 'lower' or 'higher'. Found {worse!r}.")
+    for name, function in {"model": model, "score": score}.items():
+        if not callable(function):
+            raise TypeError(f"`{name}` should be callable. Found {type(function).__name__}.")
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
+        raise ValueError(f"`draws` should be an integer of at least 0. Found {draws!r}.")
+    plan = plan_of(views, draws, seed)
+    run = _Run(model, score, plan, worse, targets, as_size(output_size), dict(groups or {}), seed)
+    if path is not None:
+        run.resume(Path(path))
+    try:
+        for batch in _shown(loader, progress):
+            run.take(batch)
+            if path is not None and run.due():
+                run.audit().save(path)
+        run.finish()
+    except BaseException as error:
+        if len(run.tables):
+            error.audit = run.audit()  # type: ignore[attr-defined]  # nothing that was computed is lost
+            if path is not None:
+                run.audit().save(path)
+        raise
+    return run.audit() if path is None else _saved(run.audit(), path)
+
+
+def _saved(done: Audit, path: str | Path) -> Audit:
+    done.save(path)
+    return done
+
+
+class _Run:
+    """The model, the plan, and what is known so far."""
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[Tensor], Any],
+        score: Score,
+        plan: Plan,
+        worse: Worse,
+        targets: Mapping[Any, str | Target] | None,
+        view_size: Size | None,
+        groups: dict[str, Sequence[int]],
+        seed: int,
+    ) -> None:
+        self.model: Any = unwrap(model) if isinstance(model, nn.Module) else model
+        if isinstance(self.model, nn.Module):
+            refuse_sharded(self.model.modules())
+        self.device = device_of(self.model, None) if isinstance(self.model, nn.Module) else None
+        self.score, self.plan, self.worse, self.targets, self.view_size = score, plan, worse, targets, view_size
+        self.groups, self.seed = groups, seed
+        self.families = _families(plan)
+        self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
+        self.images: list[str] = []
+        self.excluded: dict[str, int] = {}
+        self.gallery = Gallery(worse)
+        self.known: Audit | None = None  # what a file held already
+        self.saved = 0  # images in the file
+
+    # ---- what is known
+
+    def audit(self) -> Audit:
+        """What is known so far."""
+        scores = torch.cat(self.tables).numpy() if self.tables else np.zeros((0, sum(len(f.views) for f in self.families)))
+        return Audit(
+            scores.astype(np.float32),
+            self.families,
+            self.worse,
+            self.groups,
+            tuple(self.images),
+            self.seed,
+            dict(self.excluded),
+            self.gallery.pictures(),
+        )
+
+    def due(self) -> bool:
+        """Whether enough is new to be saved: a tenth more than the file holds, so that saving costs little."""
+        if len(self.images) < 1.1 * self.saved + 1:
+            return False
+        self.saved = len(self.images)
+        return True
+
+    def resume(self, path: Path) -> None:
+        """Takes what a file holds. Raises ValueError when it is another audit."""
+        if not path.is_file():
+            return
+        known = Audit.load(path)
+        if known.families != self.families or known.worse != self.worse or known.seed != self.seed:
+            raise ValueError(
+                f"{path} should hold an audit of the same views. Found other views, `worse` or `seed`; name another file."
+            )
+        self.known = known
+
+    def finish(self) -> None:
+        """Raises ValueError when the loader gave nothing, or less than the file held."""
+        if not self.images:
+            raise ValueError("`loader` should give at least one batch. Found none; pass a list or a DataLoader.")
+        if self.known is not None and len(self.images) < len(self.known):
+            raise ValueError(
+                f"`loader` should give the {len(self.known)} images that the file holds. Found that it ended after "
+                f"{len(self.images)}; name another file."
+            )
+
+    # ---- one batch
+
+    def take(self, batch: UserBatch) -> None:
+        """Scores one batch under every view."""
+        parsed = self._parsed(batch)
+        prints = _fingerprints(parsed.image)
+        if self._skipped(prints):
+            return
+        columns = []
+        for family in self.plan.families:
+            most = max(1, ROWS // len(parsed))
+            for first in range(0, len(family.views), most):
+                numbers = range(first, min(first + most, len(family.views)))
+                columns.append(self._scores(parsed, family.view, numbers))
+        table = torch.cat(columns, 1)  # [n, V] or [n, V, K]
+        if self.tables and self.tables[0].shape[1:] != table.shape[1:]:
+            raise ValueError(
+                f"`score` should return the same parts for every batch, {tuple(self.tables[0].shape[2:])}. "
+                f"Found {tuple(table.shape[2:])}."
+            )
+        self._count(table)
+        self.tables.append(table)
+        first_image = len(self.images)
+        self.images += prints
+        self._picture(parsed, table, first_image)
+
+    def _parsed(self, batch: UserBatch) -> Batch:
+        parsed = parse(batch, self.targets)
+        if self.device is not None:
+            moved = {key: _to(entry, self.device) for key, entry in parsed.entries.items()}
+            parsed = Batch(moved, parsed.kinds, parsed.source)
+        if not self.images and any(family.mirrored is not None for family in self.plan.families):
+            check_flip(parsed, self.plan.pairs)  # the first batch tells what all are like
+        check_operations(parsed, list(self.plan.operations.values()), wait=not self.images)
+        return parsed
+
+    def _skipped(self, prints: list[str]) -> bool:
+        """Whether a file holds these images already, whose scores are then taken from there."""
+        start, end = len(self.images), len(self.images) + len(prints)
+        if self.known is None or start >= len(self.known):
+            return False
+        expected = list(self.known.images[start:end])
+        if prints[: len(expected)] != expected:
+            raise ValueError(
+                "`loader` should give the images that the file holds, in their order. Found others from image "
+                f"{start} on; do not shuffle, or name another file."
+            )
+        if len(expected) < len(prints):
+            return False  # the file ends within this batch
+        self.tables.append(torch.from_numpy(self.known.scores[start:end]))
+        self._count(self.tables[-1])
+        self.images += prints
+        self.gallery.keep([picture for picture in self.known.pictures if start <= picture.image < end], self.known)
+        return True
+
+    def _scores(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Tensor:
+        """Scores [n, v] or [n, v, K] of a batch under some views of a family."""
+        seen, scores = self._seen_and_scored(parsed, view_of, numbers)
+        scores = _without_what_left(scores, seen)
+        if torch.isinf(scores).any():
+            raise ValueError("`score` should be finite, or NaN where it does not count. Found inf.")
+        return scores.unflatten(0, (len(numbers), len(parsed))).transpose(0, 1).float().cpu()
+
+    def _seen_and_scored(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> tuple[Batch, Tensor]:
+        seen = self._under(parsed, view_of, numbers)
+        with self._untouched():
+            output = self.model(seen.image)
+            scores = self.score(output, seen.to_user())
+        _check_scores(scores, len(seen))
+        return seen, scores.detach()
+
+    def _under(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Batch:
+        """All rows under the first view, then all under the second, and so on."""
+        n, size = len(parsed), self.view_size or parsed.size
+        view = view_of(numbers, n, parsed.size, size, self.plan.pairs, parsed.image.device)
+        repeated = parsed
+        if len(numbers) > 1:
+            repeated = parsed.select(torch.arange(n, device=parsed.image.device).repeat(len(numbers)))
+        return repeated.apply(view, size)
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Eval behaviour without gradients; whatever moves is put back."""
+        if isinstance(self.model, nn.Module):
+            with quiet(self.model, self.device or torch.device("cpu")):
+                yield
+        else:
+            with torch.no_grad():
+                yield
+
+    def _count(self, table: Tensor) -> None:
+        """Names what cannot count, and how often."""
+        counts = torch.isfinite(table).flatten(2).any(2) if table.ndim == 3 else torch.isfinite(table)  # [n, V]
+        for reason, number in {
+            "images without a score": (~counts.any(1)).sum(),
+            "views in which nothing of an image counts": (~counts[counts.any(1)]).sum(),
+        }.items():
+            if number:
+                self.excluded[reason] = self.excluded.get(reason, 0) + int(number)
+
+    # ---- pictures
+
+    def _picture(self, parsed: Batch, table: Tensor, first_image: int) -> None:
+        """Keeps what the network saw in the weakest cases of a batch, if they are weaker than those kept so far."""
+        by_image = (table if table.ndim == 2 else table.nanmean(2)).numpy()
+        for row, column in self.gallery.candidates(by_image):
+            family = next(f for f in self.families if column in f.columns)
+            planned = self.plan.families[self.families.index(family)]
+            one = parsed.select(torch.tensor([row], device=parsed.image.device))
+            seen = self._under(one, planned.view, [column - family.start])
+            with self._untouched():
+                output = self.model(seen.image)
+            self.gallery.add(by_image[row], first_image + row, column, seen, output)
+
+
+def _families(plan: Plan) -> tuple[FamilyTable, ...]:
+    starts, families = 0, []
+    for family in plan.families:
+        families.append(FamilyTable(family.name, family.views, starts, family.axes))
+        starts += len(family.views)
+    return tuple(families)
+
+
+def _to(entry: Any, device: torch.device) -> Any:
+    return entry.to(device, non_blocking=True) if isinstance(entry, Tensor) else entry
+
+
+def _fingerprints(image: Tensor) -> list[str]:
+    """What tells an image from others, [n]."""
+    return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in image.detach().float().cpu().numpy()]
+
+
+def _check_scores(scores: Any, n: int) -> None:
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"`score` should return a tensor, ({n},) or ({n}, parts). Found {type(scores).__name__}.")
+    if scores.ndim not in (1, 2) or len(scores) != n or scores.is_complex():
+        raise ValueError(
+            f"`score` should return one number per image, ({n},), or one per part, ({n}, parts). Found {tuple(scores.shape)}."
+        )
+
+
+def _without_what_left(scores: Tensor, seen: Batch) -> Tensor:
+    """NaN for keypoints that are not visible under a view, or not in its frame."""
+    scores = scores.float()
+    if scores.ndim < 2 or not seen.has("keypoints"):
+        return scores
+    points = seen.entries_of("keypoints")[0]
+    if points.shape[:-1] != scores.shape:
+        return scores
+    visible = labelled(points, seen.entries_of("visibility")[0] if seen.has("visibility") else None)
+    return torch.where(visible & inside(points[..., :2], seen.size), scores, torch.nan)
+
+
+@contextmanager
+def _bar(total: int | None, shown: bool) -> Iterator[Callable[[int], Any]]:
+    if not shown:
+        yield lambda number: None
+        return
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        yield lambda number: None
+        return
+    with tqdm(total=total, desc="audit", unit="batch") as bar:
+        yield bar.update
+
+
+def _shown(loader: Iterable[UserBatch], progress: bool | None) -> Iterator[UserBatch]:
+    """The batches, with a bar that shows how far they are."""
+    shown = sys.stderr.isatty() if progress is None else progress
+    total = len(loader) if isinstance(loader, Sized) else None
+    with _bar(total, shown) as advance:
+        for batch in loader:
+            yield batch
+            advance(1)

@@ -1,0 +1,117 @@
+"""What a table of scores says: means, worst cases and intervals. Pure functions of arrays; NaN does not count.
+
+Every statistic is a mean over images of one number each, or the worst of such means, so that one bootstrap over images
+serves all. Tables are turned so that lower is worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+Array = npt.NDArray[np.float64]
+RESAMPLES = 1000
+LEVEL = 0.95
+T = TypeVar("T")
+
+
+class Estimate(float):
+    """A number with its interval: a float that knows how far it can be trusted.
+
+    Attributes:
+        low: The lower end of the 95 % bootstrap interval over images.
+        high: The upper end.
+    """
+
+    low: float
+    high: float
+
+    def __new__(cls, value: float, low: float, high: float) -> Self:
+        made = super().__new__(cls, value)
+        made.low, made.high = float(low), float(high)
+        return made
+
+    def __getnewargs__(self) -> tuple[float, float, float]:  # type: ignore[override]  # a float of three numbers
+        return float(self), self.low, self.high
+
+    def __repr__(self) -> str:
+        return f"{float(self):.4g} ({self.low:.4g} to {self.high:.4g})"
+
+
+def weights(images: int, seed: int) -> Array:
+    """How often each image is drawn in each resample of the bootstrap, [RESAMPLES, N]."""
+    random = np.random.default_rng(seed)
+    return random.multinomial(images, np.full(images, 1 / images), size=RESAMPLES).astype(float)
+
+
+def quiet_nan(function: Callable[..., T]) -> Callable[..., T]:
+    """A NaN-aware function of NumPy's, without its warnings about rows that hold nothing."""
+
+    def quiet(*args: object, **kwargs: object) -> T:
+        with np.errstate(all="ignore"):
+            import warnings
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                return function(*args, **kwargs)
+
+    return quiet
+
+
+nanmean = quiet_nan(np.nanmean)
+nanmin = quiet_nan(np.nanmin)
+
+
+def mean_of(values: Array, drawn: Array) -> Estimate:
+    """The mean over images of [N], with its interval."""
+    return ratio_of(np.where(np.isfinite(values), values, 0), np.isfinite(values).astype(float), drawn)
+
+
+def ratio_of(hits: Array, counts: Array, drawn: Array) -> Estimate:
+    """Sum over images of [N] over sum of [N], with its interval."""
+    total = counts.sum()
+    if not total:
+        return Estimate(np.nan, np.nan, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        resampled = (drawn @ hits) / (drawn @ counts)
+    return Estimate(hits.sum() / total, *_interval(resampled))
+
+
+def worst_mean(table: Array, drawn: Array) -> tuple[int, Estimate]:
+    """Which column of [N, V] has the lowest mean over images, and that mean with the interval of the minimum."""
+    finite = np.isfinite(table)
+    filled, counts = np.where(finite, table, 0), finite.astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = filled.sum(0) / counts.sum(0)
+        resampled = (drawn @ filled) / (drawn @ counts)
+    if not np.isfinite(means).any():
+        return 0, Estimate(np.nan, np.nan, np.nan)
+    worst = int(np.nanargmin(means))
+    return worst, Estimate(means[worst], *_interval(nanmin(resampled, axis=1)))
+
+
+def lowest_share(table: Array, share: float) -> Array:
+    """The mean of the lowest share of each row's numbers, at least one of them: CVaR. [N, V] -> [N]."""
+    ordered = np.sort(table, axis=1)  # NaN last
+    counts = np.isfinite(table).sum(1)
+    taken = np.ceil(share * counts - 1e-9).clip(min=1)
+    keep = np.arange(table.shape[1])[None] < taken[:, None]
+    return np.asarray(nanmean(np.where(keep, ordered, np.nan), axis=1), dtype=float)
+
+
+def worst_view(table: Array, row: int) -> int:
+    """The column of the lowest number in a row of [N, V]; among equals the one with the highest mean over all rows."""
+    tied = table[row] == nanmin(table[row])
+    return int(np.argmax(np.where(tied, np.nan_to_num(nanmean(table, axis=0), nan=-np.inf), -np.inf)))
+
+
+def _interval(resampled: Array) -> tuple[float, float]:
+    finite = resampled[np.isfinite(resampled)]
+    if not len(finite):
+        return np.nan, np.nan
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -1,0 +1,448 @@
+"""Audit: the scores of a model on every image under every view, and what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from adaug._audit._plan import AS_IT_IS, DRAWS, Axis
+from adaug._audit._statistics import (
+    Array,
+    Estimate,
+    lowest_share,
+    mean_of,
+    nanmean,
+    nanmin,
+    ratio_of,
+    weights,
+    worst_mean,
+    worst_view,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from adaug._audit._comparison import Comparison
+
+VERSION = 1  # of the file
+Worse = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class FamilyTable:
+    """The views of one kind in an audit: their names, where they stand in the table, and what changes among them."""
+
+    name: str
+    views: tuple[str, ...]
+    start: int
+    axes: tuple[Axis, ...] = ()
+
+    @property
+    def columns(self) -> range:
+        """Where its views stand in the table."""
+        return range(self.start, self.start + len(self.views))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean score at each bin of an operation alone.
+
+    Attributes:
+        axis: The operation.
+        mean: [k], a mean over images with its interval.
+        counted: [k], the share of images (or of their parts) that count there.
+    """
+
+    axis: Axis
+    mean: tuple[Estimate, ...]
+    counted: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The mean score at each pair of bins of two operations together.
+
+    Attributes:
+        axes: The two operations: down, and across.
+        mean: [k1, k2], means over images.
+        counted: [k1, k2], the share of images (or of their parts) that count there.
+    """
+
+    axes: tuple[Axis, Axis]
+    mean: Array
+    counted: Array
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image and the view that is worst for it.
+
+    Attributes:
+        image: Its number in the loader's order.
+        view: The name of the view.
+        score: The score there.
+        as_it_is: The score of the image as it is.
+    """
+
+    image: int
+    view: str
+    score: float
+    as_it_is: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the network saw in a case, with labels and predictions.
+
+    Attributes:
+        image: Its number in the loader's order.
+        view: The number of the view, a column of the table.
+        pixels: [H, W, 3] uint8.
+        labels: "keypoints" [K, 2], "visible" [K], "mask" [h, w], "label" [] or whatever of these the batch holds.
+        predictions: The same names, as far as the network's output tells.
+    """
+
+    image: int
+    view: int
+    pixels: np.ndarray[Any, Any]
+    labels: Mapping[str, np.ndarray[Any, Any]]
+    predictions: Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The scores of a model on every image under every view, from `adaug.audit`.
+
+    `print(audit)` is a page of the most important. Statistics are computed over all views, or over those of one family:
+    `views="rotate"`, `"scale × rotate"`, `"draws"`, ... (`audit.families`). They are floats with `.low` and `.high`, a 95 %
+    bootstrap interval over images.
+
+    Attributes:
+        scores: [N, V] or with parts [N, V, K], float32. NaN does not count.
+        families: What the views are; their names in the order of the table are `audit.views`.
+        worse: Whether "lower" or "higher" scores are worse.
+        groups: Name -> the parts (joints, classes) that belong to it.
+        images: A fingerprint of each image, [N], by which two audits are compared.
+        seed: Of the joint draws and the bootstrap.
+        excluded: What could not count, by reason, and how often.
+        pictures: The weakest views as the network saw them.
+    """
+
+    scores: np.ndarray[Any, np.dtype[np.float32]]
+    families: tuple[FamilyTable, ...]
+    worse: Worse = "lower"
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    images: Sequence[str] = ()
+    seed: int = 0
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+
+    # ---- the table
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The name of each view, [V]."""
+        return tuple(view for family in self.families for view in family.views)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def family(self, name: str) -> FamilyTable:
+        """The views of one kind. Raises KeyError that names those there are."""
+        for family in self.families:
+            if family.name == name:
+                return family
+        raise KeyError(f"`views` should be one of {', '.join(family.name for family in self.families)}. Found {name!r}.")
+
+    def columns(self, views: str | Sequence[str] | None = None) -> list[int]:
+        """Where views stand in the table: all, those of a family, or those named."""
+        if views is None:
+            return list(range(len(self.views)))
+        if isinstance(views, str):
+            return list(self.family(views).columns)
+        unknown = [name for name in views if name not in self.views]
+        if unknown:
+            raise KeyError(f"`views` should be names of views. Found {unknown[0]!r}; see `audit.views`.")
+        return [self.views.index(name) for name in views]
+
+    def table(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Array:
+        """The score of each image under each view, the mean over its parts (or those of a group). [N, V]."""
+        return self._by_image(self._chosen(views, group))
+
+    def _chosen(self, views: str | Sequence[str] | None, group: str | None) -> Array:
+        """[N, V] or [N, V, K] of some views and parts."""
+        chosen = self.scores[:, self.columns(views)].astype(float)
+        if group is None:
+            return chosen
+        if group not in self.groups or chosen.ndim < 3:
+            raise KeyError(f"`group` should be one of {', '.join(self.groups) or 'none'}. Found {group!r}.")
+        return chosen[:, :, list(self.groups[group])]
+
+    @staticmethod
+    def _by_image(chosen: Array) -> Array:
+        return chosen if chosen.ndim == 2 else np.asarray(nanmean(chosen, axis=2), dtype=float)
+
+    @cached_property
+    def drawn(self) -> Array:
+        """How often each image is drawn in each resample of the bootstrap."""
+        return weights(len(self), self.seed)
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.worse == "lower" else -1.0
+
+    def _turned(self, estimate: Estimate) -> Estimate:
+        """An estimate of scores that were turned so that lower is worse, turned back."""
+        low, high = sorted((self._sign * estimate.low, self._sign * estimate.high))
+        return Estimate(self._sign * float(estimate), low, high)
+
+    # ---- statistics
+
+    def mean(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
+        """The mean over images of each one's mean over views."""
+        return mean_of(np.asarray(nanmean(self.table(views, group), axis=1), dtype=float), self.drawn)
+
+    def worst(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[str, Estimate]:
+        """The worst view: the one with the worst mean over images, and that mean."""
+        column, estimate = worst_mean(self._sign * self.table(views, group), self.drawn)
+        return self.views[self.columns(views)[column]], self._turned(estimate)
+
+    def worst_per_image(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
+        """The mean over images of each one's worst view: what an adversary who knows the network would leave."""
+        worst = np.asarray(nanmin(self._sign * self.table(views, group), axis=1), dtype=float)
+        return self._turned(mean_of(worst, self.drawn))
+
+    def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
+        """Conditional value at risk: the mean over images of the mean over each one's worst share of views."""
+        if not 0 < share <= 1:
+            raise ValueError(f"`share` should be in (0, 1]. Found {share}.")
+        return self._turned(mean_of(lowest_share(self._sign * self.table(views, group), share), self.drawn))
+
+    @cached_property
+    def right_or_wrong(self) -> bool:
+        """Whether every score is 0 or 1."""
+        finite = self.scores[np.isfinite(self.scores)]
+        return bool(np.isin(finite, (0, 1)).all())
+
+    def in_every_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
+        """The share of images (or of their parts) that are right in every view in which they count.
+
+        Raises:
+            ValueError: Scores are not right (1) or wrong (0).
+        """
+        return ratio_of(*self.always_right(views, group), self.drawn)
+
+    def always_right(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[Array, Array]:
+        """How many parts of each image are right in every view in which they count, [N], and how many count, [N]."""
+        if not self.right_or_wrong:
+            raise ValueError(
+                "`in_every_view` should have scores of 0 and 1. Found others; let `score` say whether an image (or a part) "
+                "is right, e.g. an error below a threshold."
+            )
+        chosen = self._chosen(views, group)
+        chosen = chosen[..., None] if chosen.ndim == 2 else chosen  # [N, V, K]
+        right = 1.0 if self.worse == "lower" else 0.0
+        counts = np.isfinite(chosen).any(1)  # [N, K]
+        always = counts & ((chosen == right) | ~np.isfinite(chosen)).all(1)
+        return always.sum(1).astype(float), counts.sum(1).astype(float)
+
+    def by_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[Estimate, ...]:
+        """The mean over images of each view, [V]."""
+        return tuple(mean_of(column, self.drawn) for column in self.table(views, group).T)
+
+    def counted(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Array:
+        """The share of images (or of their parts) that count in each view, of those that count as they are. [V]."""
+        chosen, plain = self._chosen(views, group), self._chosen(AS_IT_IS, group)
+        base = max(1, int(np.isfinite(plain).sum()))
+        return np.asarray(np.isfinite(chosen).sum(axis=tuple(i for i in range(chosen.ndim) if i != 1)) / base, dtype=float)
+
+    def in_all_views(self, views: str | Sequence[str] | None = None) -> float:
+        """The share of images (or of their parts) that count in all of some views: what bins can be compared on."""
+        plain = np.isfinite(self._chosen(AS_IT_IS, None))[:, 0]
+        always = np.isfinite(self._chosen(views, None)).all(1)
+        return float(always.sum() / max(1, plain.sum()))
+
+    def curve(self, operation: str, group: str | None = None, *, alike: bool = False) -> Curve:
+        """The mean score at each bin of an operation alone.
+
+        Args:
+            operation: Its name.
+            group: Of parts.
+            alike: Whether only those parts count that count at every bin, so that bins compare like with like: a joint that
+                leaves the frame at one bin counts at none.
+        """
+        family = self.family(operation)
+        if len(family.axes) != 1:
+            raise KeyError(f"`operation` should be one of {', '.join(self.operations)}. Found {operation!r}.")
+        chosen = self._chosen(operation, group)
+        if alike:
+            chosen = np.where(np.isfinite(chosen).all(1, keepdims=True), chosen, np.nan)
+        means = tuple(mean_of(column, self.drawn) for column in self._by_image(chosen).T)
+        return Curve(family.axes[0], means, tuple(map(float, self.counted(operation, group))))
+
+    def grid(self, one: str, other: str, group: str | None = None) -> Grid:
+        """The mean score at each pair of bins of two operations together, `one` down and `other` across."""
+        family = next((f for f in self.families if [axis.operation for axis in f.axes] == [one, other]), None)
+        if family is None:
+            turned = next((f for f in self.families if [axis.operation for axis in f.axes] == [other, one]), None)
+            if turned is None:
+                pairs = [f.name for f in self.families if len(f.axes) == 2]
+                raise KeyError(f"`one` and `other` should be a pair of {', '.join(pairs) or 'none'}. Found {one!r}, {other!r}.")
+            grid = self.grid(other, one, group)
+            return Grid((grid.axes[1], grid.axes[0]), grid.mean.T, grid.counted.T)
+        shape = tuple(len(axis.labels) for axis in family.axes)
+        means = np.asarray(nanmean(self.table(family.name, group), axis=0), dtype=float).reshape(shape)
+        return Grid((family.axes[0], family.axes[1]), means, self.counted(family.name, group).reshape(shape))
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The operations that have a curve."""
+        return tuple(family.name for family in self.families if len(family.axes) == 1)
+
+    def relative(self) -> Audit:
+        """The same audit, each image's score less that of the image as it is."""
+        plain = self.scores[:, self.columns(AS_IT_IS)]
+        return dataclasses.replace(self, scores=self.scores - plain)
+
+    def weakest(self, most: int = 10, views: str | Sequence[str] | None = None, group: str | None = None) -> list[Case]:
+        """The images whose worst view is worst, each with that view.
+
+        Among images with equal worst views those come first that are worst on average; among equal views of an image the one
+        that is easiest for all others is named.
+        """
+        table, plain = self._sign * self.table(views, group), self.table(AS_IT_IS, group)[:, 0]
+        worst, average = (np.asarray(f(table, axis=1), dtype=float) for f in (nanmin, nanmean))
+        order = [i for i in np.lexsort((average, worst)) if np.isfinite(worst[i])][:most]
+        names = [self.views[column] for column in self.columns(views)]
+        return [Case(int(i), names[worst_view(table, i)], self._sign * worst[i], float(plain[i])) for i in order]
+
+    def compare(self, other: Audit) -> Comparison:
+        """What changes from this audit to another one of the same images: differences are the other's less this one's."""
+        from adaug._audit._comparison import Comparison
+
+        return Comparison(self, other)
+
+    # ---- to read
+
+    def __str__(self) -> str:
+        from adaug._audit._text import page
+
+        return page(self)
+
+    def __repr__(self) -> str:
+        parts = f", {self.scores.shape[2]} parts" if self.scores.ndim == 3 else ""
+        return f"<Audit: {len(self)} images, {len(self.views)} views{parts}; print it for a page>"
+
+    def html(self, path: str | Path, *, compared: Audit | None = None, title: str = "Where is the network weak?") -> Path:
+        """Writes one self-contained page. Needs jinja2 and pillow (`pip install adaug[audit]`).
+
+        Args:
+            path: Of the page.
+            compared: Another audit of the same images, e.g. after training: the page shows what changed.
+            title: Of the page.
+        """
+        from adaug._audit._page import write
+
+        return write(self, Path(path), compared, title)
+
+    def figure(self, compared: Audit | None = None) -> Figure:
+        """Curves and grids as a matplotlib figure (`pip install adaug[viz]`)."""
+        from adaug._audit._figure import draw
+
+        return draw(self, compared)
+
+    def to_json(self) -> str:
+        """Everything but the table and the pictures: views, statistics of every family and group."""
+        from adaug._audit._text import summary
+
+        return json.dumps(summary(self), indent=1, allow_nan=False)
+
+    # ---- to keep
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one file, an .npz without pickles. It is whole or not there."""
+        path = Path(path)
+        arrays: dict[str, Any] = {"scores": self.scores}
+        pictures = []
+        for i, picture in enumerate(self.pictures):
+            arrays[f"picture{i}"] = picture.pixels
+            for part in ("labels", "predictions"):
+                arrays |= {f"picture{i}.{part}.{name}": value for name, value in getattr(picture, part).items()}
+            pictures.append({"image": picture.image, "view": picture.view})
+        described = {
+            "version": VERSION,
+            "families": [dataclasses.asdict(family) for family in self.families],
+            "worse": self.worse,
+            "groups": {name: list(map(int, parts)) for name, parts in self.groups.items()},
+            "images": list(self.images),
+            "seed": self.seed,
+            "excluded": dict(self.excluded),
+            "pictures": pictures,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".part")
+        with beside.open("wb") as file:
+            np.savez_compressed(file, described=np.array(json.dumps(described)), **arrays)
+        os.replace(beside, path)
+        return path
+
+    @staticmethod
+    def load(path: str | Path) -> Audit:
+        """Reads what `save` wrote. Raises ValueError that names the file if it is damaged or of another kind."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            described = json.loads(str(arrays["described"]))
+            if described["version"] != VERSION:
+                raise ValueError(f"version {described['version']}")
+            return _from(arrays, described)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{path} should be an audit that `Audit.save` of this version wrote. Found {type(error).__name__}: {error}; "
+                "audit again."
+            ) from error
+
+
+def _from(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> Audit:
+    families = tuple(
+        FamilyTable(
+            family["name"],
+            tuple(family["views"]),
+            family["start"],
+            tuple(
+                Axis(
+                    axis["operation"],
+                    axis["quantity"],
+                    tuple(axis["labels"]),
+                    tuple(axis["centres"]),
+                    axis["layout"] if isinstance(axis["layout"], int) else (axis["layout"][0], axis["layout"][1]),
+                )
+                for axis in family["axes"]
+            ),
+        )
+        for family in described["families"]
+    )
+
+    def parts(i: int, part: str) -> dict[str, Any]:
+        start = f"picture{i}.{part}."
+        return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
+
+    pictures = tuple(
+        Picture(picture["image"], picture["view"], arrays[f"picture{i}"], parts(i, "labels"), parts(i, "predictions"))
+        for i, picture in enumerate(described["pictures"])
+    )
+    kept = {name: described[name] for name in ("worse", "groups", "images", "seed", "excluded")}
+    return Audit(arrays["scores"], families, pictures=pictures, **kept)
+
+
+__all__ = ["AS_IT_IS", "DRAWS", "Audit", "Case", "Curve", "Estimate", "FamilyTable", "Grid", "Picture"]

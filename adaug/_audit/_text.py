@@ -1,0 +1,177 @@
+"""An audit in plain text: a page for the terminal, and the numbers as plain values."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from adaug._audit._plan import AS_IT_IS
+from adaug._audit._statistics import Estimate
+
+if TYPE_CHECKING:
+    from adaug._audit._comparison import Change, Comparison
+    from adaug._audit._table import Audit
+
+WIDTH = 96
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def page(audit: Audit) -> str:
+    """What `print(audit)` shows."""
+    parts = f" of {audit.scores.shape[2]} parts" if audit.scores.ndim == 3 else ""
+    lines = [
+        f"Audit: {len(audit)} images{parts}, {len(audit.views)} views; {audit.worse} scores are worse",
+        "",
+        *_families(audit),
+    ]
+    curves = [*_curves(audit)]
+    if curves:
+        lines += ["", "Each operation alone (left to right: its range)", *curves]
+    if audit.groups:
+        lines += ["", *_groups(audit)]
+    cases = audit.weakest(5)
+    if cases:
+        lines += ["", "Weakest images"]
+        lines += [
+            f"  image {case.image}: {_number(case.score)} under {case.view} (as it is {_number(case.as_it_is)})"
+            for case in cases
+        ]
+    if audit.excluded:
+        lines += ["", "Did not count: " + "; ".join(f"{number} {reason}" for reason, number in audit.excluded.items())]
+    return "\n".join(line[:WIDTH] for line in lines)
+
+
+def _families(audit: Audit) -> list[str]:
+    right = audit.right_or_wrong
+    titles = ["mean", "worst view", "worst per image", "worst 10 %", *(["in every view"] if right else [])]
+    rows = [["", *titles]]
+    names: list[str | None] = [f.name for f in audit.families]
+    for name in [*names, None]:
+        columns = audit.columns(name)
+        row = [name or "all views", _interval(audit.mean(name))]
+        if len(columns) > 1:
+            row += [_number(audit.worst(name)[1]), _number(audit.worst_per_image(name)), _number(audit.cvar(views=name))]
+            row += [_number(audit.in_every_view(name))] if right else []
+        rows.append(row + [""] * (len(titles) + 1 - len(row)))
+    return _table(rows)
+
+
+def _groups(audit: Audit) -> list[str]:
+    rows = [["group", AS_IT_IS, "mean", "worst view", "worst per image"]]
+    for name in audit.groups:
+        view, worst = audit.worst(group=name)
+        values = [audit.mean(AS_IT_IS, name), audit.mean(group=name), worst, audit.worst_per_image(group=name)]
+        rows.append([name, *map(_number, values[:2]), f"{_number(worst)} ({view})", _number(values[3])])
+    return _table(rows)
+
+
+def _curves(audit: Audit) -> list[str]:
+    lines = []
+    for name in audit.operations:
+        curve = audit.curve(name)
+        values = [float(mean) for mean in curve.mean]
+        view, worst = audit.worst(name)
+        fewest = min(curve.counted)
+        note = f"; {fewest:.0%} counts at the least" if fewest < 0.995 else ""
+        ends = f"{curve.axis.labels[0]} to {curve.axis.labels[-1]}"
+        lines.append(
+            f"  {name:12} {_sparkline(values)}  {ends}; worst {_number(worst)} at {view.removeprefix(name).strip()}{note}"
+        )
+    return lines
+
+
+def _sparkline(values: list[float]) -> str:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return "?" * len(values)
+    low, span = min(finite), max(max(finite) - min(finite), 1e-12)
+    return "".join(BLOCKS[1 + round((v - low) / span * (len(BLOCKS) - 2))] if math.isfinite(v) else "?" for v in values)
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """What `print(comparison)` shows."""
+    rows = [["", "before", "after", "difference", ""]]
+    for change in comparison.changes:
+        mark = {True: "better", False: "worse", None: ""}[change.better]
+        rows.append([change.name, _number(change.before), _number(change.after), _signed(change), mark])
+    worse, better = len(comparison.worse()), len(comparison.better())
+    heading = f"Comparison of {len(comparison.before)} images: {better} of {len(comparison.changes)} better, {worse} worse"
+    return "\n".join([heading, "", *_table(rows)])
+
+
+def _signed(change: Change) -> str:
+    low, high = change.difference.low, change.difference.high
+    return f"{_number(change.difference, sign=True)} ({_number(low, sign=True)} to {_number(high, sign=True)})"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+
+    def line(row: list[str]) -> str:
+        first, *others = zip(row, widths, strict=True)
+        return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+
+    return list(map(line, rows))
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{_number(estimate)} ({_number(estimate.low)} to {_number(estimate.high)})"
+
+
+def _number(value: float, *, sign: bool = False) -> str:
+    if not math.isfinite(value):
+        return "–"
+    return f"{float(value):{'+' if sign else ''}.3g}".replace("-", "−")
+
+
+# ---- plain values
+
+
+def summary(audit: Audit) -> dict[str, Any]:
+    """Everything but the table, as lists, strings and numbers."""
+    return {
+        "images": len(audit),
+        "worse": audit.worse,
+        "seed": audit.seed,
+        "views": list(audit.views),
+        "by_view": list(map(_plain, audit.by_view())),
+        "counted": [_finite(value) for value in audit.counted()],
+        "families": {family.name: _statistics(audit, family.name, None) for family in audit.families},
+        "all": _statistics(audit, None, None),
+        "groups": {group: _statistics(audit, None, group) for group in audit.groups},
+        "curves": {
+            name: {
+                "centres": list(audit.curve(name).axis.centres),
+                "labels": list(audit.curve(name).axis.labels),
+                "mean": list(map(_plain, audit.curve(name).mean)),
+                "counted": [_finite(value) for value in audit.curve(name).counted],
+            }
+            for name in audit.operations
+        },
+        "weakest": [
+            {"image": case.image, "view": case.view, "score": _finite(case.score), "as_it_is": _finite(case.as_it_is)}
+            for case in audit.weakest(20)
+        ],
+        "excluded": dict(audit.excluded),
+    }
+
+
+def _statistics(audit: Audit, views: str | None, group: str | None) -> dict[str, Any]:
+    worst_view, worst = audit.worst(views, group)
+    values: dict[str, Any] = {
+        "mean": _plain(audit.mean(views, group)),
+        "worst": {"view": worst_view, **_plain(worst)},
+        "worst_per_image": _plain(audit.worst_per_image(views, group)),
+        "cvar": _plain(audit.cvar(views=views, group=group)),
+    }
+    if audit.right_or_wrong:
+        values["in_every_view"] = _plain(audit.in_every_view(views, group))
+    return values
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": _finite(estimate), "low": _finite(estimate.low), "high": _finite(estimate.high)}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
