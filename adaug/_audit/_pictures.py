@@ -1,4 +1,4 @@
-"""The gallery of an audit: a bounded number of its weakest cases, as the network saw them."""
+"""The gallery of an audit: a bounded number of images that a view hurts most, as the network saw them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adaug._batch import Batch
 from adaug.keypoints import decode_heatmaps, labelled
 
 MOST = 12
-Case = tuple[float, float]  # how weak: the worst score, then the mean over views, both turned so that lower is worse
+Case = tuple[float, float]  # how weak: by how much the worst view is worse than the image as it is, then the mean over views
 
 
 class Gallery:
@@ -52,7 +52,8 @@ class Gallery:
             self._insert(self._case(table[picture.image], picture.view), picture)
 
     def _case(self, values: np.ndarray[Any, Any], column: int) -> Case:
-        return self.sign * float(values[column]), self.sign * float(np.nanmean(values))
+        plain = float(values[0]) if np.isfinite(values[0]) else 0.0
+        return self.sign * (float(values[column]) - plain), self.sign * float(np.nanmean(values))
 
     def _insert(self, case: Case, picture: Picture) -> None:
         self.kept = sorted([*self.kept, (case, picture)], key=lambda item: (item[0], item[1].image))[:MOST]

@@ -85,21 +85,18 @@ def audit(
     try:
         for batch in _shown(loader, progress):
             run.take(batch)
-            if path is not None and run.due():
-                run.audit().save(path)
-        run.finish()
-    except BaseException as error:
-        if len(run.tables):
-            error.audit = run.audit()  # type: ignore[attr-defined]  # nothing that was computed is lost
             if path is not None:
-                run.audit().save(path)
+                run.save(Path(path), least=1.1)
+        run.finish()
+    except BaseException as error:  # nothing that was computed is lost
+        if run.images:
+            error.audit = run.audit()  # type: ignore[attr-defined]
+        if path is not None:
+            run.save(Path(path))
         raise
-    return run.audit() if path is None else _saved(run.audit(), path)
-
-
-def _saved(done: Audit, path: str | Path) -> Audit:
-    done.save(path)
-    return done
+    if path is not None:
+        run.save(Path(path))
+    return run.audit()
 
 
 class _Run:
@@ -129,6 +126,7 @@ class _Run:
         self.gallery = Gallery(worse)
         self.known: Audit | None = None  # what a file held already
         self.saved = 0  # images in the file
+        self.parts: tuple[int, ...] | None = None  # () or (K,), as the first score had them
 
     # ---- what is known
 
@@ -146,12 +144,11 @@ class _Run:
             self.gallery.pictures(),
         )
 
-    def due(self) -> bool:
-        """Whether enough is new to be saved: a tenth more than the file holds, so that saving costs little."""
-        if len(self.images) < 1.1 * self.saved + 1:
-            return False
-        self.saved = len(self.images)
-        return True
+    def save(self, path: Path, *, least: float = 1.0) -> None:
+        """Saves if there are `least` times as many images as in the file, and more: it never loses any."""
+        if len(self.images) > self.saved and len(self.images) >= least * self.saved:
+            self.audit().save(path)
+            self.saved = len(self.images)
 
     def resume(self, path: Path) -> None:
         """Takes what a file holds. Raises ValueError when it is another audit."""
@@ -162,7 +159,7 @@ class _Run:
             raise ValueError(
                 f"{path} should hold an audit of the same views. Found other views, `worse` or `seed`; name another file."
             )
-        self.known = known
+        self.known, self.saved = known, len(known)
 
     def finish(self) -> None:
         """Raises ValueError when the loader gave nothing, or less than the file held."""
@@ -189,11 +186,6 @@ class _Run:
                 numbers = range(first, min(first + most, len(family.views)))
                 columns.append(self._scores(parsed, family.view, numbers))
         table = torch.cat(columns, 1)  # [n, V] or [n, V, K]
-        if self.tables and self.tables[0].shape[1:] != table.shape[1:]:
-            raise ValueError(
-                f"`score` should return the same parts for every batch, {tuple(self.tables[0].shape[2:])}. "
-                f"Found {tuple(table.shape[2:])}."
-            )
         self._count(table)
         self.tables.append(table)
         first_image = len(self.images)
@@ -224,6 +216,7 @@ class _Run:
         if len(expected) < len(prints):
             return False  # the file ends within this batch
         self.tables.append(torch.from_numpy(self.known.scores[start:end]))
+        self.parts = tuple(self.known.scores.shape[2:])
         self._count(self.tables[-1])
         self.images += prints
         self.gallery.keep([picture for picture in self.known.pictures if start <= picture.image < end], self.known)
@@ -232,6 +225,11 @@ class _Run:
     def _scores(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Tensor:
         """Scores [n, v] or [n, v, K] of a batch under some views of a family."""
         seen, scores = self._seen_and_scored(parsed, view_of, numbers)
+        self.parts = tuple(scores.shape[1:]) if self.parts is None else self.parts
+        if tuple(scores.shape[1:]) != self.parts:
+            raise ValueError(
+                f"`score` should return the same parts for every batch, {self.parts}. Found {tuple(scores.shape[1:])}."
+            )
         scores = _without_what_left(scores, seen)
         if torch.isinf(scores).any():
             raise ValueError("`score` should be finite, or NaN where it does not count. Found inf.")

@@ -133,7 +133,7 @@ class Audit:
         images: A fingerprint of each image, [N], by which two audits are compared.
         seed: Of the joint draws and the bootstrap.
         excluded: What could not count, by reason, and how often.
-        pictures: The weakest views as the network saw them.
+        pictures: What the network saw in the views that hurt an image most.
     """
 
     scores: np.ndarray[Any, np.dtype[np.float32]]
@@ -398,7 +398,7 @@ class Audit:
     def load(path: str | Path) -> Audit:
         """Reads what `save` wrote. Raises ValueError that names the file if it is damaged or of another kind."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             described = json.loads(str(arrays["described"]))
             if described["version"] != VERSION:

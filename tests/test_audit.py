@@ -1,0 +1,456 @@
+"""The audit: every image under every view, what the table says, and that nothing is touched or lost."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from typing import Any
+
+import networks as nets
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import adaug
+from adaug import Audit, Branch, Brightness, Flip, OccludeFeatures, OccludeImage, Policy, Rotate, Scale, apply_view
+from adaug._audit._statistics import Estimate
+from adaug._audit._table import FamilyTable
+
+ROTATE, SCALE, CELLS = Rotate(-60, 60, 5), Scale(0.5, 2.0, 3, log=True), OccludeImage((2, 2), 1)
+VIEWS = [ROTATE, SCALE, CELLS]
+
+
+def loader(n: int = 10, batch: int = 4) -> list[dict[str, Tensor]]:
+    everything = nets.make_batch(n)
+    return [{key: value[i : i + batch] for key, value in everything.items()} for i in range(0, n, batch)]
+
+
+def hits(output: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Which joints are found, [B, K] of 0 and 1; here: a function of what the network gives and where the joints are."""
+    return (output.float().mean((2, 3)) > batch["keypoints"].mean(2) / 60 - 0.2).float()
+
+
+def by_image(output: Any, batch: dict[str, Tensor]) -> Tensor:
+    return output.float().mean((1, 2, 3)) + batch["keypoints"].mean((1, 2)) / 100
+
+
+def make_audit(scores: Any, views: tuple[str, ...] = ("a", "b", "c"), **kwargs: Any) -> Audit:
+    """An audit of a table whose first column is the image as it is and whose others are one family."""
+    table = np.asarray(scores, dtype=np.float32)
+    families = (FamilyTable("as it is", ("as it is",), 0), FamilyTable("some", views[: table.shape[1] - 1], 1))
+    images = tuple(str(i) for i in range(len(table)))
+    return Audit(table, families, images=images, **kwargs)
+
+
+# ---- every image under every view
+
+
+@pytest.mark.parametrize("score", [by_image, hits], ids=["images", "joints"])
+def test_scores_are_those_of_a_loop_over_views(score: Any) -> None:
+    model = nets.make_network().eval()
+    audit = adaug.audit(model, loader(), score, VIEWS, draws=3)
+    batch = nets.make_batch(10)
+    plan: list[list[tuple[Any, Any]]] = [[]]
+    plan += [[(operation, centre)] for operation in VIEWS for centre in operation.centres()]
+    plan += [[(ROTATE, a), (SCALE, s)] for a, s in itertools.product(ROTATE.centres(), SCALE.centres())]
+    assert len(audit.views) == len(plan) + 3
+    for i, done in enumerate(plan):
+        seen = apply_view(batch, done)
+        with torch.no_grad():
+            expected = score(model(seen["image"]), seen)
+        if score is hits:
+            expected = torch.where(seen["visibility"] > 0, expected, torch.nan)
+        torch.testing.assert_close(
+            torch.from_numpy(audit.scores[:, i]), expected, atol=1e-5, rtol=1e-5, equal_nan=True, msg=audit.views[i]
+        )
+    assert audit.views[0] == "as it is"
+    assert audit.views[1:6] == tuple(f"rotate {label}" for label in ROTATE.labels())
+    assert "rotate -48°, scale 0.63" in audit.views
+
+
+def test_joint_draws_are_the_same_for_all_images_models_and_batches() -> None:
+    policy = adaug.policies.wide([(0, 1)])
+    one, other = (adaug.audit(nets.make_network(seed=s).eval(), loader(10, b), positions, policy) for s, b in ((0, 4), (1, 1)))
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+    again = adaug.audit(nets.make_network().eval(), loader(), positions, policy, seed=1)
+    assert not np.allclose(one.table("draws"), again.table("draws"), atol=1e-2)
+    np.testing.assert_allclose(one.table("scale"), again.table("scale"))
+
+
+def positions(output: Any, batch: dict[str, Tensor]) -> Tensor:
+    """A score that tells the view alone."""
+    return batch["keypoints"].sum((1, 2))
+
+
+def test_a_policy_gives_its_operations_once_and_its_mirror() -> None:
+    audit = adaug.audit(nets.make_network(), loader(), by_image, adaug.policies.wide([(0, 1)]), draws=2)
+    assert [family.name for family in audit.families] == [
+        "as it is", "scale", "rotate", "occlude", "mirrored", "scale × rotate", "draws",
+    ]  # fmt: skip
+    assert len(audit.columns("scale × rotate")) == 49  # nine rotations are thinned to seven
+    assert audit.grid("rotate", "scale").mean.shape == (7, 7)
+    twice = Policy([Branch("one", [Rotate(-30, 30, 3)], 0.3), Branch("other", [Rotate(-60, 60, 3), SCALE], 0.3)], [SCALE])
+    names = [family.name for family in adaug.audit(nets.make_network(), loader(), by_image, twice, draws=0).families]
+    assert names[:4] == ["as it is", "scale", "one.rotate", "other.rotate"]
+    assert "draws" not in names
+
+
+def test_masks_on_features_become_masks_on_the_image() -> None:
+    features, image = (
+        adaug.audit(nets.make_network(), loader(), by_image, [operation((2, 2), 1)], draws=2).scores
+        for operation in (OccludeFeatures, OccludeImage)
+    )
+    np.testing.assert_array_equal(features, image)
+
+
+def test_joints_that_leave_the_frame_do_not_count() -> None:
+    audit = adaug.audit(nets.make_network(), loader(), hits, [Scale(1.0, 5.0, 4)], draws=0)
+    counted = audit.counted("scale")
+    assert (np.diff(counted) <= 0).all()
+    assert counted[-1] < 0.7
+    assert audit.in_all_views("scale") == pytest.approx(counted[-1])
+    seen = apply_view(nets.make_batch(10), [(Scale(1, 5, 4), 4.5)])
+    assert np.array_equal(np.isfinite(audit.scores[:, -1]), (seen["visibility"] > 0).numpy())
+    alike = audit.curve("scale", alike=True)
+    stays = np.isfinite(audit.scores).all(1)
+    expected = [float(row[kept].mean()) for row, kept in zip(audit.scores[:, 1], stays, strict=True) if kept.any()]
+    assert float(alike.mean[0]) == pytest.approx(np.mean(expected))
+    assert audit.excluded["views in which nothing of an image counts"] > 0
+
+
+def test_keypoints_without_visibility_do_not_count_outside_either() -> None:
+    batches = [{key: value for key, value in batch.items() if key != "visibility"} for batch in loader()]
+    audit = adaug.audit(nets.make_network(), batches, hits, [Scale(1.0, 5.0, 2)], draws=0)
+    assert np.isnan(audit.scores[:, -1]).any()
+    assert np.isfinite(audit.scores[:, 0]).all()
+
+
+def test_a_larger_canvas_is_cut() -> None:
+    batches = [{"image": torch.rand(3, 3, 48, 48), "label": torch.arange(3)}]
+    shapes = []
+
+    def model(image: Tensor) -> Tensor:
+        shapes.append(tuple(image.shape[-2:]))
+        return image.mean((2, 3))
+
+    adaug.audit(model, batches, lambda output, batch: output.mean(1), [SCALE], draws=1, output_size=32)
+    assert set(shapes) == {(32, 32)}
+
+
+# ---- no trace
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_the_model_the_loader_and_the_random_state_are_left_alone(mode: bool) -> None:
+    model, batches = nets.make_network().train(mode), loader()
+    before, copied = nets.traces(model), nets.cloned(batches)
+    one = adaug.audit(model, batches, hits, adaug.policies.wide([(0, 1)]), draws=2)
+    assert nets.differences(before, nets.traces(model)) == []
+    assert nets.same(batches, copied)
+    np.testing.assert_array_equal(
+        one.scores, adaug.audit(model.eval(), batches, hits, adaug.policies.wide([(0, 1)]), draws=2).scores
+    )
+
+
+def test_a_score_that_raises_leaves_the_model_as_it_was() -> None:
+    model = nets.make_network().train()
+    before = nets.traces(model)
+    with pytest.raises(KeyError):
+        adaug.audit(model, loader(), lambda output, batch: batch["nothing"], VIEWS)
+    assert nets.differences(before, nets.traces(model)) == []
+
+
+# ---- statistics
+
+
+def test_statistics_by_hand() -> None:
+    audit = make_audit([[1, 1, 0, 1], [1, 0, 0, 0], [0, 1, 1, math.nan], [1, 1, 1, 1]])
+    assert float(audit.mean()) == pytest.approx((3 / 4 + 1 / 4 + 2 / 3 + 1) / 4)
+    name, worst = audit.worst("some")
+    assert (name, float(worst)) == ("b", 0.5)
+    assert float(audit.worst_per_image("some")) == pytest.approx(2 / 4)
+    assert float(audit.in_every_view()) == pytest.approx(1 / 4)
+    assert float(audit.in_every_view("some")) == pytest.approx(2 / 4)
+    assert float(audit.cvar(0.5)) == pytest.approx((0.5 + 0 + 0.5 + 1) / 4)
+    assert float(audit.cvar(0.01)) == float(audit.worst_per_image())
+    assert [float(value) for value in audit.by_view()] == pytest.approx([3 / 4, 3 / 4, 1 / 2, 2 / 3])
+    case = audit.weakest(1)[0]
+    assert (case.image, case.view, case.score, case.as_it_is) == (1, "a", 0, 1)
+    assert audit.relative().table().tolist()[1] == [0, -1, -1, -1]
+
+
+def test_errors_are_turned() -> None:
+    audit = make_audit([[0.1, 0.2, 0.9], [0.3, 0.1, 0.2]], worse="higher")
+    name, worst = audit.worst()
+    assert (name, float(worst)) == ("b", pytest.approx(0.55))
+    assert worst.low <= worst <= worst.high
+    assert float(audit.worst_per_image()) == pytest.approx(0.6)
+    assert audit.weakest(1)[0].image == 0
+    with pytest.raises(ValueError, match="scores of 0 and 1"):
+        audit.in_every_view()
+
+
+def test_parts_and_groups() -> None:
+    scores = [[[1, 0, 1], [0, 0, 1]], [[1, 1, math.nan], [1, 0, math.nan]]]
+    audit = make_audit(scores, ("a",), groups={"left": [0], "rest": [1, 2]})
+    assert audit.table().tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 3)], [1, 0.5]]
+    assert audit.table(group="left").tolist() == [[1, 0], [1, 1]]
+    assert float(audit.in_every_view()) == pytest.approx(2 / 5)
+    assert float(audit.in_every_view(group="rest")) == pytest.approx(1 / 3)
+    with pytest.raises(KeyError, match="one of left, rest"):
+        audit.table(group="right")
+    with pytest.raises(KeyError, match="one of as it is, some"):
+        audit.mean("rotate")
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    random = np.random.default_rng(0)
+    held = 0
+    for i in range(60):
+        audit = make_audit(random.normal(0.5, 1.0, (80, 2)), ("a",), seed=i)
+        mean = audit.mean()
+        held += mean.low <= 0.5 <= mean.high
+        assert mean.low < mean < mean.high
+    assert held >= 51  # 57 are expected of 60
+    assert make_audit([[1.0, 0.0]] * 5, ("a",)).mean().low == 0.5
+
+
+def test_an_estimate_is_a_number() -> None:
+    estimate = Estimate(0.5, 0.4, 0.6)
+    assert estimate + 1 == 1.5
+    assert repr(estimate) == "0.5 (0.4 to 0.6)"
+
+
+def test_a_view_without_anything_is_no_view_at_all() -> None:
+    audit = make_audit([[1, math.nan, 0.5], [0, math.nan, 1.0]])
+    assert audit.worst("some")[0] == "b"
+    assert math.isnan(audit.by_view()[1])
+    assert "–" not in str(audit.mean("some"))
+    assert json.loads(audit.to_json())["by_view"][1] == {"value": None, "low": None, "high": None}
+
+
+# ---- to read and to keep
+
+
+def test_the_page_fits_a_terminal_and_says_what_there_is() -> None:
+    groups = {"nose": [0], "tail": [1]}
+    audit = adaug.audit(nets.make_network(), loader(), hits, adaug.policies.wide([(0, 1)]), groups=groups)
+    text = str(audit)
+    assert all(len(line) <= 96 for line in text.splitlines())
+    assert len(text.splitlines()) < 40
+    for word in ("10 images of 2 parts", "as it is", "rotate", "scale × rotate", "draws", "tail", "worst per image", "Weakest"):
+        assert word in text
+    assert repr(audit) == f"<Audit: 10 images, {len(audit.views)} views, 2 parts; print it for a page>"
+    assert json.loads(audit.to_json())["families"]["rotate"]["mean"]["value"] == pytest.approx(float(audit.mean("rotate")))
+
+
+def test_a_file_holds_all_of_it(tmp_path: Any) -> None:
+    audit = adaug.audit(nets.make_network(), loader(), hits, VIEWS, groups={"nose": [0]}, draws=3)
+    read = Audit.load(audit.save(tmp_path / "sub" / "one.audit"))
+    assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == ["one.audit"]
+    np.testing.assert_array_equal(read.scores, audit.scores)
+    assert read.families == audit.families
+    assert (read.worse, dict(read.groups), list(read.images), read.seed) == ("lower", {"nose": [0]}, list(audit.images), 0)
+    assert str(read) == str(audit)
+    assert read.to_json() == audit.to_json()
+    assert len(read.pictures) == len(audit.pictures) == 10
+    for mine, theirs in zip(audit.pictures, read.pictures, strict=True):
+        np.testing.assert_array_equal(mine.pixels, theirs.pixels)
+        assert mine.labels.keys() == theirs.labels.keys() == {"keypoints", "visible", "label"}
+        assert mine.predictions.keys() == {"keypoints"}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "pickle", "other"])
+def test_a_damaged_file_is_named(damage: str, tmp_path: Any) -> None:
+    path = make_audit(np.random.default_rng(0).random((50, 3))).save(tmp_path / "one.audit")
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        data = data[: len(data) // 2]
+    elif damage == "flipped":
+        data[200] ^= 0xFF
+    elif damage == "text":
+        data = bytearray(b"nothing of the kind")
+    path.write_bytes(data)
+    if damage == "pickle":
+        with path.open("wb") as file:
+            np.savez(file, described=np.array([{}], dtype=object), scores=np.zeros(3))
+    if damage == "other":
+        with path.open("wb") as file:
+            np.savez(file, scores=np.zeros(3))
+    with pytest.raises(ValueError, match=r"one\.audit should be an audit.*audit again"):
+        Audit.load(path)
+
+
+def test_pictures_show_what_a_view_hurts_most() -> None:
+    images = torch.zeros(3, 3, 8, 8)
+    images[1, :, :4, :4] = 1.0  # all that this one has lies in the first cell
+
+    def score(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return torch.where(batch["label"] == 1, output.mean((1, 2, 3)), torch.ones(len(output)))
+
+    batches = [{"image": images, "label": torch.arange(3)}]
+    audit = adaug.audit(lambda image: image, batches, score, [OccludeImage((2, 2), 1)], draws=0)
+    first = audit.pictures[0]
+    assert (first.image, audit.views[first.view], int(first.labels["label"])) == (1, "occlude (1, 1)", 1)
+    assert first.pixels.max() == 0
+
+
+def test_the_gallery_is_bounded_and_the_same_in_any_batches() -> None:
+    model = nets.make_network().eval()
+    one, other = (adaug.audit(model, loader(40, batch), by_image, VIEWS, draws=0) for batch in (40, 3))
+    assert len(one.pictures) == 12
+    assert {picture.image for picture in one.pictures} == {picture.image for picture in other.pictures}
+
+
+# ---- going on
+
+
+class Breaks(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Breaks, KeyboardInterrupt])
+def test_what_was_computed_is_not_lost_and_not_computed_again(error: type[BaseException], tmp_path: Any) -> None:
+    model, path, looked = nets.make_network(), tmp_path / "long.audit", []
+    whole = adaug.audit(model, loader(), hits, VIEWS, draws=2)
+
+    def breaks(output: Any, batch: dict[str, Tensor]) -> Tensor:
+        looked.append(len(output))
+        if sum(looked) > 8 * len(whole.views) + 20:
+            raise error
+        return hits(output, batch)
+
+    with pytest.raises(error) as caught:
+        adaug.audit(model, loader(), breaks, VIEWS, draws=2, path=path)
+    assert len(caught.value.audit) == 8
+    np.testing.assert_array_equal(Audit.load(path).scores, whole.scores[:8])
+    looked.clear()
+    resumed = adaug.audit(
+        model, loader(), lambda output, batch: looked.append(len(output)) or hits(output, batch), VIEWS, draws=2, path=path
+    )
+    assert sum(looked) == 2 * len(whole.views)
+    np.testing.assert_array_equal(resumed.scores, whole.scores)
+    np.testing.assert_array_equal(Audit.load(path).scores, whole.scores)
+    assert {picture.image for picture in resumed.pictures} == {picture.image for picture in whole.pictures}
+    assert resumed.excluded == whole.excluded
+
+
+def test_other_images_other_views_or_fewer_images_are_not_taken_for_the_same(tmp_path: Any) -> None:
+    model, path = nets.make_network(), tmp_path / "one.audit"
+    adaug.audit(model, loader(), hits, VIEWS, draws=0, path=path)
+    held = path.read_bytes()
+    other = [{**batch, "image": batch["image"].flip(0)} for batch in loader()]
+    for batches, views, pattern in (
+        (other, VIEWS, "the images that the file holds, in their order. Found others from image 0"),
+        (loader()[:2], VIEWS, "Found that it ended after 8"),
+        (loader(), [ROTATE], "an audit of the same views. Found other views"),
+    ):
+        with pytest.raises(ValueError, match=pattern):
+            adaug.audit(model, batches, hits, views, draws=0, path=path)
+        assert path.read_bytes() == held
+
+
+# ---- two audits
+
+
+def pair(change: float, n: int = 60) -> tuple[Audit, Audit]:
+    random = np.random.default_rng(1)
+    scores = random.random((n, 4))
+    after = scores.copy()
+    after[:, 2] += change + 0.01 * random.normal(size=n)
+    return make_audit(scores), make_audit(after)
+
+
+def test_what_gets_worse_is_named_and_what_stays_is_not() -> None:
+    before, after = pair(-0.5)
+    comparison = before.compare(after)
+    assert "mean, some" in comparison.worse()
+    assert "worst per image, all views" in comparison.worse(by=0.1)
+    assert comparison.worse(by=0.9) == []
+    assert comparison.better() == []
+    back = after.compare(before)
+    assert back.worse() == []
+    assert "mean, some" in back.better(by=0.1)
+    by_view = comparison.by_view("some")
+    assert [change.better for change in by_view] == [None, False, None]
+    assert float(by_view[1].difference) == pytest.approx(-0.5, abs=0.01)
+    assert by_view[1].difference.high - by_view[1].difference.low < 0.02  # paired: the spread of images does not count
+    assert not before.compare(before).worse()
+    assert "worse" in str(comparison)
+    assert all(len(line) <= 110 for line in str(comparison).splitlines())
+
+
+def test_where_higher_is_worse_more_is_worse() -> None:
+    before, after = (make_audit(audit.scores, worse="higher") for audit in pair(0.5))
+    assert "mean, some" in before.compare(after).worse(by=0.1)
+    assert before.compare(after).mean("some").difference > 0
+
+
+def test_right_in_every_view_is_compared_too() -> None:
+    before = make_audit([[1, 1, 1, 0]] * 30 + [[1, 1, 1, 1]] * 10)
+    after = make_audit([[1, 1, 1, 1]] * 40)
+    change = before.compare(after).in_every_view()
+    assert (change.before, change.after, change.better) == (0.25, 1.0, True)
+    assert float(change.difference) == pytest.approx(0.75)
+
+
+def test_audits_of_other_things_are_not_compared() -> None:
+    audit = make_audit([[1, 0], [0, 1]], ("a",))
+    for other, pattern in (
+        (make_audit([[1, 0], [0, 1]], ("b",)), "same families"),
+        (make_audit([[1, 0], [0, 1]], ("a",), worse="higher"), "same worse"),
+        (make_audit([[1, 0]], ("a",)), "same images in the same order. Found 2 and 1"),
+    ):
+        with pytest.raises(ValueError, match=pattern):
+            audit.compare(other)
+
+
+# ---- what cannot be audited
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "pattern"),
+    [
+        ({"score": lambda o, b: o.mean()}, ValueError, r"one number per image.*Found \(\)"),
+        ({"score": lambda o, b: 1.0}, TypeError, "should return a tensor.*Found float"),
+        ({"score": lambda o, b: torch.full((len(o),), math.inf)}, ValueError, "finite, or NaN.*Found inf"),
+        ({"score": lambda o, b: torch.zeros(len(o), 2, 2)}, ValueError, r"Found \(\d+, 2, 2\)"),
+        ({"score": None}, TypeError, "`score` should be callable. Found NoneType"),
+        ({"model": 3}, TypeError, "`model` should be callable. Found int"),
+        ({"views": ["rotate"]}, TypeError, "operations such as adaug.Rotate. Found 'rotate'"),
+        ({"views": Policy((), [Flip()])}, ValueError, "A Flip should know which keypoints change places"),
+        ({"worse": "less"}, ValueError, "'lower' or 'higher'. Found 'less'"),
+        ({"draws": -1}, ValueError, "at least 0. Found -1"),
+        ({"loader": []}, ValueError, "at least one batch. Found none"),
+        ({"targets": {"image": "picture"}}, ValueError, "Found 'picture'"),
+        ({"views": [Brightness(0.5, 1.5, 2)], "loader": [{"image": torch.randn(2, 3, 32, 32)}]}, ValueError, r"\[0, 1\]"),
+        ({"loader": [{"image": torch.rand(2, 3, 32, 32), "depth": torch.rand(2, 32, 32)}]}, ValueError, "Found 'depth'"),
+    ],
+)
+def test_what_cannot_be_audited_is_said(change: dict[str, Any], error: type[Exception], pattern: str) -> None:
+    arguments = {"model": nets.make_network(), "loader": loader(), "score": by_image, "views": VIEWS} | change
+    with pytest.raises(error, match=pattern):
+        adaug.audit(**arguments)
+
+
+def test_parts_that_differ_from_batch_to_batch_are_refused() -> None:
+    def score(output: Any, batch: dict[str, Tensor]) -> Tensor:
+        return torch.zeros(len(output), 3 if bool(batch["image"].max() <= 0.25) else 2)
+
+    batches = [*loader(4), {**nets.make_batch(4), "image": torch.full((4, 3, 32, 32), 0.25)}]
+    with pytest.raises(ValueError, match=r"the same parts for every batch, \(2,\)\. Found \(3,\)") as caught:
+        adaug.audit(nets.make_network(), batches, score, [CELLS], draws=0)
+    assert len(caught.value.audit) == 4
+
+
+def test_images_without_a_score_are_counted_and_named() -> None:
+    def score(output: Any, batch: dict[str, Tensor]) -> Tensor:
+        return torch.where(batch["label"] == 1, torch.nan, torch.ones(len(output)))
+
+    audit = adaug.audit(nets.make_network(), loader(), score, [CELLS], draws=0)
+    lost = int((nets.make_batch(10)["label"] == 1).sum())
+    assert audit.excluded == {"images without a score": lost}
+    assert f"{lost} images without a score" in str(audit)
+    assert float(audit.mean()) == 1.0
