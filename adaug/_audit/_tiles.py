@@ -1,0 +1,101 @@
+"""The figures of an audit, ready to be read: of all views, of each kind of view and of each group of parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from adaug._audit._comparison import Change, Comparison
+from adaug._audit._numbers import GAP, Numbers, minus
+from adaug._audit._plan import AS_IT_IS
+from adaug._audit._statistics import Estimate
+from adaug._audit._table import Audit
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure.
+
+    Attributes:
+        name: What it is.
+        value: Of the audit; of the later one where two are compared.
+        interval: Of the value.
+        before: The value of the earlier audit.
+        difference: From the earlier audit to the later one, with its interval.
+        mark: "better" or "worse"; empty where it cannot be told.
+        note: The view that it is about.
+    """
+
+    name: str
+    value: str
+    interval: str
+    before: str = ""
+    difference: str = ""
+    mark: str = ""
+    note: str = ""
+
+
+class Tiles:
+    """Makes the figures of one audit, or of two that are compared."""
+
+    def __init__(self, audit: Audit, comparison: Comparison | None, numbers: Numbers) -> None:
+        self.now = audit if comparison is None else comparison.after
+        self.comparison, self.numbers = comparison, numbers
+
+    def key(self) -> list[Tile]:
+        """As it is, and then of all views."""
+        return [self._mean(AS_IT_IS, AS_IT_IS), *(self.of(None) if len(self.now.views) > 1 else [])]
+
+    def kinds(self) -> list[tuple[str, list[Tile]]]:
+        """(name, figures) of each family, and of all views."""
+        return [*((f.name, self.of(f.name)) for f in self.now.families), ("all views", self.of(None))]
+
+    def groups(self) -> list[tuple[str, int, Tile, list[Tile]]]:
+        """(name, number of parts, as it is, of all views) of each group."""
+        named = self.now.groups.items() if self.now.scores.ndim == 3 else ()
+        return [(name, len(parts), self._mean(AS_IT_IS, AS_IT_IS, name), self.of(None, name)) for name, parts in named]
+
+    def of(self, views: str | None, group: str | None = None) -> list[Tile]:
+        """Mean, worst view, worst per image, CVaR and in every view; a single view has the mean alone."""
+        mean = self._mean("mean of all views" if views is None else "mean", views, group)
+        if len(self.now.columns(views)) == 1:
+            return [mean]
+        now, comparison = self.now, self.comparison
+        view, worst = now.worst(views, group)
+        note = minus(view) if np.isfinite(worst) else ""
+        named = [
+            ("worst view", worst, note),
+            ("worst per image", now.worst_per_image(views, group), ""),
+            (f"worst 10{GAP}% per image", now.cvar(views=views, group=group), ""),
+        ]
+        changes: list[Change | None] = [None] * 4
+        if comparison is not None:
+            changes = [comparison.worst(views, group), comparison.worst_per_image(views, group)]
+            changes.append(comparison.cvar(views=views, group=group))
+        if self.numbers.shares:
+            named.append(("right in every view", now.in_every_view(views, group), ""))
+            if comparison is not None:
+                changes.append(comparison.in_every_view(views, group))
+        tiles = [self._tile(name, value, change, note) for (name, value, note), change in zip(named, changes, strict=False)]
+        return [mean, *tiles]
+
+    def _mean(self, name: str, views: str | Sequence[str] | None, group: str | None = None) -> Tile:
+        change = None if self.comparison is None else self.comparison.mean(views, group)
+        return self._tile(name, self.now.mean(views, group), change)
+
+    def _tile(self, name: str, value: Estimate, change: Change | None, note: str = "") -> Tile:
+        numbers = self.numbers
+        if change is None:
+            return Tile(name, numbers.value(value), numbers.interval(value), note=note)
+        difference, ends = numbers.difference(change.difference), numbers.difference_interval(change.difference)
+        return Tile(
+            name,
+            numbers.value(change.after),
+            numbers.interval(value),
+            numbers.value(change.before),
+            f"{difference} ({ends})" if ends else difference,
+            {True: "better", False: "worse", None: ""}[change.better],
+            note,
+        )
