@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import draw
 from benchmarks.differences import MAIN, Runs, named, of_pairs, pairs_table, tables, usual_machine
-from benchmarks.report import machine, save, split_arguments
+from benchmarks.result_files import machine, save, split_arguments
 from benchmarks.shortcuts import SHORTCUTS, in_place
 from examples import face_alignment, hourglass_lsp
 from examples.hourglass.evaluation import HIDDEN, TURNED

@@ -9,7 +9,7 @@ from typing import Any
 from scipy import stats
 
 from examples.hourglass.evaluation import markdown_table
-from examples.hourglass.results import with_spread
+from benchmarks.paper.comparisons import with_spread
 
 Scores = dict[str, float]
 Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what a run found: its scores, cpu_seconds, machine

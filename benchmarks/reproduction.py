@@ -18,12 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.report import RESULTS, save, split_arguments
+from benchmarks.result_files import RESULTS, save, split_arguments
 from examples import hourglass_lsp
 from examples.hourglass import report
 from examples.hourglass.evaluation import markdown_table
-from examples.hourglass.results import FILE, Comparison, read_comparisons, with_spread
-from examples.hourglass.tables import tables_of
+from benchmarks.paper.comparisons import FILE, Comparison, read_comparisons, with_spread
+from benchmarks.paper.tables import tables_of
 
 ARMS = ("random", "asr", "aho", "asr+aho")
 SMALL = ["--size", "64", "--epochs", "1", "1", "2", "--channels-last", "--evaluate-every", "5", "--bins-every", "1"]

@@ -38,7 +38,7 @@ from adaug.batch import Batch
 from adaug.generator import Head, Shape
 from adaug.passes import Bound
 from benchmarks import draw
-from benchmarks.report import save, spread
+from benchmarks.result_files import save, spread
 from benchmarks.shortcuts import SHORTCUTS
 from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 

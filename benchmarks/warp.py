@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import adaug
 from adaug.keypoints import render_heatmaps
 from adaug.view import Grid
-from benchmarks.report import save, spread
+from benchmarks.result_files import save, spread
 
 Rows = dict[str, Tensor]
 SIGMA = 3.0  # of the blobs, pixels: bilinear interpolation moves the centre of a blob this smooth by nothing

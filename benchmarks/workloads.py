@@ -20,7 +20,7 @@ from examples import segmentation
 from examples.classification import Residual
 from examples.hourglass.losses import heatmap_mse
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import MPII
+from examples.datasets.people import MPII
 
 Rows = dict[str, Tensor]
 LossFunction = Callable[[Any, Rows], Tensor]

@@ -20,7 +20,7 @@ if not __package__:  # started as a file, not as `-m examples.hourglass_lsp`: th
 
 from examples.hourglass.config import Config
 from examples.hourglass.data import Source, of_lsp
-from examples.hourglass.experiment import compare
+from examples.hourglass.comparison import compare
 from examples.hourglass.options import add_options, config_from, starting_point
 
 SMALL = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)

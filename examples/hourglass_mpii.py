@@ -24,9 +24,9 @@ if not __package__:  # started as a file, not as `-m examples.hourglass_mpii`: t
 
 from examples.hourglass.config import Config
 from examples.hourglass.data import Data, Source, drawn, of_lsp, of_mpii
-from examples.hourglass.experiment import compare
+from examples.hourglass.comparison import compare
 from examples.hourglass.options import add_options, config_from, starting_point
-from examples.hourglass.predictions import check_predictions, write_predictions
+from benchmarks.paper.server_file import check_predictions, write_predictions
 
 DEMO = Config(epochs=(5, 1, 13), rotation=60, scale=(0.7, 1.4))
 PHOTOGRAPHS = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)

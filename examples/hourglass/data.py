@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from examples.hourglass import lsp, mpii
-from examples.hourglass.cache import load_crops
-from examples.hourglass.cropping import Originals, concatenate
-from examples.hourglass.people import People
-from examples.hourglass.synthetic import draw_people
+from examples.datasets import lsp, mpii
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.cropping import Originals, concatenate
+from examples.datasets.people import People
+from examples.datasets.drawn_people import draw_people
 
 Test = Literal["drawn", "mpii-valid", "lsp-test"]
 SHOWN = 10  # lines of an error that lists files; `datasets check` lists all
@@ -165,7 +165,7 @@ def _pointing_at_check(options: str) -> Iterator[None]:
         lines = str(error).splitlines()
         if len(lines) > SHOWN:
             lines = [*lines[: SHOWN - 2], f"  … and {len(lines) - SHOWN + 1} more", lines[-1]]
-        check = f"`python -m examples.hourglass.datasets check {options}` says what is missing and where to get it."
+        check = f"`python -m examples.datasets.check {options}` says what is missing and where to get it."
         kind = (
             FileNotFoundError if isinstance(error, FileNotFoundError) else OSError if isinstance(error, OSError) else ValueError
         )

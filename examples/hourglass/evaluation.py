@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import adaug
 from adaug import keypoints
 from examples.hourglass.losses import Loss, predicted_heatmaps
-from examples.hourglass.people import People
+from examples.datasets.people import People
 
 TARGETS: dict[str | int, str | adaug.Target] = {"reference": "other"}  # of `People`; the library knows the other names
 Scores = dict[str, float]  # joint group, or "Mean" over all joints that are in a group -> per cent

@@ -25,13 +25,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 import adaug
 from adaug import plots
-from examples.hourglass.checkpoint import check_folder, load_checkpoint, save_checkpoint
+from examples.hourglass.checkpoints import check_folder, load_checkpoint, save_checkpoint
 from examples.hourglass.config import CPU, PAPER, TRIVIAL, Config, Machine
 from examples.hourglass.evaluation import TARGETS, Scores, evaluate
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import People
+from examples.datasets.people import People
 from examples.hourglass.ranks import distributed, rank, ranks
-from examples.hourglass.recipe import (
+from examples.hourglass.augmentation import (
     Rows,
     augmenter_of,
     difficulty_of,
@@ -44,7 +44,7 @@ from examples.hourglass.recipe import (
     teacher_of,
     turns_of,
 )
-from examples.hourglass.reporter import Epoch, Means, Reporter
+from examples.hourglass.progress import Epoch, Means, Reporter
 
 __all__ = ["PAPER", "Config", "Epoch", "Machine", "Run", "distributed", "train"]
 

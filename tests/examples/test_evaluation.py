@@ -17,8 +17,8 @@ from examples.hourglass.evaluation import (
     predict,
     turned,
 )
-from examples.hourglass.people import MPII, People
-from examples.hourglass.synthetic import draw_people
+from examples.datasets.people import MPII, People
+from examples.datasets.drawn_people import draw_people
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass.lsp import load_lsp, load_lspet, read_lsp, read_lspet
-from examples.hourglass.people import LSP
+from examples.datasets.lsp import load_lsp, load_lspet, read_lsp, read_lspet
+from examples.datasets.people import LSP
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 N, WIDTH, HEIGHT = 4, 100, 120
@@ -121,7 +121,7 @@ def test_a_full_cache_needs_no_decoding(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "xdg"))
     load_lsp(root, progress=False)
     assert len(list((root / "xdg" / "adaug").glob("*.npz"))) == 1
-    monkeypatch.setattr("examples.hourglass.lsp.crop_person", None)
+    monkeypatch.setattr("examples.datasets.lsp.crop_person", None)
     load_lsp(root, progress=False)
 
 

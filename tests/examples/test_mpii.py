@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass import datasets, lsp, mpii
-from examples.hourglass.people import LSP, MPII
+from examples.datasets import check, lsp, mpii
+from examples.datasets.people import LSP, MPII
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 needs_annotations = pytest.mark.skipif(

@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-import examples.hourglass.checkpoint as checkpoint
+import examples.hourglass.checkpoints as checkpoint
 from adaug import policies
 from examples import hourglass_mpii
 from examples.hourglass import training
 from examples.hourglass.config import ARMS, TRIVIAL, UNLEARNED, Arm, Config, Machine
-from examples.hourglass.people import MPII, People
-from examples.hourglass.recipe import averaged, difficulty_of, learning_rate, model_of, policy_of
-from examples.hourglass.synthetic import draw_people
+from examples.datasets.people import MPII, People
+from examples.hourglass.augmentation import averaged, difficulty_of, learning_rate, model_of, policy_of
+from examples.datasets.drawn_people import draw_people
 from examples.hourglass.training import Run, train
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,8 +11,8 @@ import pytest
 
 from examples import hourglass_mpii
 from examples.hourglass import paper, report
-from examples.hourglass.results import FILE, VERSION, read_comparisons, with_spread, write_results
-from examples.hourglass.tables import tables_of
+from benchmarks.paper.comparisons import FILE, VERSION, read_comparisons, with_spread, write_results
+from benchmarks.paper.tables import tables_of
 
 TINY = [
     *("--size", "32", "--width", "8", "--depth", "2", "--epochs", "1", "1", "2", "--batch-size", "6", "--device", "cpu"),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from examples.hourglass import benchmark, mpii
-from examples.hourglass.cache import load_crops
+from examples.datasets.crop_cache import load_crops
 from examples.hourglass.data import Source, canvas_of
-from examples.hourglass.people import MPII
-from examples.hourglass.submission import write_json, write_server_file
+from examples.datasets.people import MPII
+from benchmarks.paper.prediction_files import write_json, write_server_file
 from examples.hourglass.trained import load_network
 
 
@@ -55,6 +55,6 @@ def _official(root: Path) -> Path:
     if not paths:
         raise ValueError(
             f"A .mat for the server needs the official annotations, {mpii.OFFICIAL[0]}, in {root}. Found none; "
-            f"`python -m examples.hourglass.datasets check --mpii {root}` says where to get it."
+            f"`python -m examples.datasets.check --mpii {root}` says where to get it."
         )
     return paths[0]

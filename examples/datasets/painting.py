@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageDraw
 
-from examples.hourglass.skeleton import FORWARD, LEFT, UP, Array, Skeleton
+from examples.datasets.skeleton import FORWARD, LEFT, UP, Array, Skeleton
 
 Colour = tuple[int, int, int]
 

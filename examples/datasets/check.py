@@ -1,6 +1,6 @@
 """Says what is missing or broken in a copy of MPII or LSP, file by file, and where to get it.
 
-    python -m examples.hourglass.datasets check --mpii DIR [--lsp DIR]
+    python -m examples.datasets.check --mpii DIR [--lsp DIR]
 
 The exit code is 0 when everything is there, 1 when not.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass import lsp, mpii
-from examples.hourglass.cropping import UNREADABLE
+from examples.datasets import lsp, mpii
+from examples.datasets.cropping import UNREADABLE
 
 SHOWN = 50  # files that are listed without --all
 

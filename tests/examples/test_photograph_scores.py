@@ -12,12 +12,12 @@ from scipy.io import loadmat, savemat  # type: ignore[import-untyped, unused-ign
 from torch import Tensor, nn
 
 from adaug.keypoints import decode_heatmaps, render_heatmaps
-from examples.hourglass import mpii
-from examples.hourglass.benchmark import THRESHOLDS, curve, decode_quarter, normalized_distances, predict, score
-from examples.hourglass.cropping import Originals
+from examples.datasets import mpii
+from examples.hourglass.photographs import THRESHOLDS, curve, decode_quarter, normalized_distances, predict, score
+from examples.datasets.cropping import Originals
 from examples.hourglass.evaluation import pck
-from examples.hourglass.people import LSP, MPII, Joints, People
-from examples.hourglass.submission import write_json, write_server_file
+from examples.datasets.people import LSP, MPII, Joints, People
+from benchmarks.paper.prediction_files import write_json, write_server_file
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "mpii"
 TABLE_1 = ["Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean"]

@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass.cropping import Originals, cut_rows, end_with_parent
-from examples.hourglass.people import People
+from examples.datasets.cropping import Originals, cut_rows, end_with_parent
+from examples.datasets.people import People
 
 FORMAT = 1  # raise it when the crops change: older caches are then not found
 CHUNK = 32  # people that a process cuts before it reports

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from adaug import keypoints
-from examples.hourglass.cropping import Array, Originals
+from examples.datasets.cropping import Array, Originals
 from examples.hourglass.evaluation import Scores, evaluating
 from examples.hourglass.losses import Loss, predicted_heatmaps
-from examples.hourglass.people import People
+from examples.datasets.people import People
 
 Decode = Callable[..., tuple[Tensor, Tensor]]
 

@@ -17,14 +17,14 @@ import adaug
 from adaug import plots
 from examples.hourglass import benchmark
 from examples.hourglass.config import MEASURES, UNLEARNED, Config, Machine
-from examples.hourglass.cropping import Array, Originals
+from examples.datasets.cropping import Array, Originals
 from examples.hourglass.data import Data
 from examples.hourglass.evaluation import TURNS, Scores, Turn, average, difference, evaluate, evaluating, markdown_table
-from examples.hourglass.figures import draw_pck_curves, draw_training_status
-from examples.hourglass.people import Joints, People
+from benchmarks.paper.figures import draw_pck_curves, draw_training_status
+from examples.datasets.people import Joints, People
 from examples.hourglass.ranks import distributed, rank, ranks
-from examples.hourglass.recipe import loss_of, policy_of, turns_of
-from examples.hourglass.results import FILE, VERSION, curve_of, write_results
+from examples.hourglass.augmentation import loss_of, policy_of, turns_of
+from benchmarks.paper.comparisons import FILE, VERSION, curve_of, write_results
 from examples.hourglass.training import Run, train
 
 BLOCKS = "▁▂▃▄▅▆▇█"

@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass import lsp
-from examples.hourglass.cache import load_crops
-from examples.hourglass.cropping import Array, Originals, concatenate
-from examples.hourglass.people import LSP, MPII, People
+from examples.datasets import lsp
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.cropping import Array, Originals, concatenate
+from examples.datasets.people import LSP, MPII, People
 
 Split = Literal["train", "valid", "trainval"]
 
@@ -147,7 +147,7 @@ def find_annotations(root: str | Path) -> list[Path]:
                 return there if all_of_them else there[:1]
     raise FileNotFoundError(
         f"{root} should hold MPII's annotations: {HOURGLASS[0]} (or .gz), or {' and '.join(HRNET)}, or {OFFICIAL[0]}, "
-        "there or in annot/. Found none. `python -m examples.hourglass.datasets check` says where to get them."
+        "there or in annot/. Found none. `python -m examples.datasets.check` says where to get them."
     )
 
 

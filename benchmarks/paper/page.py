@@ -18,11 +18,11 @@ import adaug
 from examples.hourglass.config import MEASURES
 from examples.hourglass.data import Source, people_to_test
 from examples.hourglass.evaluation import predict
-from examples.hourglass.figures import draw_pck_curves, draw_people_under_both, draw_training_status
-from examples.hourglass.page import Picture, Section, page
-from examples.hourglass.people import People
-from examples.hourglass.results import Comparison, curve_of, read_comparisons
-from examples.hourglass.tables import people_of, tables_of
+from benchmarks.paper.figures import draw_pck_curves, draw_people_under_both, draw_training_status
+from benchmarks.paper.page_html import Picture, Section, page
+from examples.datasets.people import People
+from benchmarks.paper.comparisons import Comparison, curve_of, read_comparisons
+from benchmarks.paper.tables import people_of, tables_of
 from examples.hourglass.trained import load_network
 
 TITLE = "Adversarial against random augmentation: our runs beside the paper"

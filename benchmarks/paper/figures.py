@@ -11,8 +11,8 @@ from torch import Tensor
 
 from adaug import Binned, plots
 from examples.hourglass.evaluation import Scores
-from examples.hourglass.people import People
-from examples.hourglass.reporter import Epoch
+from examples.datasets.people import People
+from examples.hourglass.progress import Epoch
 
 ADVERSARIAL, RANDOM, GENERATOR = "#D55E00", "#0072B2", "#009E73"  # Okabe and Ito
 COLOURS = {"random": RANDOM, "asr+aho": ADVERSARIAL, "asr": "#E69F00", "aho": "#CC79A7", "uniform": "#56B4E9"}

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.hourglass import cache
-from examples.hourglass.cache import load_crops
-from examples.hourglass.cropping import Originals, cut
-from examples.hourglass.people import LSP, People
+from examples.datasets import crop_cache
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.cropping import Originals, cut
+from examples.datasets.people import LSP, People
 
 N, WIDTH, HEIGHT = 12, 203, 151  # odd, because a JPEG drawn at half its size then has a rounded side
 REPOSITORY = Path(__file__).parents[2]
@@ -165,7 +165,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[:0] = [{repository!r}, {tests!r}]
-    from examples.hourglass import cache
+    from examples.datasets import crop_cache
     from test_cache import draw, load
 
     def slowly(*call, real=cache._results):

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from examples.hourglass.painting import SKIN, capsule, dress, paint, random_colour, shaded
-from examples.hourglass.people import MPII, People
-from examples.hourglass.skeleton import POSES, Array, Poses, Skeleton, head_size, pose
+from examples.datasets.painting import SKIN, capsule, dress, paint, random_colour, shaded
+from examples.datasets.people import MPII, People
+from examples.datasets.skeleton import POSES, Array, Poses, Skeleton, head_size, pose
 
 
 def draw_people(

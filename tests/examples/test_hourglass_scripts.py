@@ -18,8 +18,8 @@ from examples.hourglass import benchmark, data
 from examples.hourglass.config import PAPER, Config
 from examples.hourglass.data import Source
 from examples.hourglass.options import starting_point
-from examples.hourglass.people import LSP, MPII
-from examples.hourglass.synthetic import draw_people
+from examples.datasets.people import LSP, MPII
+from examples.datasets.drawn_people import draw_people
 from examples.hourglass.trained import load_network
 from tests.examples.test_mpii import hourglass_row, points, structs
 

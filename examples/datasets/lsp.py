@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass.cache import cache_folder, fingerprint, stamps, targets, unreadable
-from examples.hourglass.cropping import UNREADABLE, Array, Originals, cut, to_crop
-from examples.hourglass.people import LSP, People
+from examples.datasets.crop_cache import cache_folder, fingerprint, stamps, targets, unreadable
+from examples.datasets.cropping import UNREADABLE, Array, Originals, cut, to_crop
+from examples.datasets.people import LSP, People
 
 FORMAT = 2  # raise it when the crops change: older caches are then not found
 MARGIN = 1.25  # the crop's side over the longer side of the box around the joints

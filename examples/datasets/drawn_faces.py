@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from examples.hourglass.painting import HAIR, SKIN, Colour, random_colour, shaded
-from examples.hourglass.people import People
-from examples.w300 import W300, inter_ocular
+from examples.datasets.painting import HAIR, SKIN, Colour, random_colour, shaded
+from examples.datasets.people import People
+from examples.datasets.w300 import W300, inter_ocular
 
 Array = NDArray[np.float64]
 

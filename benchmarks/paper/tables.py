@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from examples.hourglass import paper
+from benchmarks.paper import published
 from examples.hourglass.evaluation import markdown_table
-from examples.hourglass.results import Comparison
+from benchmarks.paper.comparisons import Comparison
 
 BLOCKS = {"residual": "residual hourglass (in the paper 3 modules, “38M”)", "dense": "dense hourglass (6 layers, “18M”)"}
 OURS = {  # what the paper does not have

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass.cropping import UNREADABLE
-from examples.hourglass.lsp import crop_person
-from examples.hourglass.people import Joints, People
+from examples.datasets.cropping import UNREADABLE
+from examples.datasets.lsp import crop_person
+from examples.datasets.people import Joints, People
 
 OUTER_EYE_CORNERS = (36, 45)  # their distance is what errors are divided by
 IMAGES = (".jpg", ".jpeg", ".png")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from examples.hourglass.people import Joints
+    from examples.datasets.people import Joints
 
 Array = NDArray[np.float64]
 

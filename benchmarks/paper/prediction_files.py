@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass.cropping import Array
-from examples.hourglass.mpii import Annotation, Release
-from examples.hourglass.people import MPII
+from examples.datasets.cropping import Array
+from examples.datasets.mpii import Annotation, Release
+from examples.datasets.people import MPII
 
 
 def write_json(path: str | Path, predicted: Array, people: Sequence[Annotation]) -> None:

@@ -18,7 +18,7 @@ from examples.hourglass.config import TRIVIAL, UNLEARNED, Config
 from examples.hourglass.evaluation import TARGETS
 from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import Joints
+from examples.datasets.people import Joints
 
 Rows = dict[str, Tensor]
 MISSED = 0.07  # of a person's longer side; on the median person of LSP a fifth of the torso, as in PCK@0.2

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from examples.hourglass.tables import Table
+from benchmarks.paper.tables import Table
 
 STYLE = """
 :root { color-scheme: light; }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from examples.hourglass.evaluation import Scores, average
-from examples.hourglass.reporter import Epoch
+from examples.hourglass.progress import Epoch
 
 FILE = "results.json"
 VERSION = 2  # raise it when the report could misread an older file
