@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import adaug
 from adaug.keypoints import decode_heatmaps, flip_heatmaps, normalized_error, render_heatmaps
 from examples.datasets.drawn_faces import draw_faces
+from examples.datasets.people import People
+from examples.datasets.w300 import W300, auc, failure_rate, load_w300, nme
 from examples.hourglass.evaluation import Turn, turned
 from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
-from examples.datasets.people import People
-from examples.datasets.w300 import W300, auc, failure_rate, load_w300, nme
 
 Rows = dict[str, Tensor]
 ARMS = ("none", "random", "uniform", "trivial", "global", "asr", "aho", "adversarial")

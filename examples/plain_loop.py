@@ -12,8 +12,8 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from examples.datasets.people import MPII
 from examples.datasets.drawn_people import draw_people
+from examples.datasets.people import MPII
 
 
 def layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from examples.datasets import lsp, mpii
 from examples.datasets.cropping import UNREADABLE
 
 SHOWN = 50  # files that are listed without --all
+LISTED = 10  # lines of an error that lists files
 
 MPII_HELP = """\
 To get MPII (http://human-pose.mpi-inf.mpg.de, "Download"):
@@ -129,17 +131,32 @@ def _wrong_with(path: Path, quick: bool) -> str | None:
     return None
 
 
+@contextmanager
+def pointing_at_check(options: str) -> Iterator[None]:
+    """Whatever is missing, the message says how to see all of it; a list of 17,000 files is cut short."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        lines = str(error).splitlines()
+        if len(lines) > LISTED:
+            lines = [*lines[: LISTED - 2], f"  … and {len(lines) - LISTED + 1} more", lines[-1]]
+        check = f"`python -m examples.datasets.check {options}` says what is missing and where to get it."
+        kind = (
+            FileNotFoundError if isinstance(error, FileNotFoundError) else OSError if isinstance(error, OSError) else ValueError
+        )
+        raise kind("\n".join([*lines, check])) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the reports; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m examples.hourglass.datasets", description=(__doc__ or "").splitlines()[0])
-    check = parser.add_subparsers(required=True, metavar="check").add_parser("check", help="looks at every file")
-    check.add_argument("--mpii", type=Path, metavar="DIR", help="folder with images/ and the annotations")
-    check.add_argument("--lsp", type=Path, metavar="DIR", help="folder with lsp/ and lspet/")
-    check.add_argument("--quick", action="store_true", help="only whether the images exist, without decoding them")
-    check.add_argument("--all", action="store_true", help="list every file, however many")
+    parser = argparse.ArgumentParser(prog="python -m examples.datasets.check", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mpii", type=Path, metavar="DIR", help="folder with images/ and the annotations")
+    parser.add_argument("--lsp", type=Path, metavar="DIR", help="folder with lsp/ and lspet/")
+    parser.add_argument("--quick", action="store_true", help="only whether the images exist, without decoding them")
+    parser.add_argument("--all", action="store_true", help="list every file, however many")
     options = parser.parse_args(arguments)
     if options.mpii is None and options.lsp is None:
-        check.error("--mpii or --lsp should say which folder to look at. Found neither.")
+        parser.error("--mpii or --lsp should say which folder to look at. Found neither.")
     reports = [
         function(root, quick=options.quick, progress=sys.stderr.isatty())
         for function, root in ((check_mpii, options.mpii), (check_lsp, options.lsp))

@@ -86,6 +86,11 @@ def load_mpii_with_lsp(
     return load_crops(concatenate(parts), "mpii-lsp", size=size, canvas=canvas, **cache)[0]
 
 
+def read_mpii(root: Path, split: Split) -> Originals:
+    """The people of a split where they stand in their photographs."""
+    return originals(select(read_annotations(root), split), root / "images")
+
+
 def common_joints(people: Originals) -> Originals:
     """MPII's people with LSP's 14 joints; `reference` becomes the torso, as in LSP."""
     joints = list(LSP_FROM_MPII)

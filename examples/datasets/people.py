@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Batch = dict[str, Tensor]
+Scores = dict[str, float]  # group of joints, or "Mean" over all joints that are in a group -> per cent
+TARGETS: dict[str | int, str] = {"reference": "other"}  # of a batch of people; the library knows the other names
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,11 @@ class Joints:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def as_drawn(self) -> dict[str, Any]:
+        """What `adaug.plots.draw_views` should know of them."""
+        left, right = ([i for i, name in enumerate(self.names) if name.startswith(side)] for side in ("left", "right"))
+        return {"limbs": self.limbs, "left": left, "right": right}
 
 
 # The groups are the columns of the published PCKh tables; pelvis and thorax are in none, nor in the mean.
@@ -106,6 +117,11 @@ class People:
     def __len__(self) -> int:
         return len(self.images)
 
+    def fingerprint(self) -> str:
+        """Tells one set of people from another."""
+        digest = hashlib.sha256(self.keypoints.numpy().tobytes())
+        return f"{self.joints.name}-{len(self)}-{self.images.shape[-1]}-{digest.hexdigest()[:12]}"
+
     def subset(self, indices: Sequence[int] | Tensor) -> People:
         """The people at these indices, in this order."""
         index = torch.as_tensor(indices, dtype=torch.long)
@@ -135,7 +151,7 @@ class People:
         shuffle: bool = True,
         drop_last: bool = False,
         start: int = 0,
-    ) -> Iterator[dict[str, Tensor]]:
+    ) -> Iterator[Batch]:
         """Mini-batches of one epoch: "image" float32 in [0, 1], "keypoints", "visibility", "reference", "index" long.
 
         The order depends on (seed, epoch) alone and on no global random state; `start` resumes an epoch at that batch.
@@ -149,7 +165,7 @@ class People:
             for first in range(start * batch_size, end, batch_size)
         )
 
-    def _batch(self, index: Tensor) -> dict[str, Tensor]:
+    def _batch(self, index: Tensor) -> Batch:
         return {
             "image": self.images[index].float() / 255,
             "keypoints": self.keypoints[index],

@@ -46,26 +46,16 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        saved = {name: state[name] for name in identity}
+        before, now = ({**run["config"], "people": run["people"]} for run in (state, identity))
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path} should be a checkpoint. Found that it cannot be read ({error}); remove it or use --no-resume."
         ) from error
-    changes = [f"{name}: {before!r} there, {now!r} now" for name, before, now in _differences(saved, dict(identity))]
-    if changes:
+    if before != now:
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        changes = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in names)
         raise ValueError(
-            f"{folder} should hold a run of the same settings. Found another one ({'; '.join(changes)}); choose another "
-            "folder, or start again in this one by --no-resume."
+            f"{folder} should hold a run of the same settings. Found another one ({changes}); choose another folder, or start "
+            "again in this one by --no-resume."
         )
     return state
-
-
-def _differences(saved: Mapping[str, Any], present: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
-    for name in dict.fromkeys([*saved, *present]):
-        before, now = saved.get(name), present.get(name)
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            found += _differences(before, now)
-        elif before != now:
-            found.append((name, before, now))
-    return found
