@@ -5,8 +5,8 @@
     python benchmarks/accuracy.py faces --data DIR --arms none random uniform adversarial --name accuracy_helen
 
 An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, examples/face_alignment.py) with options of
-its own behind it (people's also `--shortcut`, a prototype of benchmarks/shortcuts.py), and perhaps what the tables should call
-it before it ("late: asr+aho --epochs 40 1 40"); what follows `--` goes to every arm. Every run is paired by its seed: the same
+its own behind it (people's also those of benchmarks/paper/ablations.py), and perhaps what the tables should call it before it
+("late: asr+aho --epochs 40 1 40"); what follows `--` goes to every arm. Every run is paired by its seed: the same
 first weights and the same images. The grid goes seed by seed, writes its tables after each run and, killed, goes on where it
 was. Several processes may fill one --out with different arms; --finished then makes the tables. A run is known by its
 arguments: after a change of the code, choose another --out.
@@ -32,29 +32,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import draw
 from benchmarks.differences import MAIN, Runs, named, of_pairs, pairs_table, tables, usual_machine
+from benchmarks.paper import ablations
 from benchmarks.result_files import machine, save, split_arguments
-from benchmarks.shortcuts import SHORTCUTS, in_place
-from examples import face_alignment, hourglass_lsp
-from examples.hourglass.evaluation import HIDDEN, TURNED
+from examples import face_alignment
+from examples.datasets.fixed_views import HIDDEN, TURNED_OR_SCALED
 
-VIEWS = (*TURNED, *HIDDEN)
+VIEWS = (*TURNED_OR_SCALED, *HIDDEN)
 OVER_TIME = ("upright", "turned, scaled", "hidden", "NME", "NME, turned")
 
 
 def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
-    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better. Knows `--shortcut` besides."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--shortcut", choices=list(SHORTCUTS))
-    own, rest = parser.parse_known_args(arguments)
-    with in_place(own.shortcut):
-        results = hourglass_lsp.main(["--size", "64", *rest, "--seeds", str(seed), "--out", str(folder)])
+    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better."""
+    words = ["--size", "64", *arguments, "--seeds", str(seed), "--out", str(folder)]
+    arm = words.index("--arms") + 1
+    if words[arm] == "global":  # one distribution for all images
+        words[arm : arm + 1] = ["asr+aho", "--one-for-all"]
+    results = ablations.run(words)
     ((run,),) = results["arms"].values()
-    views = {str(turn): run["turned"][str(turn)] for turn in VIEWS}
+    views = {str(view): run["turned"][str(view)] for view in VIEWS}
     upright = run["pck"][str(results["metric"]["threshold"])]["Mean"]
     scores = {
         "upright": upright,
-        "turned, scaled": statistics.fmean(views[str(turn)] for turn in TURNED),
-        "hidden": statistics.fmean(views[str(turn)] for turn in HIDDEN),
+        "turned, scaled": statistics.fmean(views[str(view)] for view in TURNED_OR_SCALED),
+        "hidden": statistics.fmean(views[str(view)] for view in HIDDEN),
         "all views": statistics.fmean(views.values()),
         "training gap": run["pck_train"]["Mean"] - upright,
         **views,
@@ -68,7 +68,7 @@ def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
     )
     return {
         "scores": scores,
-        "peaks": {head: max(mean) * len(mean) for head, mean in final.items()},
+        "peaks": {name: max(mean) * len(mean) for name, mean in final.items()},
         "cpu_seconds": run["cpu_seconds"],
         "images": run["images"],
         "about": about,

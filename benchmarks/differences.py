@@ -8,8 +8,8 @@ from typing import Any
 
 from scipy import stats
 
-from examples.hourglass.evaluation import markdown_table
-from benchmarks.paper.comparisons import with_spread
+from benchmarks.result_files import with_spread
+from examples.markdown_tables import markdown_table
 
 Scores = dict[str, float]
 Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what a run found: its scores, cpu_seconds, machine
@@ -113,8 +113,8 @@ def of_pairs(runs: Runs, pairs: Sequence[str]) -> Differences:
     for pair, sides in map(named, pairs):
         arm, base = (runs.get(side, {}) for side in sides.split(" vs "))
         for seed in sorted(arm.keys() & base.keys()):
-            mine, other = arm[seed]["scores"], base[seed]["scores"]
-            found.setdefault(pair, {})[seed] = {name: mine[name] - other[name] for name in mine}
+            scores, other = arm[seed]["scores"], base[seed]["scores"]
+            found.setdefault(pair, {})[seed] = {name: scores[name] - other[name] for name in scores}
     return found
 
 

@@ -5,7 +5,7 @@
 
 DIR holds `lsp` and `lspet`. Every run is examples/hourglass_lsp.py in a folder of its own, in all three stages; one that
 has finished is read, one that was killed goes on. What follows `--` goes to every run; `--paper` there takes the place of
-the small settings. Writes the report's tables and figures to results/, after each seed.
+the small settings. Writes the tables and figures of benchmarks/paper to results/, after each seed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.result_files import RESULTS, save, split_arguments
-from examples import hourglass_lsp
-from examples.hourglass import report
-from examples.hourglass.evaluation import markdown_table
-from benchmarks.paper.comparisons import FILE, Comparison, read_comparisons, with_spread
+from benchmarks.paper import page
+from benchmarks.paper.comparisons import Comparison, read_comparisons
 from benchmarks.paper.tables import tables_of
+from benchmarks.result_files import RESULTS, save, split_arguments, with_spread
+from examples import hourglass_lsp
+from examples.hourglass.comparison import FILE
+from examples.markdown_tables import markdown_table
 
 ARMS = ("random", "asr", "aho", "asr+aho")
 SMALL = ["--size", "64", "--epochs", "1", "1", "2", "--channels-last", "--evaluate-every", "5", "--bins-every", "1"]
@@ -77,11 +78,11 @@ def main() -> None:
 
 
 def write(folders: list[Path], options: argparse.Namespace) -> None:
-    """The report of what has finished."""
+    """Tables and figures of what has finished."""
     comparisons = read_comparisons(folders)
-    page = report.main([*map(str, folders), "--out", str(options.out / "report"), "--lsp", options.data])
+    written = page.main([*map(str, folders), "--out", str(options.out / "page"), "--lsp", options.data])
     pictures = []
-    for picture in sorted(page.parent.glob("figure[56]*.png")):  # Figure 7 shows photographs, which are not ours to keep
+    for picture in sorted(written.parent.glob("figure[56]*.png")):  # Figure 7 shows photographs, which are not ours to keep
         target = RESULTS / f"{options.name}_{picture.name}"
         target.write_bytes(picture.read_bytes())
         pictures.append(f"![{picture.stem}]({target.name})")

@@ -1,4 +1,4 @@
-"""What every result must say of itself: the command, the machine, the date; and how a spread is written."""
+"""The files under results/: what a benchmark found, with the command, the machine and the date; and how a spread is written."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
+RAW = Path("runs") / "results"  # the numbers behind them, which no page shows
 
 
 def machine() -> str:
@@ -64,17 +65,24 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
+def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "", decimals: int = 1) -> str:
+    """The mean, ± the sample standard deviation of several. sign: "+" marks positive ones too."""
+    mean = f"{statistics.fmean(values):{sign}.{decimals}f}".replace("-", "−")
+    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
+
+
 def save(
     name: str, result: dict[str, Any], markdown: str, figure: Figure | None = None, *, machines: Iterable[str] = ()
 ) -> Path:
-    """Writes `results/NAME.json` and what people read, `results/NAME.md`, with the provenance in both, and NAME.svg.
+    """Writes what people read, `results/NAME.md`, NAME.svg, and the numbers in `runs/results/NAME.json`; returns the first.
 
     machines: those that ran, where it was not this one alone.
     """
     RESULTS.mkdir(exist_ok=True)
+    RAW.mkdir(parents=True, exist_ok=True)
     found = provenance()
     found["machine"] = " and ".join(dict.fromkeys(machines)) or found["machine"]
-    (RESULTS / f"{name}.json").write_text(json.dumps({"provenance": found, **result}, indent=1) + "\n")
+    (RAW / f"{name}.json").write_text(json.dumps({"provenance": found, **result}, indent=1) + "\n")
     origin = f"`{found['command']}`, {found['machine']}, torch {found['torch']}, {found['date']}."
     picture = ""
     if figure is not None:

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import adaug
 from benchmarks import draw
 from benchmarks.result_files import save, spread
-from examples.hourglass.model import StackedHourglass
 from examples.datasets.people import MPII
+from examples.hourglass.model import StackedHourglass
 
 SIDE = 64
 BASE = {"images": 24, "joints": 16, "bins": 9, "cells": 4, "branches": 2}

@@ -2,7 +2,6 @@
 
     python benchmarks/step_overhead.py                                      # every network
     python benchmarks/step_overhead.py --networks hourglass-64 --rounds 20
-    python benchmarks/step_overhead.py --variants plain default narrow quarter remembers    # of benchmarks/shortcuts.py
     python benchmarks/step_overhead.py --device cuda --precision bf16 --compile --channels-last --name step_overhead_gpu
 
 A round runs every variant once, in an order that rotates, and gives one ratio each, so that a drift of the machine's
@@ -39,7 +38,6 @@ from adaug.generator import Head, Shape
 from adaug.passes import Bound
 from benchmarks import draw
 from benchmarks.result_files import save, spread
-from benchmarks.shortcuts import SHORTCUTS
 from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 
 Step = Callable[[], None]
@@ -62,10 +60,9 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "both, reads the image": {"scoring": "train", "update_every": 4, "features": ()},
     "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
     "compiled generators": {"generator": compiled},
-    **{name: {} for name in SHORTCUTS},
 }
 COMPILED = "compiled generators"  # compiling takes longer than all the rest
-USUAL = [variant for variant in VARIANTS if variant not in (COMPILED, *SHORTCUTS)]
+USUAL = [variant for variant in VARIANTS if variant != COMPILED]
 DETAILED = ("plain", "default", "both, OneForAll")  # of which more is asked than the time
 CYCLE = 4  # steps after which every variant has done all that it does
 
@@ -87,11 +84,9 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     model = workload.network().to(machine.device, memory_format=layout)  # type: ignore[call-overload]
     batch = {name: value.to(machine.device) for name, value in workload.batch(workload.images, workload.side).items()}
     batch["image"] = batch["image"].contiguous(memory_format=layout)
-    batch["index"] = torch.arange(len(batch["image"]))  # for a shortcut that remembers images
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [(0, 1)] if "keypoints" in batch else []
-    make = SHORTCUTS.get(variant, adaug.AdversarialAugmenter)
-    augmenter = make(adaug.policies.paper(flips), **{**workload.layers, **VARIANTS[variant]}, seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(flips), **{**workload.layers, **VARIANTS[variant]}, seed=0)
     if variant != "plain":
         augmenter.bind(model, batch)  # before anything is compiled
     network: Any = torch.compile(model) if machine.compiled else model

@@ -1,72 +1,45 @@
-"""The smallest complete script: 16 joints of drawn people, plain PyTorch, random and then adversarial augmentation."""
+"""The smallest complete script, plain PyTorch: four joints of drawn figures, random and then adversarial augmentation.
+
+It needs nothing of the other examples; copy it and put your network, your loader and your loss in.
+"""
 
 import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from examples.datasets.drawn_people import draw_people
-from examples.datasets.people import MPII
+
+FLIP_PAIRS = [(0, 1)]  # the left and the right hand; head and foot have no partner
 
 
-def layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU())
+def draw_figures(n: int, side: int = 32, seed: int = 0) -> dict[str, Tensor]:
+    """Figures on noise: a bar from head to foot, and two arms of other colours that end in the hands.
+
+    Returns:
+        "image" [n, 3, side, side] in [0, 1], "keypoints" [n, 4, 2] (left hand, right hand, head, foot) in pixels, and
+        "visibility" [n, 4].
+    """
+    random = torch.Generator().manual_seed(seed)
+    angle = (torch.rand(n, 4, generator=random) - 0.5) * torch.tensor([1.6, 1.6, 0.4, 0.4])  # of a limb, in radians
+    angle = angle + torch.tensor([0.0, torch.pi, -torch.pi / 2, torch.pi / 2])
+    length = side * (0.2 + 0.12 * torch.rand(n, 4, generator=random))
+    centre = side * (0.45 + 0.1 * torch.rand(n, 1, 2, generator=random))
+    keypoints = centre + length[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    along = torch.linspace(0, 1, side)[:, None, None]  # points of a limb, which is drawn as dots that touch
+    dots = (centre[:, :, None, None] + along * (keypoints - centre)[:, :, None, None]).flatten(2, 4)
+    dots = dots.view(n, 4, side, 1, 1, 2)
+    distance = (dots - torch.stack([x, y], -1)).square().sum(-1).amin(2).sqrt()  # [n, 4, side, side], to each limb
+    colour = torch.tensor([[1, 0.3, 0.2], [0.2, 0.4, 1], [0.9, 0.9, 0.3], [0.3, 0.9, 0.4]])
+    limbs = ((2.2 - distance).clamp(0, 1)[:, :, None] * colour[:, :, None, None]).amax(1)
+    noise = nn.functional.interpolate(torch.rand(n, 3, 6, 6, generator=random), side, mode="bilinear")
+    image = torch.maximum(0.7 * noise, limbs * (0.5 + 0.5 * torch.rand(n, 3, 1, 1, generator=random)))
+    return {"image": image, "keypoints": keypoints, "visibility": torch.ones(n, 4)}
 
 
-def loss_fn(output: Tensor, batch: dict[str, Tensor]) -> Tensor:  # one number for each image: [B]
-    target = adaug.keypoints.render_heatmaps(batch["keypoints"], (16, 16), stride=4, visibility=batch["visibility"])
-    losses = -(target * output.clamp(min=1e-9).log()).sum((1, 2, 3))
-    return losses / target.sum((1, 2, 3)).clamp(min=1e-9)  # a cross-entropy over places, by what is in the frame
-
-
-def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Trains both arms and returns their PCKh@0.5 in per cent."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--people", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    people, test = draw_people(args.people, canvas=64, seed=0), draw_people(200, canvas=64, seed=1)
-    scores = {}
-    for arm in ("random", "adversarial"):
-        torch.manual_seed(args.seed)
-        model = nn.Sequential(
-            layer(3, 16, 2), layer(16, 32, 2), *(layer(32, 32, 1) for _ in range(5)),
-            nn.Conv2d(32, 16, 1), nn.Flatten(2), nn.Softmax(2), nn.Unflatten(2, (16, 16)),  # where each joint is
-        )  # fmt: skip
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        augmenter = adaug.AdversarialAugmenter(
-            adaug.policies.paper(flip_pairs=MPII.flip_pairs), features=["0", "6"], targets={"reference": "other"},
-            difficulty=adaug.keypoints.normalized_error, seed=args.seed,
-        )  # fmt: skip
-        for epoch in tqdm(range(args.epochs), arm):
-            for batch in people.batches(12, seed=args.seed, epoch=epoch):
-                if arm == "adversarial":
-                    loss = augmenter.step(model, batch, loss_fn).loss
-                else:
-                    batch = augmenter.random(batch)
-                    loss = loss_fn(model(batch["image"]), batch).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        pck = adaug.keypoints.PCK(0.5)  # PCKh@0.5: half a head is near enough
-        model.eval()
-        for batch in test.batches(50, shuffle=False):
-            with torch.no_grad():
-                found, _ = adaug.keypoints.decode_heatmaps(model(batch["image"]), stride=4)
-            pck.update(found, batch["keypoints"], batch["visibility"], size=batch["reference"])
-        scores[arm] = 100 * float(pck.compute())
-        print(f"{arm:12s} PCKh@0.5 {scores[arm]:5.1f} %")
-    print(f"{'difference':12s}         {scores['adversarial'] - scores['random']:+6.1f}")
-    return scores
-
-
-if __name__ == "__main__":
-    main()
+def batches(data: dict[str, Tensor], size: int, seed: int) -> Iterator[dict[str, Tensor]]:
+    """One epoch in an order that depends on the seed alone."""
+    for index in torch.randperm(len(data["image"]), generator=torch.Generator().manual_seed(seed)).split(size):
+        yield {name: value[index] for name, value in data.items()}

@@ -1,21 +1,25 @@
-"""What a comparison leaves in results.json: written, read again, and its seeds put together."""
+"""What finished comparisons left in their folders: results.json with its seeds put together, and the models."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from examples.hourglass.evaluation import Scores, average
+import torch
+
+from benchmarks.result_files import with_spread
+from examples.datasets.people import Joints, Scores
+from examples.hourglass.checkpoints import NAME
+from examples.hourglass.comparison import FILE, VERSION
+from examples.hourglass.config import Config
+from examples.hourglass.model import StackedHourglass
 from examples.hourglass.progress import Epoch
+from examples.hourglass.training import make_model
+from examples.markdown_tables import average
 
-FILE = "results.json"
-VERSION = 2  # raise it when the report could misread an older file
 Arm = Sequence[dict[str, Any]]  # the runs of an arm, one a seed
 
 
@@ -41,10 +45,10 @@ class Comparison:
     def gain(self, arm: str, base: str = "random") -> tuple[int, dict[str, str]]:
         """By how much an arm is above another: the number of seeds that both have, and the means with their spread."""
         threshold = str(self.metric["threshold"])
-        mine, other = ({run["seed"]: scores_of(run)[threshold] for run in self.runs.get(name, [])} for name in (arm, base))
-        common = [seed for seed in mine if seed in other]
-        groups = mine[common[0]] if common else {}
-        values = {group: [mine[seed][group] - other[seed][group] for seed in common] for group in groups}
+        above, below = ({run["seed"]: scores_of(run)[threshold] for run in self.runs.get(name, [])} for name in (arm, base))
+        common = [seed for seed in above if seed in below]
+        groups = above[common[0]] if common else {}
+        values = {group: [above[seed][group] - below[seed][group] for seed in common] for group in groups}
         return len(common), {group: with_spread(value, sign="+") for group, value in values.items()}
 
     def history(self, arm: str, index: int = 0) -> list[Epoch]:
@@ -54,28 +58,13 @@ class Comparison:
 
 def scores_of(run: dict[str, Any]) -> dict[str, Scores]:
     """Threshold -> scores: as the benchmark counts them where there are photographs, otherwise of the crops."""
-    found: dict[str, Scores] = run["benchmark"] or run["pck"]
-    return found
+    scores: dict[str, Scores] = run["benchmark"] or run["pck"]
+    return scores
 
 
 def curve_of(runs: Arm) -> dict[float, Scores]:
     """The mean scores of an arm at each threshold."""
     return {float(threshold): average([scores_of(run)[threshold] for run in runs]) for threshold in scores_of(runs[0])}
-
-
-def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "", decimals: int = 1) -> str:
-    """The mean, ± the sample standard deviation of several. sign: "+" marks positive ones too."""
-    mean = f"{statistics.fmean(values):{sign}.{decimals}f}".replace("-", "−")
-    return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
-
-
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Written under another name and renamed. Lists and rows of numbers stand on one line, so that a person can read them."""
-    text = json.dumps(results, indent=1, ensure_ascii=False)
-    text = re.sub(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])", lambda m: m[1] + re.sub(r"\n\s+", " ", m[2]) + m[3], text)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def read_comparisons(folders: Sequence[Path]) -> list[Comparison]:
@@ -112,3 +101,20 @@ def _read(path: Path) -> dict[str, Any]:
     if results.get("version") != VERSION:
         raise ValueError(f"{path} should be of version {VERSION}. Found {results.get('version')}; {again}.")
     return results
+
+
+def load_model(folder: Path, joints: Joints, device: str = "cpu") -> tuple[Config, StackedHourglass]:
+    """The config and the model of a folder that `train` wrote. Raises FileNotFoundError when it has no checkpoint."""
+    path = folder / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} should hold the checkpoint of a run. Found no {NAME}; train there first.")
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if not saved["people"].startswith(f"{joints.name}-"):
+        raise ValueError(f"{folder} should hold a run on the joints of {joints.name}. Found one on {saved['people']}.")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in saved["config"].items()
+    }
+    config = Config(**values)
+    model = make_model(config, joints)
+    model.load_state_dict(saved["session"]["model"])
+    return config, model.to(device).eval()

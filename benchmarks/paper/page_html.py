@@ -1,15 +1,13 @@
-"""One HTML page of tables and figures that needs no other file, on a wide screen and on a phone."""
+"""How a page of tables and figures is written as Markdown, and as HTML that needs no other file, also on a phone."""
 
 from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.figure import Figure
-
+from benchmarks.paper.figures import Picture
 from benchmarks.paper.tables import Table
 
 STYLE = """
@@ -41,21 +39,6 @@ figcaption { color: #555; font-size: .875rem; max-width: 75ch; }
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure with what it shows. name: of its file, without the suffix."""
-
-    name: str
-    caption: str
-    figure: Figure
-
-    def png(self) -> bytes:
-        """The figure as a file's content."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png")
-        return buffer.getvalue()
-
-
-@dataclass(frozen=True)
 class Section:
     """A heading with what stands under it; a string is a paragraph."""
 
@@ -73,7 +56,7 @@ class Section:
         return "\n\n".join(texts)
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
+def page_of(title: str, sections: Sequence[Section]) -> str:
     """The whole page, pictures inside it."""
     body = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:

@@ -1,24 +1,28 @@
-"""Tables 1 to 3 of the paper with our runs beside its rows. A table never calls drawn people MPII."""
+"""Tables 1 to 3 of the paper with our runs beside its rows. A table never calls drawn people MPII.
+
+python -m benchmarks.paper.tables 1 runs/residual runs/dense
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.paper import published
-from examples.hourglass.evaluation import markdown_table
-from benchmarks.paper.comparisons import Comparison
+from benchmarks.paper.comparisons import Comparison, read_comparisons
+from examples.markdown_tables import markdown_table
 
 BLOCKS = {"residual": "residual hourglass (in the paper 3 modules, “38M”)", "dense": "dense hourglass (6 layers, “18M”)"}
 OURS = {  # what the paper does not have
     "uniform": "Uniform bins and cells",
     "none": "No augmentation",
     "trivial": "In TrivialAugment's manner",
-    "learned-trivial": "The same, magnitudes learned",
-    "global": "One distribution for all images",
 }
-ORDER = (*paper.ARMS, *OURS)  # of the rows
+ORDER = (*published.ARMS, *OURS)  # of the rows
 WHOLE = {"mpii-valid": 2958, "lsp-test": 1000}  # people in the benchmarks' sets
+TITLES = {1: "which augmentation helps", 2: "eight stacks on MPII", 3: "Leeds Sports Pose"}
 SOURCES = {1: "MPII validation set, PCKh@0.5", 2: "MPII test set, PCKh@0.5", 3: "LSP test set, PCK@0.2"}
 
 
@@ -44,10 +48,10 @@ def number_of(comparison: Comparison) -> int:
 
 def tables_of(number: int, comparisons: Sequence[Comparison]) -> list[Table]:
     """One table for each comparison that belongs there, those of the paper first when they were measured on other people."""
-    mine = [comparison for comparison in comparisons if number_of(comparison) == number]
+    placed = [comparison for comparison in comparisons if number_of(comparison) == number]
     tables = []
     for block in BLOCKS if number == 1 else [""]:
-        ours = [comparison for comparison in mine if not block or comparison.config["block"] == block]
+        ours = [comparison for comparison in placed if not block or comparison.config["block"] == block]
         if not ours or not all(_same_people(number, comparison) for comparison in ours):
             title = f"The paper, {SOURCES[number]}" + (f": {BLOCKS[block]}" if block else "")
             notes = [] if ours else ["No run of ours was given."]
@@ -69,8 +73,9 @@ def _table(number: int, block: str, comparison: Comparison) -> Table:
         seeds, gain = comparison.gain(arm)
         if seeds:
             rows[f"{_name(1, arm)} − {_name(1, 'random')}, ours (n = {seeds})"] = gain
+    variant = f" ({config['variant']})" if config.get("variant") else ""
     title = (
-        f"Ours, {people_of(comparison)}, {metric['name']}@{metric['threshold']:g}: "
+        f"Ours{variant}, {people_of(comparison)}, {metric['name']}@{metric['threshold']:g}: "
         f"{config['block']} hourglass, {config['stacks']} × {config['modules']}, "
         f"{millions(comparison.parameters)} parameters, {config['size']} × {config['size']} crops"
     )
@@ -88,7 +93,8 @@ def _table(number: int, block: str, comparison: Comparison) -> Table:
         notes.append("These are drawn people, not MPII: nothing here compares with the paper's numbers.")
     elif number == 2:
         notes.append(
-            "The test set's labels are not public: these are validation people. `--predictions` writes the server's file."
+            "The test set's labels are not public: these are validation people. `python -m benchmarks.paper.server_file` "
+            "writes the server's file."
         )
     return Table(title, rows, notes)
 
@@ -107,9 +113,9 @@ def millions(number: int) -> str:
 
 
 def _published(number: int, block: str) -> dict[str, dict[str, str]]:
-    rows = paper.TABLE_1[block] if number == 1 else paper.TABLE_2 if number == 2 else paper.TABLE_3
+    rows = published.TABLE_1[block] if number == 1 else published.TABLE_2 if number == 2 else published.TABLE_3
     return {
-        f"{_name(number, arm)}, paper": dict(zip(paper.COLUMNS, (f"{value:.1f}" for value in row), strict=True))
+        f"{_name(number, arm)}, paper": dict(zip(published.COLUMNS, (f"{value:.1f}" for value in row), strict=True))
         for arm, row in rows.items()
     }
 
@@ -117,7 +123,7 @@ def _published(number: int, block: str) -> dict[str, dict[str, str]]:
 def _name(number: int, arm: str) -> str:
     if arm == "random" and number > 1:
         return "Stacked HGs(8) of Newell et al. (ECCV 2016)"
-    return paper.ARMS[arm] if arm in paper.ARMS else OURS[arm]
+    return published.ARMS[arm] if arm in published.ARMS else OURS[arm]
 
 
 def _is_whole(comparison: Comparison) -> bool:
@@ -127,3 +133,17 @@ def _is_whole(comparison: Comparison) -> bool:
 def _same_people(number: int, comparison: Comparison) -> bool:
     """Whether the paper's table was measured on the same people, so that the rows may stand in one table."""
     return (number, comparison.data["kind"]) in ((1, "mpii-valid"), (3, "lsp-test")) and _is_whole(comparison)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper.tables", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("number", type=int, choices=TITLES)
+    parser.add_argument("runs", nargs="*", type=Path, help="folders with results.json; none: the paper's rows alone")
+    options = parser.parse_args(arguments)
+    tables = tables_of(options.number, read_comparisons(options.runs))
+    print("\n\n".join([f"# Table {options.number}: {TITLES[options.number]}", *(table.markdown() for table in tables)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -49,7 +48,6 @@ def compare(
             print(_heading(data, config, options), flush=True)
         for seed in options.seeds:
             for arm in options.arms:
-                started = time.perf_counter()
                 more: dict[str, Any] = {
                     "threshold": data.metric.threshold,
                     "make_augmenter": make_augmenter,
@@ -64,7 +62,6 @@ def compare(
                         "folder": run.folder.name,
                         "seconds": round(sum(epoch.seconds for epoch in run.history), 1),
                         "cpu_seconds": round(sum(epoch.cpu_seconds for epoch in run.history), 1),
-                        "wall_seconds_now": round(time.perf_counter() - started, 1),
                         "images": run.history[-1].images,
                         **_measure(run, data),
                         "history": [dataclasses.asdict(epoch) for epoch in run.history],
@@ -102,9 +99,6 @@ def _heading(data: Data, config: Config, options: argparse.Namespace) -> str:
     )
 
 
-# -- measuring -------------------------------------------------------------------------------------------------------
-
-
 def _measure(run: Run, data: Data) -> dict[str, Any]:
     def scores(people: People, view: TestView = UPRIGHT, thresholds: Sequence[float] = ()) -> dict[str, Scores]:
         arguments: dict[str, Any] = {"size": run.config.size, "view": view, "rank": rank(), "ranks": ranks()}
@@ -139,9 +133,6 @@ def _predict_in_photographs(run: Run, test: People, originals: Originals) -> Arr
     for i, part in enumerate(parts):
         together[i :: ranks()] = part
     return together
-
-
-# -- tables ----------------------------------------------------------------------------------------------------------
 
 
 def score_tables(results: dict[str, Any]) -> str:
@@ -186,9 +177,6 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-# -- pictures --------------------------------------------------------------------------------------------------------
 
 
 def draw(runs: dict[str, Run], people: People, out: Path) -> list[Path]:

@@ -70,8 +70,8 @@ class Data:
 
 def drawn(train: Source, test: Source, *, size: int) -> Data:
     """Drawn people with MPII's joints; they need no files. `number` has to be given."""
-    names = [f"drawn people, {source.poses} poses" for source in (train, test)]
-    return Data(_draw(train, size), _draw(test, size), PCKH, *names, "drawn", source=test)
+    trained_on, tested_on = (f"drawn people, {source.poses} poses" for source in (train, test))
+    return Data(_draw(train, size), _draw(test, size), PCKH, trained_on, tested_on, "drawn", source=test)
 
 
 def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any) -> Data:
@@ -83,14 +83,7 @@ def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any)
 
 
 def of_lsp(
-    root: Path,
-    train: Source,
-    test: Source,
-    *,
-    size: int,
-    extension: bool = True,
-    mpii_root: Path | None = None,
-    **cache: Any,
+    root: Path, train: Source, test: Source, *, size: int, extension: bool = True, mpii_root: Path | None = None, **cache: Any
 ) -> Data:
     """LSP's first half, its extension and all of MPII's labelled people to train on; LSP's second half, as in Table 3."""
     parts, names = [], []

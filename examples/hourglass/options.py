@@ -73,5 +73,7 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
 
 def config_from(options: argparse.Namespace, config: Config) -> Config:
     """The config with what was given on the command line."""
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Config) if hasattr(options, field.name)}
-    return replace(config, **{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    names = [field.name for field in dataclasses.fields(Config) if hasattr(options, field.name)]
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return replace(config, **given)

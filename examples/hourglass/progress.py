@@ -87,10 +87,7 @@ class Progress:
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(done) + 1)
         self._describe(len(done))
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self.bar.close()
         if self.writer is not None:
             self.writer.close()

@@ -11,7 +11,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,7 @@ def train(
     plan = plan_of(config)
     if len(history) < len(plan):
         steps = [session.steps_of(stage) for stage in plan]
-        with Progress(folder, config, plan, steps, history, progress) as shown:
+        with closing(Progress(folder, config, plan, steps, history, progress)) as shown:
             for stage in plan[len(history) :]:
                 history.append(session.epoch(stage, plan, history, shown))
                 if rank() == 0:
@@ -124,7 +124,7 @@ def learning_rate(
 
 
 class _Session:
-    """The model, its optimizer and the augmenter of a run, and how they go through an epoch."""
+    """The model, its optimizer and the augmenter of a run; `epoch` takes them through one."""
 
     def __init__(
         self, people: People, test: People, config: Config, threshold: float, make_augmenter: MakeAugmenter, machine: Machine
@@ -247,22 +247,17 @@ class _Session:
                 yield from self._parts(batch)
 
         with self._autocast():
-            divergence = self.augmenter.pretrain(
-                self.model,
-                loader(),
-                partial(loss_of, self.config),
-                steps=count * self.config.accumulate,
-                lr=PRETRAIN_LR,
-                most_views=self.config.pretrain_views,
-            )
+            loss_fn, steps, most = partial(loss_of, self.config), count * self.config.accumulate, self.config.pretrain_views
+            divergence = self.augmenter.pretrain(self.model, loader(), loss_fn, steps=steps, lr=PRETRAIN_LR, most_views=most)
             distributions = self.augmenter.distributions(self.model, next(self._parts(next(self._batches(0)))))
         means.add({f"loss/{name}": values.mean() for name, values in divergence.items()})
         means.add({f"entropy/{name}": torch.special.entr(value).sum(1).mean() for name, value in distributions.items()})
         means.add({f"distribution/{name}": value.mean(0) for name, value in distributions.items()})
 
     def _evaluate(self) -> Scores:
-        at, where = [self.threshold], {"rank": rank(), "ranks": ranks()}
-        (scores,) = evaluate(self.model, self.test, self.config.loss, size=self.config.size, thresholds=at, **where).values()
+        share: dict[str, Any] = {"rank": rank(), "ranks": ranks()}
+        at, size = [self.threshold], self.config.size
+        (scores,) = evaluate(self.model, self.test, self.config.loss, size=size, thresholds=at, **share).values()
         return {group: round(value, 4) for group, value in scores.items()}
 
     def _by_bin(self) -> dict[str, list[float]]:
