@@ -57,8 +57,8 @@ def load(people: Originals, folder: Path, **more: Any) -> tuple[People, Original
 def cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows that are cut from now on, in this process."""
     rows: list[int] = []
-    real = cache.cut_rows
-    monkeypatch.setattr(cache, "cut_rows", lambda *call: rows.extend(call[1]) or real(*call))
+    real = crop_cache.cut_rows
+    monkeypatch.setattr(crop_cache, "cut_rows", lambda *call: rows.extend(call[1]) or real(*call))
     return rows
 
 
@@ -75,7 +75,9 @@ def test_crops_show_the_spots_where_the_joints_are(people: Originals, tmp_path: 
 
 def test_the_images_are_a_view_of_the_file(people: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mapped = []
-    monkeypatch.setattr(cache.torch, "from_numpy", lambda array, real=torch.from_numpy: mapped.append(array) or real(array))
+    monkeypatch.setattr(
+        crop_cache.torch, "from_numpy", lambda array, real=torch.from_numpy: mapped.append(array) or real(array)
+    )
     found, _ = load(people, tmp_path)
     (images,) = (array for array in mapped if array.dtype == np.uint8)
     assert isinstance(images, np.memmap)
@@ -151,8 +153,8 @@ def test_nothing_readable(people: Originals, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_noticed_before_it_is_full(people: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = cache.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    usage = crop_cache.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(crop_cache.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OSError, match="GB free for the crops"):
         load(people, tmp_path)
 
@@ -166,14 +168,14 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [{repository!r}, {tests!r}]
     from examples.datasets import crop_cache
-    from test_cache import draw, load
+    from test_crop_cache import draw, load
 
-    def slowly(*call, real=cache._results):
+    def slowly(*call, real=crop_cache._results):
         for result in real(*call):
             yield result
             time.sleep(0.1)
 
-    cache.CHUNK, cache._results = 4, slowly
+    crop_cache.CHUNK, crop_cache._results = 4, slowly
     folder = Path(sys.argv[1])
     load(draw(folder / "images", 60, "one.jpg"), folder, workers=int(sys.argv[2]))
 """

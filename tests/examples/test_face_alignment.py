@@ -12,7 +12,8 @@ from PIL import Image
 from adaug.keypoints import flip_keypoints, render_heatmaps
 from examples import face_alignment
 from examples.datasets.drawn_faces import draw_faces, frontal, pose_face, shape_face
-from examples.hourglass.evaluation import Turn, turned
+from examples.datasets.fixed_views import TestView as View
+from examples.datasets.fixed_views import show
 from examples.datasets.w300 import W300, auc, failure_rate, inter_ocular, load_w300, nme, read_pts, write_pts
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "face300w" / "helen"
@@ -274,12 +275,12 @@ def test_policies_by_name(name, reach, rests):
 
 def test_a_turned_face_is_found_where_it_went():
     faces = draw_faces(2, size=32, canvas=48, seed=0)
-    truth = turned(faces, 32, Turn(30)).keypoints
+    truth = show(faces, 32, View(30)).keypoints
     sides = iter([truth, flip_keypoints(truth, 32, W300.flip_pairs)])  # `evaluate` averages with the mirror image
 
     class Knows(torch.nn.Module):
         def forward(self, image):
             return [render_heatmaps(next(sides), 8, stride=4).clamp(min=1e-9).log()]
 
-    assert face_alignment.evaluate(Knows(), faces, argparse.Namespace(size=32, device="cpu"), Turn(30)).max() < 0.02
+    assert face_alignment.evaluate(Knows(), faces, argparse.Namespace(size=32, device="cpu"), View(30)).max() < 0.02
     assert (truth - faces.cropped(32).keypoints).norm(dim=-1).mean() > 2  # it did go somewhere

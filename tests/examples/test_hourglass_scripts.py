@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,17 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat  # type: ignore[import-untyped, unused-ignore]
 
+from benchmarks.paper import server_file
+from benchmarks.paper.comparisons import load_model
 from examples import hourglass_lsp, hourglass_mpii
-from examples.hourglass import benchmark, data
+from examples.datasets.check import pointing_at_check
+from examples.datasets.drawn_people import draw_people
+from examples.datasets.people import LSP, MPII
+from examples.datasets.photograph_pck import pck_in_photographs
+from examples.hourglass import comparison, data
 from examples.hourglass.config import PAPER, Config
 from examples.hourglass.data import Source
 from examples.hourglass.options import starting_point
-from examples.datasets.people import LSP, MPII
-from examples.datasets.drawn_people import draw_people
-from examples.hourglass.trained import load_network
 from tests.examples.test_mpii import hourglass_row, points, structs
 
 TRAIN, VALID = 6, 3
@@ -78,9 +82,15 @@ def run(module: Any, tmp_path: Path, *options: object, out: str = "out") -> dict
     return module.main([*TINY, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / out), *map(str, options)])
 
 
+def predict(tmp_path: Path, mpii_root: Path, file: Path, seeds: Sequence[int] = (0,)) -> None:
+    folders = [str(tmp_path / "out" / f"random-seed{seed}") for seed in seeds]
+    cache = ["--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    server_file.main([*folders, "--mpii", str(mpii_root), "--file", str(file), *cache])
+
+
 def test_mpii_from_end_to_end(mpii_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "found" / "pred.json"
-    results = run(hourglass_mpii, tmp_path, "--mpii", mpii_root, "--predictions", file)
+    results = run(hourglass_mpii, tmp_path, "--mpii", mpii_root)
     assert results["data"] == {
         "train": "MPII training set",
         "test": "MPII validation set",
@@ -95,18 +105,19 @@ def test_mpii_from_end_to_end(mpii_root: Path, tmp_path: Path, capsys: pytest.Ca
     assert list(found["benchmark"]) == ["0.1", "0.2", "0.3", "0.4", "0.5"]
     printed = capsys.readouterr().out
     assert "as the benchmark counts it, in pixels of the original photographs" in printed
-    assert str(file) in printed
+    predict(tmp_path, mpii_root, file)
+    assert str(file) in capsys.readouterr().out
     # The file's joints give the very scores of results.json, so it is in pixels of the photographs.
     written = json.loads(file.read_text())["people"]
     assert [person["image"] for person in written] == [f"{i}.jpg" for i in range(TRAIN, TRAIN + VALID)]
     _, where = data.people_to_test("mpii-valid", Source(), size=32, mpii_root=mpii_root, cache_dir=tmp_path / "cache")
     assert where is not None
     for threshold, row in found["benchmark"].items():
-        assert benchmark.score(np.array([person["joints"] for person in written]), where, float(threshold)) == row
+        assert pck_in_photographs(np.array([person["joints"] for person in written]), where, float(threshold)) == row
 
 
 def test_a_perfect_network_scores_100_on_mpii(mpii_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "predict", lambda model, people, where, *rest, **more: where.keypoints)
+    monkeypatch.setattr(comparison, "_predict_in_photographs", lambda run, people, where: where.keypoints)
     results = run(hourglass_mpii, tmp_path, "--mpii", mpii_root, "--people", 4, "--test-people", 2)
     assert set(results["arms"]["random"][0]["benchmark"]["0.1"].values()) == {100.0}
     assert results["people"] == {"train": 4, "test": 2, "joints": "MPII"}
@@ -133,11 +144,12 @@ def test_the_servers_file(mpii_root: Path, tmp_path: Path) -> None:
     savemat(mpii_root / "mpii_human_pose_v1_u12_1.mat", {"RELEASE": release}, long_field_names=True)
     (mpii_root / "valid_images.txt").write_text("3.jpg\n")
     file = tmp_path / "pred_keypoints_mpii.mat"
-    run(hourglass_mpii, tmp_path, "--mpii", mpii_root, "--predictions", file)
+    run(hourglass_mpii, tmp_path, "--mpii", mpii_root, "--seeds", 0, 1)
+    predict(tmp_path, mpii_root, file)
     pred = loadmat(str(file), struct_as_record=False, squeeze_me=True)["pred"]
     assert [entry.image.name for entry in pred] == ["4.jpg", "5.jpg"]
     assert all(len(entry.annorect.annopoints.point) == 16 for entry in pred)
-    run(hourglass_mpii, tmp_path, "--mpii", mpii_root, "--predictions", file, "--seeds", 0, 1)
+    predict(tmp_path, mpii_root, file, seeds=(0, 1))
     assert {path.name for path in tmp_path.glob("*.mat")} == {
         "pred_keypoints_mpii.mat",
         "pred_keypoints_mpii-random-seed0.mat",
@@ -151,7 +163,10 @@ def test_mpii_with_lsp(mpii_root: Path, lsp_root: Path, tmp_path: Path, extensio
     assert results["people"] == {"train": count, "test": 2, "joints": "LSP"}
     assert results["data"]["train"] == "MPII + LSP training set" + (" + LSPET" if extension else "")
     assert (results["metric"]["name"], results["metric"]["threshold"]) == ("PCK", 0.2)
-    config, model = load_network(tmp_path / "out" / "random-seed0", LSP)
+    folder = tmp_path / "out" / "random-seed0"
+    config, model = load_model(folder, LSP)
+    with pytest.raises(ValueError, match=r"should hold a run on the joints of MPII\. Found one on LSP-"):
+        load_model(folder, MPII)
     assert (config.size, config.epochs, config.seed) == (32, (1, 0, 0), 0)
     assert model(torch.zeros(1, 3, 32, 32))[-1].shape[1] == len(LSP) < len(MPII)
 
@@ -170,17 +185,17 @@ def test_paper_gives_other_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert starting_point(Config(), ["--paper"]) == PAPER
     dense = starting_point(Config(), ["--paper", "--block", "dense"])
     assert (dense.block, dense.modules, dense.size) == ("dense", 6, 256)
-    seen = []
+    configs = []
     for module in (hourglass_mpii, hourglass_lsp):
-        monkeypatch.setattr(module, "compare", lambda people, config, options: seen.append(config) or {})
+        monkeypatch.setattr(module, "compare", lambda people, config, *_: configs.append(config) or {})
         monkeypatch.setattr(module, "of_lsp", lambda *_, **__: None)
     hourglass_mpii.main(["--paper", "--stacks", "2", "--people", "2", "--test-people", "2"])
     hourglass_lsp.main(["--data", "x", "--paper", "--size", "128"])
-    assert [(config.stacks, config.size, config.optimizer) for config in seen] == [(2, 256, "rmsprop"), (1, 128, "rmsprop")]
+    assert [(config.stacks, config.size, config.optimizer) for config in configs] == [(2, 256, "rmsprop"), (1, 128, "rmsprop")]
 
 
 def test_what_is_missing_points_at_check(mpii_root: Path, lsp_root: Path, tmp_path: Path) -> None:
-    check = r"(?s){}.*`python -m examples\.hourglass\.datasets check {} says what is missing"
+    check = r"(?s){}.*`python -m examples\.datasets\.check {} says what is missing"
     with pytest.raises(FileNotFoundError, match=check.format("should hold MPII's annotations", "--mpii .*nowhere`")):
         run(hourglass_mpii, tmp_path, "--mpii", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=check.format(r"lsp/joints\.mat", "--lsp .*nowhere`")):
@@ -192,7 +207,7 @@ def test_what_is_missing_points_at_check(mpii_root: Path, lsp_root: Path, tmp_pa
 
 
 def test_a_long_list_of_files_is_cut_short() -> None:
-    with pytest.raises(OSError, match="first") as caught, data._pointing_at_check("--mpii x"):
+    with pytest.raises(OSError, match="first") as caught, pointing_at_check("--mpii x"):
         raise OSError("\n".join(["first", *map(str, range(100)), "Replace them"]))
     assert len(str(caught.value).splitlines()) == 11
     assert "… and 93 more\nReplace them\n" in str(caught.value)
@@ -203,8 +218,6 @@ def test_a_long_list_of_files_is_cut_short() -> None:
     [
         (["--lspet"], "--lspet needs --lsp"),
         (["--lsp", "x"], "--lsp needs --mpii"),
-        (["--predictions", "a.json"], "pass --mpii"),
-        (["--mpii", "x", "--skip-corrupt", "--predictions", "a.json"], "nor --skip-corrupt"),
     ],
 )
 def test_options_that_do_not_go_together(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,8 +226,8 @@ def test_options_that_do_not_go_together(options: list[str], message: str, capsy
     assert message in capsys.readouterr().err
 
 
-def test_predictions_that_cannot_be_written_are_known_before_training(mpii_root: Path) -> None:
+def test_predictions_that_cannot_be_written_are_known_before_they_are_made(mpii_root: Path) -> None:
     with pytest.raises(ValueError, match=r"should end in \.json or \.mat\. Found 'a\.csv'"):
-        hourglass_mpii.main(["--mpii", str(mpii_root), "--predictions", "a.csv"])
-    with pytest.raises(ValueError, match=r"needs the official annotations.*Found none.*datasets check"):
-        hourglass_mpii.main(["--mpii", str(mpii_root), "--predictions", "a.mat"])
+        server_file.main(["run", "--mpii", str(mpii_root), "--file", "a.csv"])
+    with pytest.raises(ValueError, match=r"needs the official annotations.*Found none.*datasets\.check"):
+        server_file.main(["run", "--mpii", str(mpii_root), "--file", "a.mat"])

@@ -224,38 +224,38 @@ def test_mpii_with_lsp(root: Path, tmp_path: Path, joints: np.ndarray) -> None:
 
 def test_check_says_what_is_wrong_file_by_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "valid_images.txt").write_text("d.jpg\n")
-    assert datasets.main(["check", "--mpii", str(root)]) == 0
+    assert check.main(["--mpii", str(root)]) == 0
     assert "complete" in capsys.readouterr().out
     images = root / "images"
     (images / "a.jpg").unlink()
     (images / "c.jpg").write_bytes((images / "c.jpg").read_bytes()[:700])
     (images / "d.jpg").write_bytes(b"")
-    assert datasets.main(["check", "--mpii", str(root), "--lsp", str(root)]) == 1
+    assert check.main(["--mpii", str(root), "--lsp", str(root)]) == 1
     text = capsys.readouterr().out
     assert "annotations: mpii_human_pose_v1_u12_1.mat" in text
     for line in (f"{images}/a.jpg is missing", f"{images}/c.jpg cannot be read", f"{images}/d.jpg is empty", "1 of 4 can"):
         assert line in text
     assert "mpii_human_pose_v1.tar.gz" in text  # what to download, and where to
     assert f"{root}/lsp" in text
-    assert datasets.main(["check", "--mpii", str(root), "--quick"]) == 1
+    assert check.main(["--mpii", str(root), "--quick"]) == 1
     assert "c.jpg" not in capsys.readouterr().out
 
 
 def test_check_without_annotations_or_with_few(tmp_path: Path, root: Path, joints: np.ndarray) -> None:
-    assert any("Found none" in problem for problem in datasets.check_mpii(tmp_path / "images").problems)
+    assert any("Found none" in problem for problem in check.check_mpii(tmp_path / "images").problems)
     (root / "mpii_annotations.json").write_text(json.dumps([hourglass_row(joints[0], [True] * 16)]))
-    assert any("is it cut off" in problem for problem in datasets.check_mpii(root, progress=False).problems)
+    assert any("is it cut off" in problem for problem in check.check_mpii(root, progress=False).problems)
     (root / "mpii_annotations.json").unlink()
     official = root / "mpii_human_pose_v1_u12_1.mat"
     official.write_bytes(official.read_bytes()[:2000])
-    (problem,) = datasets.check_mpii(root, progress=False).problems
+    (problem,) = check.check_mpii(root, progress=False).problems
     assert str(official) in problem
     assert "Download it again" in problem
-    report = datasets.Report("many", "help", problems=[str(i) for i in range(99)])
+    report = check.Report("many", "help", problems=[str(i) for i in range(99)])
     assert "and 49 more" in report.text()
     assert "and 49 more" not in report.text(None)
     with pytest.raises(SystemExit):
-        datasets.main(["check"])
+        check.main([])
 
 
 # -- the real annotations --------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from examples import hourglass_mpii
-from examples.hourglass import paper, report
-from benchmarks.paper.comparisons import FILE, VERSION, read_comparisons, with_spread, write_results
+from benchmarks.paper import figures, page, published, tables
+from benchmarks.paper.comparisons import read_comparisons
 from benchmarks.paper.tables import tables_of
+from benchmarks.result_files import with_spread
+from examples import hourglass_mpii
+from examples.hourglass.comparison import FILE, VERSION, write_results
 
 TINY = [
     *("--size", "32", "--width", "8", "--depth", "2", "--epochs", "1", "1", "2", "--batch-size", "6", "--device", "cpu"),
@@ -35,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def fake(tmp_path: Path, name: str, **changes: Any) -> Path:
     """A folder as LSP's script would leave it, without history and checkpoints."""
-    groups = dict(zip(paper.COLUMNS, (90.0, 80.0, 70.0, 60.0, 75.0, 65.0, 55.0, 72.0), strict=True))
+    groups = dict(zip(published.COLUMNS, (90.0, 80.0, 70.0, 60.0, 75.0, 65.0, 55.0, 72.0), strict=True))
     runs = {
         arm: [
             {
@@ -98,17 +100,17 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_report_of_drawn_people(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = report.main([*map(str, runs), "--out", str(tmp_path / "report"), "--device", "cpu"])
+def test_the_page_of_drawn_people(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = page.main([*map(str, runs), "--out", str(tmp_path / "page"), "--device", "cpu"])
     printed = capsys.readouterr().out
-    assert printed.strip() == (tmp_path / "report" / "report.md").read_text().strip()
-    page = Page(path.read_text())
-    assert page.open == []
-    assert len(page.sources) == 3
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources), "nothing is fetched"
+    assert printed.strip() == (tmp_path / "page" / "page.md").read_text().strip()
+    shown = Page(path.read_text())
+    assert shown.open == []
+    assert len(shown.sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in shown.sources), "nothing is fetched"
     for name in ("figure5_1", "figure6_1", "figure7_1"):
-        assert (tmp_path / "report" / f"{name}.png").stat().st_size > 10_000
-    for text in (printed, page.text):
+        assert (tmp_path / "page" / f"{name}.png").stat().st_size > 10_000
+    for text in (printed, shown.text):
         assert "These are drawn people, not MPII" in text
         assert "CVPR 2018" in text
         assert "tested on 4" in text
@@ -119,12 +121,24 @@ def test_the_report_of_drawn_people(runs: list[Path], tmp_path: Path, capsys: py
     assert "+ASR+AHO − Random Aug., ours (n = 1)" in printed
 
 
+def test_one_command_a_table_and_a_figure(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables.main(["1", *map(str, runs)])
+    printed = capsys.readouterr().out
+    assert "# Table 1: which augmentation helps" in printed
+    assert "| Random Aug., ours (n = 1)" in printed
+    tables.main(["3"])
+    assert "| +ASR+AHO, paper" in capsys.readouterr().out
+    figures.main(["5", *map(str, runs), "--out", str(tmp_path), "--device", "cpu"])
+    assert (tmp_path / "figure5_1.png").stat().st_size > 10_000
+    assert "What the generator of asr+aho proposes for rotation" in capsys.readouterr().out
+
+
 def test_the_numbers_of_the_paper_are_consistent() -> None:
-    for rows in (*paper.TABLE_1.values(), paper.TABLE_2, paper.TABLE_3):
-        assert all(len(row) == len(paper.COLUMNS) for row in rows.values())
+    for rows in (*published.TABLE_1.values(), published.TABLE_2, published.TABLE_3):
+        assert all(len(row) == len(published.COLUMNS) for row in rows.values())
         assert rows["asr+aho"][-1] > rows["random"][-1]
     # Section 5.4: by 0.6 and by 1.5 over the baseline.
-    assert [round(t["asr+aho"][-1] - t["random"][-1], 1) for t in (paper.TABLE_2, paper.TABLE_3)] == [0.6, 1.5]
+    assert [round(t["asr+aho"][-1] - t["random"][-1], 1) for t in (published.TABLE_2, published.TABLE_3)] == [0.6, 1.5]
 
 
 def test_the_same_people_share_a_table_with_the_paper(tmp_path: Path) -> None:
@@ -144,8 +158,8 @@ def test_the_same_people_share_a_table_with_the_paper(tmp_path: Path) -> None:
 
 def test_a_part_of_the_people_is_not_the_papers_test_set(tmp_path: Path) -> None:
     folder = fake(tmp_path, "part", data={"test_people": 100})
-    published, ours = tables_of(3, read_comparisons([folder]))
-    assert published.title == "The paper, LSP test set, PCK@0.2"
+    theirs, ours = tables_of(3, read_comparisons([folder]))
+    assert theirs.title == "The paper, LSP test set, PCK@0.2"
     assert ours.title.startswith("Ours, 100 people of the LSP test set")
     assert not any("paper" in row for row in ours.rows)
 
@@ -153,16 +167,16 @@ def test_a_part_of_the_people_is_not_the_papers_test_set(tmp_path: Path) -> None
 def test_eight_stacks_on_mpii_are_validation_people(tmp_path: Path) -> None:
     changes = {"kind": "mpii-valid", "joints": "MPII", "test": "MPII validation set", "test_people": 2958}
     folder = fake(tmp_path, "mpii", data=changes, config={"stacks": 8})
-    published, ours = tables_of(2, read_comparisons([folder]))
-    assert published.title == "The paper, MPII test set, PCKh@0.5"
+    theirs, ours = tables_of(2, read_comparisons([folder]))
+    assert theirs.title == "The paper, MPII test set, PCKh@0.5"
     assert ours.title.startswith("Ours, MPII validation set")
     assert "labels are not public" in ours.notes[1]
     (single,) = (t for t in tables_of(1, read_comparisons([fake(tmp_path, "one", data=changes)])) if "Ours" in t.title)
-    assert [row for row in single.rows if "paper" in row] == [f"{name}, paper" for name in paper.ARMS.values()]
+    assert [row for row in single.rows if "paper" in row] == [f"{name}, paper" for name in published.ARMS.values()]
 
 
 def test_without_checkpoints_or_data_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report.main([str(fake(tmp_path, "lsp")), "--out", str(tmp_path / "report"), "--device", "cpu"])
+    page.main([str(fake(tmp_path, "lsp")), "--out", str(tmp_path / "page"), "--device", "cpu"])
     printed = capsys.readouterr().out
     assert "no Figure 5. Two runs should have looked at their bins" in printed
     assert "no Figure 7. The folder of the test people should be given for lsp-test. Found none; pass --lsp DIR" in printed

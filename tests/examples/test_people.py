@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from examples.datasets.drawn_people import draw_people
 from examples.datasets.painting import dress, paint
 from examples.datasets.people import LSP, MPII, Joints, People, join
 from examples.datasets.skeleton import POSES, pose
-from examples.datasets.drawn_people import draw_people
 
 PoseName = Literal["narrow", "wide"]
 JOINTS = pytest.mark.parametrize("joints", [MPII, LSP], ids=lambda joints: joints.name)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +10,14 @@ import torch
 from scipy.io import loadmat, savemat  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor, nn
 
-from adaug.keypoints import decode_heatmaps, render_heatmaps
-from examples.datasets import mpii
-from examples.hourglass.photographs import THRESHOLDS, curve, decode_quarter, normalized_distances, predict, score
-from examples.datasets.cropping import Originals
-from examples.hourglass.evaluation import pck
-from examples.datasets.people import LSP, MPII, Joints, People
+from adaug.keypoints import render_heatmaps
 from benchmarks.paper.prediction_files import write_json, write_server_file
+from examples.datasets import mpii
+from examples.datasets.cropping import Originals
+from examples.datasets.people import LSP, MPII, Joints, People
+from examples.datasets.photograph_pck import normalized_distances, pck_in_photographs
+from examples.hourglass.data import PCKH
+from examples.hourglass.evaluation import pck, predict
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "mpii"
 TABLE_1 = ["Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean"]
@@ -46,11 +46,10 @@ def noisy(people: Originals, spread: float = 0.5, seed: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("joints", [MPII, LSP], ids=lambda joints: joints.name)
 def test_the_columns_are_those_of_the_tables(joints: Joints) -> None:
     people = draw(joints=joints)
-    assert list(score(noisy(people), people, 0.5)) == TABLE_1
-    assert set(score(people.keypoints, people, 0.1).values()) == {100.0}
-    scores = [score(noisy(people), people, threshold)["Mean"] for threshold in THRESHOLDS]
+    assert list(pck_in_photographs(noisy(people), people, 0.5)) == TABLE_1
+    assert set(pck_in_photographs(people.keypoints, people, 0.1).values()) == {100.0}
+    scores = [pck_in_photographs(noisy(people), people, threshold)["Mean"] for threshold in PCKH.curve]
     assert scores == sorted(scores)
-    assert [row["Mean"] for row in curve(noisy(people), people).values()] == scores
 
 
 def test_a_group_is_the_mean_of_its_joints_and_the_mean_is_over_all_joints() -> None:
@@ -62,7 +61,7 @@ def test_a_group_is_the_mean_of_its_joints_and_the_mean_is_over_all_joints() -> 
     predicted[1:, 10] += 1000
     predicted[:, 6] += 1000
     predicted[2, 10] = np.nan  # not predicted is wrong, not left out
-    scores = score(predicted, replace(people, visibility=visibility), 0.5)
+    scores = pck_in_photographs(predicted, replace(people, visibility=visibility), 0.5)
     assert scores["Wri."] == pytest.approx((25 + 100) / 2)
     assert scores["Mean"] == pytest.approx(100 * 2 / 5)
     assert np.isnan(scores["Knee"])
@@ -72,11 +71,11 @@ def test_on_the_threshold_is_correct() -> None:
     people = replace(draw(1), reference=np.array([10.0]), visibility=np.ones((1, 16)))
     predicted = np.round(people.keypoints) + np.array([3.0, 4.0])
     people = replace(people, keypoints=np.round(people.keypoints))
-    assert score(predicted, people, 0.5)["Mean"] == 100
-    assert score(predicted, people, 0.499)["Mean"] == 0
+    assert pck_in_photographs(predicted, people, 0.5)["Mean"] == 100
+    assert pck_in_photographs(predicted, people, 0.499)["Mean"] == 0
     assert (normalized_distances(predicted, people) == 0.5).all()
     with pytest.raises(ValueError, match="should have the shape"):
-        score(predicted[:, :14], people, 0.5)
+        pck_in_photographs(predicted[:, :14], people, 0.5)
 
 
 def test_the_crop_does_not_change_the_score() -> None:
@@ -91,7 +90,7 @@ def test_the_crop_does_not_change_the_score() -> None:
         MPII,
     )
     inside = torch.from_numpy(people.to_crop(predicted, 64)).float()
-    assert pck(inside, crops, 0.5)["Mean"] == pytest.approx(score(predicted, people, 0.5)["Mean"], abs=0.05)
+    assert pck(inside, crops, 0.5)["Mean"] == pytest.approx(pck_in_photographs(predicted, people, 0.5)["Mean"], abs=0.05)
 
 
 class Drawn(nn.Module):
@@ -109,35 +108,17 @@ class Drawn(nn.Module):
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize(("decode", "tolerance"), [(decode_heatmaps, 0.02), (decode_quarter, 1.5)])
-def test_predictions_come_back_into_the_photograph(flip: bool, decode: Any, tolerance: float) -> None:
+def test_predictions_come_back_into_the_photograph(flip: bool) -> None:
     size, canvas, people = 64, 96, draw(10)
     inside = np.random.default_rng(2).integers(22, 74, (10, 1, 2))  # of the canvas; within its central crop
     truth = people.to_image(inside.astype(float), size, canvas)
     images = torch.zeros(10, 3, canvas, canvas, dtype=torch.uint8)
     images[torch.arange(10), :, inside[:, 0, 1], inside[:, 0, 0]] = 255
     crops = People(images, torch.zeros(10, 16, 2), torch.ones(10, 16), torch.ones(10), MPII)
-    found = predict(Drawn(16, 4), crops, people, "mse", size=size, flip=flip, decode=decode, batch_size=4)
-    assert found.shape == (10, 16, 2)
-    error = np.linalg.norm(found - truth, axis=-1) * size / people.side[:, None]  # in pixels of the crop
-    assert error.max() < tolerance
-
-
-def test_quarter_pixel_decoding() -> None:
-    points = torch.rand(50, 16, 2) * 200 + 28
-    maps = render_heatmaps(points, 64, stride=4)
-    found, scores = decode_quarter(maps, stride=4)
-    cells, peaks = (found + 0.5) / 4 - 0.5, maps.flatten(2).argmax(2)
-    offset = cells - torch.stack([peaks % 64, peaks // 64], -1)
-    assert set(offset.unique().tolist()) == {-0.25, 0.25}
-    assert (found - points).abs().max() <= 1.0 + 1e-3  # a quarter of a cell of 4 pixels
-    assert (found - points).norm(dim=-1).mean() > (decode_heatmaps(maps, stride=4)[0] - points).norm(dim=-1).mean()
-    torch.testing.assert_close(scores, maps.flatten(2).amax(2))
-    corner = torch.zeros(1, 1, 8, 8)
-    corner[0, 0, 0, 7] = 1
-    assert decode_quarter(corner)[0].tolist() == [[[7, 0]]]  # at the border, nothing to compare with
-    empty = decode_quarter(torch.zeros(2, 3, 8, 8))[0]
-    assert empty.isfinite().all()
+    predicted = people.to_image(predict(Drawn(16, 4), crops, size, "mse", flip=flip, batch_size=4).double().numpy(), size)
+    assert predicted.shape == (10, 16, 2)
+    error = np.linalg.norm(predicted - truth, axis=-1) * size / people.side[:, None]  # in pixels of the crop
+    assert error.max() < 0.02
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -214,7 +195,7 @@ def test_pckh_of_the_published_validation_people() -> None:
     # The reference: the toolkit's definition in coordinates that count from 1, and nothing of ours.
     labelled, rows = parts.any(-1), {}
     distance = np.sqrt(((predicted - parts) ** 2).sum(-1)) / heads[:, None]
-    for threshold in THRESHOLDS:
+    for threshold in PCKH.curve:
         correct, counted = ((distance <= threshold) & labelled).sum(0), labelled.sum(0)
         each, real = 100 * correct / counted, [j for j in range(16) if j not in (6, 7)]
         pairs = [(8, 9), (12, 13), (11, 14), (10, 15), (2, 3), (1, 4), (0, 5)]
@@ -225,5 +206,5 @@ def test_pckh_of_the_published_validation_people() -> None:
     people = replace(people, keypoints=parts - 1, visibility=labelled.astype(float), reference=heads)
     found = people.to_image(people.to_crop(predicted - 1, 256), 256)
     for threshold, row in rows.items():
-        assert list(score(found, people, threshold).values()) == pytest.approx(row, abs=1e-9)
+        assert list(pck_in_photographs(found, people, threshold).values()) == pytest.approx(row, abs=1e-9)
     assert 5 < rows[0.1][-1] < 40 < rows[0.5][-1] < 99

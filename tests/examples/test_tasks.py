@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +118,17 @@ def test_the_plain_loop_runs(capsys):
     assert list(scores) == ["random", "adversarial"]
     assert all(0 <= value <= 100 for value in scores.values())
     assert f"{scores['adversarial'] - scores['random']:+6.1f}" in capsys.readouterr().out
+
+
+def test_the_plain_loop_can_be_copied_alone(tmp_path):
+    """It runs in an empty folder, with nothing but adaug on the path."""
+    shutil.copy(ROOT / "examples" / "plain_loop.py", tmp_path)
+    (tmp_path / "adaug").symlink_to(ROOT / "adaug")
+    command = [sys.executable, "plain_loop.py", "--epochs", "1", "--people", "12"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "difference" in done.stdout
 
 
 @pytest.mark.slow
