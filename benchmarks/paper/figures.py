@@ -77,7 +77,7 @@ def draw_training_status(
             "with the same `bins_every`, above 0."
         )
     picks = [common[i] for i in sorted({round(j * (len(common) - 1) / max(1, moments - 1)) for j in range(moments)})]
-    figure = Figure(figsize=(1.0 + 1.9 * len(picks), 5.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(5.5, 1.0 + 1.9 * len(picks)), 5.6), dpi=150, layout="constrained")
     axes = figure.subplots(3, len(picks), sharex=True, sharey="row", squeeze=False)
     rows = (
         (proposals, GENERATOR, "generator:\nprobability"),

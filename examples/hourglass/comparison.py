@@ -82,9 +82,8 @@ def compare(
     if first:  # after the ranks have parted, because drawing takes a step that the others know nothing of
         print(score_tables(results), flush=True)
         write_results(options.out / FILE, results)
-        pictures = draw({arm: of_arm[0] for arm, of_arm in runs.items()}, data.people, options.out)
-        paths = [options.out / FILE, *pictures]
-        print("\n".join(["Written:", *(f"  {path}" for path in paths), f"  tensorboard --logdir {options.out}"]))
+        drawn = draw({arm: of_arm[0] for arm, of_arm in runs.items()}, data.people, options.out)
+        print("\n".join([f"Written: {options.out / FILE}, and to look at:", *drawn, f"  tensorboard --logdir {options.out}"]))
     return results
 
 
@@ -179,19 +178,20 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def draw(runs: dict[str, Run], people: People, out: Path) -> list[Path]:
-    """What the generators of the last learned arm asked for during the training, and a mini-batch of its views."""
+def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:
+    """Two pictures of the last learned arm; returns where they are and what they show."""
     run = next((run for arm, run in reversed(runs.items()) if arm not in UNLEARNED), None)
     if run is None:
         return []
-    figures = {"views": _draw_views(run, people)}
+    shown = [f"  {out / 'views.png'}: a mini-batch as {run.config.arm} has it: random views, and each branch's"]
+    _draw_views(run, people).savefig(out / "views.png")
     proposed = [(epoch.number, epoch.distribution) for epoch in run.history if epoch.distribution]
     if proposed:
+        shown.append(f"  {out / 'distributions.png'}: what the generators asked for, epoch by epoch; 1 is uniform")
         numbers, history = zip(*proposed, strict=True)
-        figures["distributions"] = plots.draw_distributions(history, policy=run.augmenter.policy, epochs=numbers)
-    for name, figure in figures.items():
-        figure.savefig(out / f"{name}.png")
-    return [out / f"{name}.png" for name in figures]
+        figure = plots.draw_distributions(history, policy=run.augmenter.policy, epochs=numbers)
+        figure.savefig(out / "distributions.png")
+    return shown
 
 
 def _draw_views(run: Run, people: People) -> Any:
