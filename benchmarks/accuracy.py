@@ -97,41 +97,44 @@ def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, tra
     if not train:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"arguments": arguments, "machine": machine(), **TASKS[task](arguments, seed, folder)}
+    run = {"arguments": arguments, "machine": machine(), **TASKS[task](arguments, seed, folder)}
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
+    temporary.write_text(json.dumps(run, indent=1) + "\n")
     temporary.replace(path)
-    return found
+    return run
 
 
 def write(options: argparse.Namespace, runs: Runs) -> None:
     """Results files of the runs that are there, and the tables on the screen."""
     decimals = DECIMALS[options.task]
     scores = {
-        arm: {name: [r["scores"][name] for r in of.values()] for name in next(iter(of.values()))["scores"]}
-        for arm, of in runs.items()
+        arm: {name: [r["scores"][name] for r in of_arm.values()] for name in next(iter(of_arm.values()))["scores"]}
+        for arm, of_arm in runs.items()
     }
     names = list(next(iter(scores.values())))
     differences: dict[str, Any]
     if options.pairs:
         differences = of_pairs(runs, options.pairs)
         text = pairs_table(differences, decimals)
-        dots = {pair: {name: [found[name] for found in of.values()] for name in names} for pair, of in differences.items()}
+        dots = {
+            pair: {name: [scores_of_run[name] for scores_of_run in of_arm.values()] for name in names}
+            for pair, of_arm in differences.items()
+        }
         figure = draw.accuracy(dots, names[: MAIN - 1]) if dots else None
     else:
         text, differences = tables(runs, options.against, decimals)
         figure = draw.accuracy(scores, names[: MAIN - 1])
-    every = [run for of in runs.values() for run in of.values()]
+    every = [run for of_arm in runs.values() for run in of_arm.values()]
     machines, usual = sorted({run["machine"] for run in every}), usual_machine(runs)
     if options.over_time:
         points = {
-            arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items() if r["machine"] == usual}
-            for arm, of in runs.items()
+            arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of_arm.items() if r["machine"] == usual}
+            for arm, of_arm in runs.items()
         }
         figure = draw.over_time(points, "CPU s", [name for name in names if name in OVER_TIME])
     on = f", on {usual}" if len(machines) > 1 else ""
     seconds = "" if options.pairs else f" CPU s: a whole run, with its tests{on}."
-    kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
+    kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of_arm.items()} for arm, of_arm in runs.items()}
     save(
         options.name,
         {"runs": kept, "differences": differences},
@@ -154,8 +157,8 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the files under results/")
     parser.add_argument("--finished", action="store_true", help="train nothing: tables of what is there")
     parser.add_argument("--over-time", action="store_true", help="draw a line for the arms named alike before a comma")
-    own, rest = split_arguments()
-    options = parser.parse_args(own)
+    words, rest = split_arguments()
+    options = parser.parse_args(words)
     sides = {side for pair in options.pairs or () for side in named(pair)[1].split(" vs ")}
     if unknown := sides - {named(arm)[0] for arm in options.arms}:
         parser.error(f"--pairs should name arms of --arms. Found {', '.join(sorted(unknown))}.")

@@ -34,12 +34,12 @@ WIDTHS = {"residual": "48", "dense": "32"}  # of the small networks
 def run(data: str, block: str, arm: str, seed: int, folder: Path, rest: list[str]) -> None:
     """One run, unless it has finished with the same arguments."""
     options = rest if "--paper" in rest else [*SMALL, "--width", WIDTHS[block], *rest]
-    own = ["--block", block, "--arms", arm, "--seeds", str(seed), *options]
+    arguments = ["--block", block, "--arms", arm, "--seeds", str(seed), *options]
     made = folder / "arguments.txt"
-    if (folder / FILE).is_file() and made.is_file() and made.read_text() == shlex.join(own):
+    if (folder / FILE).is_file() and made.is_file() and made.read_text() == shlex.join(arguments):
         return
-    hourglass_lsp.main(["--data", data, *own, "--out", str(folder)])  # refuses a folder with a run of other settings
-    made.write_text(shlex.join(own))
+    hourglass_lsp.main(["--data", data, *arguments, "--out", str(folder)])  # refuses a folder with a run of other settings
+    made.write_text(shlex.join(arguments))
 
 
 def views(comparison: Comparison) -> str:
@@ -65,8 +65,8 @@ def main() -> None:
     parser.add_argument("--blocks", nargs="+", choices=list(WIDTHS), default=list(WIDTHS))
     parser.add_argument("--name", default="reproduction_lsp64", help="of the files under results/")
     parser.add_argument("--out", type=Path, help="folder of the runs; by default runs/NAME")
-    own, rest = split_arguments()
-    options = parser.parse_args(own)
+    words, rest = split_arguments()
+    options = parser.parse_args(words)
     options.out = options.out or Path("runs") / options.name
     folders: list[Path] = []
     for seed in options.seeds:
@@ -86,7 +86,7 @@ def write(folders: list[Path], options: argparse.Namespace) -> None:
         target = RESULTS / f"{options.name}_{picture.name}"
         target.write_bytes(picture.read_bytes())
         pictures.append(f"![{picture.stem}]({target.name})")
-    found: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         comparison.config["block"]: {
             "config": comparison.config,
             "parameters": comparison.parameters,
@@ -94,7 +94,7 @@ def write(folders: list[Path], options: argparse.Namespace) -> None:
         }
         for comparison in comparisons
     }
-    save(options.name, found, "\n\n".join([*map(section, comparisons), *pictures]))
+    save(options.name, numbers, "\n\n".join([*map(section, comparisons), *pictures]))
 
 
 def _kept(comparison: Comparison) -> dict[str, Any]:

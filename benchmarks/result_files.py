@@ -80,14 +80,14 @@ def save(
     """
     RESULTS.mkdir(exist_ok=True)
     RAW.mkdir(parents=True, exist_ok=True)
-    found = provenance()
-    found["machine"] = " and ".join(dict.fromkeys(machines)) or found["machine"]
-    (RAW / f"{name}.json").write_text(json.dumps({"provenance": found, **result}, indent=1) + "\n")
-    origin = f"`{found['command']}`, {found['machine']}, torch {found['torch']}, {found['date']}."
+    origin = provenance()
+    origin["machine"] = " and ".join(dict.fromkeys(machines)) or origin["machine"]
+    (RAW / f"{name}.json").write_text(json.dumps({"provenance": origin, **result}, indent=1) + "\n")
+    line = f"`{origin['command']}`, {origin['machine']}, torch {origin['torch']}, {origin['date']}."
     picture = ""
     if figure is not None:
         figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None}, facecolor="white")
         picture = f"![{name.replace('_', ' ')}]({name}.svg)\n\n"
     path = RESULTS / f"{name}.md"
-    path.write_text(f"{markdown.strip()}\n\n{picture}{origin}\n")
+    path.write_text(f"{markdown.strip()}\n\n{picture}{line}\n")
     return path

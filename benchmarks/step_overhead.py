@@ -183,18 +183,18 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Mach
             wait(machine)
             seconds[variant].append((time.perf_counter() - start) / count)
         print(f"  round {i + 1}/{rounds}: " + ", ".join(f"{v} {seconds[v][-1]:.2f} s" for v in names), flush=True)
-    found: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         "plain_seconds": spread(seconds["plain"]),
         "ratio_to_plain": {v: spread([a / b for a, b in zip(seconds[v], seconds["plain"], strict=True)]) for v in names[1:]},
         "build_and_four_steps_seconds": first,
     }
     if not machine.compiled:
-        found["operations"] = {variant: operations(steps[variant]) for variant in DETAILED if variant in steps}
+        numbers["operations"] = {variant: operations(steps[variant]) for variant in DETAILED if variant in steps}
     if machine.device == "cpu" and "default" in steps:
-        found["share_of_default"] = shares(steps["default"])
+        numbers["share_of_default"] = shares(steps["default"])
     elif machine.device != "cpu":
-        found |= gpu_costs(steps, machine)
-    return found
+        numbers |= gpu_costs(steps, machine)
+    return numbers
 
 
 def shares(step: Step, repeat: int = 3) -> dict[str, float]:
@@ -254,27 +254,27 @@ def probe_memory(workload: Workload, variant: str) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """What was found, as Markdown: a column for each network."""
-    rows: dict[str, list[str]] = {"plain": [f"1 ({found['plain_seconds']['median']:.2f} s)" for found in results.values()]}
+    rows: dict[str, list[str]] = {"plain": [f"1 ({network['plain_seconds']['median']:.2f} s)" for network in results.values()]}
     for variant in next(iter(results.values()))["ratio_to_plain"]:
-        cells = [found["ratio_to_plain"][variant] for found in results.values()]
+        cells = [network["ratio_to_plain"][variant] for network in results.values()]
         rows[variant] = [f"{cell['median']:.2f} ({cell['min']:.2f}–{cell['max']:.2f})" for cell in cells]
-    rows["memory"] = [_memory_ratio(found.get("peak_mib", {})) for found in results.values()]
+    rows["memory"] = [_memory_ratio(network.get("peak_mib", {})) for network in results.values()]
     if {COMPILED, "default"} <= rows.keys():
-        seconds = [found["build_and_four_steps_seconds"] for found in results.values()]
-        rows["compiling"] = [f"{of[COMPILED] - of['default']:.0f} s" for of in seconds]
+        seconds = [network["build_and_four_steps_seconds"] for network in results.values()]
+        rows["compiling"] = [f"{built[COMPILED] - built['default']:.0f} s" for built in seconds]
     lines = ["| step / plain step | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
     lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     lines += ["", "Median of the rounds (least–greatest). Memory: peak of the default step / peak of the plain step.", ""]
-    for name, found in results.items():
-        about = f"- {name}: {found['about']}, {found['side']} × {found['side']}, batch {found['batch']}"
-        if "share_of_default" in found:
+    for name, network in results.items():
+        about = f"- {name}: {network['about']}, {network['side']} × {network['side']}, batch {network['batch']}"
+        if "share_of_default" in network:
             about += "; the default step spends "
-            about += ", ".join(f"{part} {100 * share:.0f} %" for part, share in found["share_of_default"].items())
-        if "host_ms" in found:
+            about += ", ".join(f"{part} {100 * share:.0f} %" for part, share in network["share_of_default"].items())
+        if "host_ms" in network:
             about += "; the host needs "
-            about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in found["host_ms"].items())
+            about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in network["host_ms"].items())
             about += " a step, and waits for nothing"
-        if counted := found.get("operations"):
+        if counted := network.get("operations"):
             about += "; operations dispatched: " + ", ".join(f"{variant} {count}" for variant, count in counted.items())
         lines.append(about + ".")
     return "\n".join(lines)
@@ -312,10 +312,10 @@ def main() -> None:
     for name in options.networks:
         workload = workloads[name]
         print(f"{name}: {workload.about}, {workload.side} x {workload.side}, batch {workload.images}", flush=True)
-        found = measure(workload, options.variants, options.rounds, machine)
+        network = measure(workload, options.variants, options.rounds, machine)
         if machine == Machine() and {"plain", "default"} <= set(options.variants):
-            found["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
-        results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **found}
+            network["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
+        results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **network}
         figure = draw.overhead(results, targets=(1.15, 1.3))
         save(options.name, {"rounds": options.rounds, "networks": results}, table(results), figure)  # what is done is kept
     print(table(results))

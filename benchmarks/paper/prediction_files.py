@@ -72,15 +72,15 @@ def _points(joints: Array) -> NDArray[np.void]:
 
 def _structs(count: int, *fields: str) -> NDArray[np.void]:
     """MATLAB's struct array of 1 x count, every field empty."""
-    found = np.empty((1, count), dtype=[(name, object) for name in fields])
+    structs = np.empty((1, count), dtype=[(name, object) for name in fields])
     for name in fields:
         for i in range(count):
-            found[name][0, i] = np.zeros((0, 0))
-    return found
+            structs[name][0, i] = np.zeros((0, 0))
+    return structs
 
 
 def _struct(**fields: Any) -> NDArray[np.void]:
-    found = _structs(1, *fields)
+    struct = _structs(1, *fields)
     for name, value in fields.items():
-        found[name][0, 0] = value
-    return found
+        struct[name][0, 0] = value
+    return struct

@@ -46,12 +46,12 @@ To get Leeds Sports Pose (http://sam.johnson.io/research/lsp.html and lspet.html
 
 
 @dataclass
-class Report:
+class Inspection:
     """What was found in one data set: what is there, what is wrong, and how to mend it."""
 
     name: str
     help: str
-    found: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -60,61 +60,65 @@ class Report:
     def text(self, shown: int | None = SHOWN) -> str:
         """For a person to read; at most `shown` problems are listed."""
         lines = [f"{self.name}: {f'{len(self.problems)} problems' if self.problems else 'complete'}"]
-        lines += [f"  {line}" for line in self.found]
+        lines += [f"  {line}" for line in self.present]
         lines += [f"  ✗ {line}" for line in self.problems[:shown]]
         if shown is not None and len(self.problems) > shown:
             lines.append(f"  … and {len(self.problems) - shown} more; --all lists them")
         return "\n".join([*lines, *([self.help] if self.problems else [])])
 
 
-def check_mpii(root: Path, *, quick: bool = False, progress: bool = True) -> Report:
+def check_mpii(root: Path, *, quick: bool = False, progress: bool = True) -> Inspection:
     """Annotations and images of MPII. quick: whether the images exist, without decoding them."""
-    report = Report(f"MPII in {root}", MPII_HELP.format(root=root))
+    inspection = Inspection(f"MPII in {root}", MPII_HELP.format(root=root))
     try:
         paths = mpii.find_annotations(root)
-        report.found.append(f"annotations: {', '.join(str(path.relative_to(root)) for path in paths)}")
+        inspection.present.append(f"annotations: {', '.join(str(path.relative_to(root)) for path in paths)}")
         people = mpii.read_annotations(root)
     except (OSError, ValueError) as error:
-        report.problems.append(str(error))
-        return report
+        inspection.problems.append(str(error))
+        return inspection
     counts = {
         "train": sum(not (person.is_validation or person.is_test) for person in people),
         "valid": sum(person.is_validation for person in people),
         "test": sum(person.is_test for person in people),
     }
-    report.found.append("people: " + ", ".join(f"{count:,} {split}" for split, count in counts.items() if count))
+    inspection.present.append("people: " + ", ".join(f"{count:,} {split}" for split, count in counts.items() if count))
     if not counts["valid"]:
-        report.problems.append(f"{paths[0]} does not say who validates: {mpii.VALID_IMAGES} should lie beside it")
+        inspection.problems.append(f"{paths[0]} does not say who validates: {mpii.VALID_IMAGES} should lie beside it")
     if paths[0].suffix != ".mat" and (counts["train"], counts["valid"]) != (22246, 2958):
-        report.problems.append(f"{paths[0]} should hold 22,246 people to train on and 2,958 to validate with; is it cut off?")
-    _check_images(report, (root / "images" / person.image for person in people), quick, progress)
-    return report
+        inspection.problems.append(
+            f"{paths[0]} should hold 22,246 people to train on and 2,958 to validate with; is it cut off?"
+        )
+    _check_images(inspection, (root / "images" / person.image for person in people), quick, progress)
+    return inspection
 
 
-def check_lsp(root: Path, *, quick: bool = False, progress: bool = True) -> Report:
+def check_lsp(root: Path, *, quick: bool = False, progress: bool = True) -> Inspection:
     """LSP, and its extension where there is one."""
-    report = Report(f"LSP in {root}", LSP_HELP.format(root=root))
+    inspection = Inspection(f"LSP in {root}", LSP_HELP.format(root=root))
     for name, read, count in (("lsp", lsp.read_lsp, 2000), ("lspet", lsp.read_lspet, 10000)):
         if name == "lspet" and not (root / name).exists():
-            report.found.append("no extension (lspet); Table 3 trains on it too")
+            inspection.present.append("no extension (lspet); Table 3 trains on it too")
             continue
         try:
             people = read(root / name)
         except Exception as error:  # scipy raises whatever it stumbles over
-            report.problems.append(f"{root / name / 'joints.mat'}: {error}")
+            inspection.problems.append(f"{root / name / 'joints.mat'}: {error}")
             continue
-        report.found.append(f"{name}: {len(people):,} people" + (f" of {count:,}" if len(people) < count else ""))
-        _check_images(report, people.files, quick, progress)
-    return report
+        inspection.present.append(f"{name}: {len(people):,} people" + (f" of {count:,}" if len(people) < count else ""))
+        _check_images(inspection, people.files, quick, progress)
+    return inspection
 
 
-def _check_images(report: Report, files: Iterable[Path], quick: bool, progress: bool) -> None:
+def _check_images(inspection: Inspection, files: Iterable[Path], quick: bool, progress: bool) -> None:
     names = sorted(set(files))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
         results = pool.map(partial(_wrong_with, quick=quick), names)
         wrong = [text for text in tqdm(results, "images", len(names), disable=not progress) if text]
-    report.found.append(f"images: {len(names) - len(wrong):,} of {len(names):,} {'are there' if quick else 'can be read'}")
-    report.problems += wrong
+    inspection.present.append(
+        f"images: {len(names) - len(wrong):,} of {len(names):,} {'are there' if quick else 'can be read'}"
+    )
+    inspection.problems += wrong
 
 
 def _wrong_with(path: Path, quick: bool) -> str | None:
@@ -148,7 +152,7 @@ def pointing_at_check(options: str) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the reports; returns the exit code."""
+    """Prints what is wrong; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m examples.datasets.check", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mpii", type=Path, metavar="DIR", help="folder with images/ and the annotations")
     parser.add_argument("--lsp", type=Path, metavar="DIR", help="folder with lsp/ and lspet/")
@@ -157,13 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.mpii is None and options.lsp is None:
         parser.error("--mpii or --lsp should say which folder to look at. Found neither.")
-    reports = [
+    inspections = [
         function(root, quick=options.quick, progress=sys.stderr.isatty())
         for function, root in ((check_mpii, options.mpii), (check_lsp, options.lsp))
         if root is not None
     ]
-    print("\n\n".join(report.text(None if options.all else SHOWN) for report in reports))
-    return int(any(report.problems for report in reports))
+    print("\n\n".join(inspection.text(None if options.all else SHOWN) for inspection in inspections))
+    return int(any(inspection.problems for inspection in inspections))
 
 
 if __name__ == "__main__":

@@ -56,17 +56,17 @@ def load_crops(
         raise ValueError(f"There should be people, and `size` = {size} from 1 to `canvas` = {canvas}. Found {len(originals)}.")
     folder = cache_folder(cache_dir) / f"{name}-{fingerprint(originals, [FORMAT, size, canvas])}"
     now = stamps(originals.files)
-    found = _published(folder, now, canvas)
-    if found is None:
+    cached = _published(folder, now, canvas)
+    if cached is None:
         with _locked(folder.with_suffix(".lock"), progress):
-            found = _published(folder, now, canvas)  # by another process, while this one waited
-            if found is None:
+            cached = _published(folder, now, canvas)  # by another process, while this one waited
+            if cached is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 _build(originals, folder, now, size, canvas, workers, skip_corrupt, progress)
-                found = _published(folder, now, canvas)
-    if found is None:
+                cached = _published(folder, now, canvas)
+    if cached is None:
         raise RuntimeError(f"{folder} should hold the crops that were just written there. Found it damaged: is the disk full?")
-    images, rows = found
+    images, rows = cached
     left_out = len(originals) - len(rows["kept"])
     if left_out and not skip_corrupt:
         raise unreadable(dict(zip(rows["left_out"].tolist(), rows["errors"].tolist(), strict=True)), len(originals))
@@ -95,15 +95,15 @@ def fingerprint(originals: Originals, parameters: object) -> str:
 
 def stamps(files: Iterable[Path]) -> NDArray[np.int64]:
     """Size and time of change of each file [N, 2]; zeros where it is missing."""
-    found: dict[Path, tuple[int, int]] = {}
+    known: dict[Path, tuple[int, int]] = {}
     for path in files:
-        if path not in found:
+        if path not in known:
             try:
                 stat = path.stat()
-                found[path] = (stat.st_size, stat.st_mtime_ns)
+                known[path] = (stat.st_size, stat.st_mtime_ns)
             except OSError:
-                found[path] = (0, 0)
-    return np.array([found[path] for path in files], np.int64).reshape(-1, 2)
+                known[path] = (0, 0)
+    return np.array([known[path] for path in files], np.int64).reshape(-1, 2)
 
 
 def targets(originals: Originals, size: int, canvas: int) -> dict[str, NDArray[np.generic]]:

@@ -46,8 +46,8 @@ def load_lsp(
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` should be 'train' or 'test'. Found {split!r}.")
-    found = split_of(read_lsp(Path(root) / "lsp"), split)
-    return _load(found, size, canvas, skip_corrupt, cache_dir, progress)
+    people = split_of(read_lsp(Path(root) / "lsp"), split)
+    return _load(people, size, canvas, skip_corrupt, cache_dir, progress)
 
 
 def load_lspet(
@@ -81,10 +81,10 @@ def read_lspet(folder: Path) -> Originals:
     return _originals(files, np.where(visibility[..., None] > 0, joints[..., :2] - 1, 0), visibility)
 
 
-def split_of(found: Originals, split: Literal["train", "test"]) -> Originals:
+def split_of(people: Originals, split: Literal["train", "test"]) -> Originals:
     """LSP's first half, to train on, or its second."""
-    half = len(found) // 2
-    return found.subset(range(half) if split == "train" else range(half, len(found)))
+    half = len(people) // 2
+    return people.subset(range(half) if split == "train" else range(half, len(people)))
 
 
 def _originals(files: tuple[Path, ...], keypoints: Array, visibility: Array) -> Originals:
@@ -108,35 +108,37 @@ def _read_mat(folder: Path, shape: tuple[int, int, None]) -> Array:
     return joints
 
 
-def _load(found: Originals, size: int, canvas: int, skip_corrupt: bool, cache_dir: str | Path | None, progress: bool) -> People:
+def _load(
+    people: Originals, size: int, canvas: int, skip_corrupt: bool, cache_dir: str | Path | None, progress: bool
+) -> People:
     if not 1 <= size <= canvas:
         raise ValueError(f"`size` should be at least 1 and at most `canvas` = {canvas}. Found {size}.")
-    parameters = [FORMAT, MARGIN, SMALLEST, size, canvas, skip_corrupt, stamps(found.files).tolist()]
-    cache = cache_folder(cache_dir) / f"lsp-{fingerprint(found, parameters)}.npz"
+    parameters = [FORMAT, MARGIN, SMALLEST, size, canvas, skip_corrupt, stamps(people.files).tolist()]
+    cache = cache_folder(cache_dir) / f"lsp-{fingerprint(people, parameters)}.npz"
     arrays = _read_cache(cache)
     if arrays is None:
-        arrays = _crop_all(found, size, canvas, skip_corrupt, progress)
+        arrays = _crop_all(people, size, canvas, skip_corrupt, progress)
         _write_cache(cache, arrays)
-    skipped = len(found) - len(arrays["images"])
+    skipped = len(people) - len(arrays["images"])
     if skipped:
-        warnings.warn(f"{skipped} of {len(found)} images could not be read and were left out.", stacklevel=3)
+        warnings.warn(f"{skipped} of {len(people)} images could not be read and were left out.", stacklevel=3)
     return People(**{name: torch.from_numpy(array) for name, array in arrays.items()}, joints=LSP)
 
 
 # -- cropping --------------------------------------------------------------------------------------------------------
 
 
-def _crop_all(found: Originals, size: int, canvas: int, skip_corrupt: bool, progress: bool) -> dict[str, NDArray[np.generic]]:
+def _crop_all(people: Originals, size: int, canvas: int, skip_corrupt: bool, progress: bool) -> dict[str, NDArray[np.generic]]:
     images, kept, failed = [], [], {}
-    for i, path in enumerate(tqdm(found.files, "crops", disable=not progress)):
+    for i, path in enumerate(tqdm(people.files, "crops", disable=not progress)):
         try:
-            images.append(crop_person(path, found.keypoints[i], found.visibility[i], size, canvas)[0])
+            images.append(crop_person(path, people.keypoints[i], people.visibility[i], size, canvas)[0])
             kept.append(i)
         except UNREADABLE as error:
             failed[str(path)] = f"{type(error).__name__}: {error}"
     if failed and (not skip_corrupt or not kept):
-        raise unreadable(failed, len(found))
-    chosen = found.subset(kept)
+        raise unreadable(failed, len(people))
+    chosen = people.subset(kept)
     return {"images": np.stack(images), **targets(chosen, size, canvas)}
 
 

@@ -71,8 +71,8 @@ def load_mpii(root: str | Path, split: Split = "train", *, size: int = 256, canv
 
     cache: the further arguments of `cache.load_crops`.
     """
-    found = originals(select(read_annotations(root), split), Path(root) / "images")
-    return load_crops(found, f"mpii-{split}", size=size, canvas=canvas, **cache)[0]
+    people = originals(select(read_annotations(root), split), Path(root) / "images")
+    return load_crops(people, f"mpii-{split}", size=size, canvas=canvas, **cache)[0]
 
 
 def load_mpii_with_lsp(

@@ -251,9 +251,9 @@ def test_check_without_annotations_or_with_few(tmp_path: Path, root: Path, joint
     (problem,) = check.check_mpii(root, progress=False).problems
     assert str(official) in problem
     assert "Download it again" in problem
-    report = check.Report("many", "help", problems=[str(i) for i in range(99)])
-    assert "and 49 more" in report.text()
-    assert "and 49 more" not in report.text(None)
+    inspection = check.Inspection("many", "help", problems=[str(i) for i in range(99)])
+    assert "and 49 more" in inspection.text()
+    assert "and 49 more" not in inspection.text(None)
     with pytest.raises(SystemExit):
         check.main([])
 
