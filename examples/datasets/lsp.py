@@ -5,65 +5,40 @@ Both are read from the files as published: `root/lsp` and `root/lspet`, each wit
 
 from __future__ import annotations
 
-import os
-import tempfile
-import warnings
-import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
-from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-from examples.datasets.crop_cache import cache_folder, fingerprint, stamps, targets, unreadable
-from examples.datasets.cropping import UNREADABLE, Array, Originals, cut, to_crop
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.cropping import Array, Originals, cut, to_crop
 from examples.datasets.people import LSP, People
 
-FORMAT = 2  # raise it when the crops change: older caches are then not found
 MARGIN = 1.25  # the crop's side over the longer side of the box around the joints
 SMALLEST = 24.0  # pixels; the least side of a crop, for people of whom one or two joints are labelled
 LEFT_SHOULDER, RIGHT_HIP = 9, 2
 
 
 def load_lsp(
-    root: str | Path,
-    split: Literal["train", "test"] = "train",
-    *,
-    size: int = 64,
-    canvas: int = 96,
-    skip_corrupt: bool = False,
-    cache_dir: str | Path | None = None,
-    progress: bool = True,
+    root: str | Path, split: Literal["train", "test"] = "train", *, size: int = 64, canvas: int = 96, **cache: Any
 ) -> People:
     """LSP's first 1000 people ("train") or last 1000 ("test"); each fills the central size x size of its canvas.
 
-    `reference` is the torso, left shoulder to right hip. Files that cannot be read raise an error that names them;
-    `skip_corrupt=True` leaves it out and warns how many were. The crops are cached in `cache_dir`, by default
-    `adaug` in `$XDG_CACHE_HOME` or `~/.cache`.
+    `reference` is the torso, left shoulder to right hip. cache: the further arguments of `crop_cache.load_crops`.
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` should be 'train' or 'test'. Found {split!r}.")
-    people = split_of(read_lsp(Path(root) / "lsp"), split)
-    return _load(people, size, canvas, skip_corrupt, cache_dir, progress)
+    return load_crops(split_of(read_lsp(Path(root) / "lsp"), split), f"lsp-{split}", size=size, canvas=canvas, **cache)[0]
 
 
-def load_lspet(
-    root: str | Path,
-    *,
-    size: int = 64,
-    canvas: int = 96,
-    skip_corrupt: bool = False,
-    cache_dir: str | Path | None = None,
-    progress: bool = True,
-) -> People:
+def load_lspet(root: str | Path, *, size: int = 64, canvas: int = 96, **cache: Any) -> People:
     """The extended training set, as many images as `joints.mat` describes; otherwise like `load_lsp`.
 
     Its labels come from crowd workers. A person without a labelled torso gets the mean torso as `reference`.
     """
-    return _load(read_lspet(Path(root) / "lspet"), size, canvas, skip_corrupt, cache_dir, progress)
+    return load_crops(read_lspet(Path(root) / "lspet"), "lspet", size=size, canvas=canvas, **cache)[0]
 
 
 def read_lsp(folder: Path) -> Originals:
@@ -108,40 +83,6 @@ def _read_mat(folder: Path, shape: tuple[int, int, None]) -> Array:
     return joints
 
 
-def _load(
-    people: Originals, size: int, canvas: int, skip_corrupt: bool, cache_dir: str | Path | None, progress: bool
-) -> People:
-    if not 1 <= size <= canvas:
-        raise ValueError(f"`size` should be at least 1 and at most `canvas` = {canvas}. Found {size}.")
-    parameters = [FORMAT, MARGIN, SMALLEST, size, canvas, skip_corrupt, stamps(people.files).tolist()]
-    cache = cache_folder(cache_dir) / f"lsp-{fingerprint(people, parameters)}.npz"
-    arrays = _read_cache(cache)
-    if arrays is None:
-        arrays = _crop_all(people, size, canvas, skip_corrupt, progress)
-        _write_cache(cache, arrays)
-    skipped = len(people) - len(arrays["images"])
-    if skipped:
-        warnings.warn(f"{skipped} of {len(people)} images could not be read and were left out.", stacklevel=3)
-    return People(**{name: torch.from_numpy(array) for name, array in arrays.items()}, joints=LSP)
-
-
-# -- cropping --------------------------------------------------------------------------------------------------------
-
-
-def _crop_all(people: Originals, size: int, canvas: int, skip_corrupt: bool, progress: bool) -> dict[str, NDArray[np.generic]]:
-    images, kept, failed = [], [], {}
-    for i, path in enumerate(tqdm(people.files, "crops", disable=not progress)):
-        try:
-            images.append(crop_person(path, people.keypoints[i], people.visibility[i], size, canvas)[0])
-            kept.append(i)
-        except UNREADABLE as error:
-            failed[str(path)] = f"{type(error).__name__}: {error}"
-    if failed and (not skip_corrupt or not kept):
-        raise unreadable(failed, len(people))
-    chosen = people.subset(kept)
-    return {"images": np.stack(images), **targets(chosen, size, canvas)}
-
-
 def crop_person(path: Path, keypoints: Array, visibility: Array, size: int, canvas: int) -> tuple[NDArray[np.uint8], Array]:
     """The canvas [3, canvas, canvas] around one person, zero outside the image, and the keypoints [J, 2] in it."""
     centre, side = window(keypoints, visibility)
@@ -163,29 +104,3 @@ def torso(keypoints: Array, visibility: Array, side: Array) -> Array:
         raise ValueError("At least one person should have a labelled left shoulder and right hip. Found none.")
     result: Array = np.where(labelled, length, (length / side)[labelled].mean() * side)
     return result
-
-
-# -- cache -----------------------------------------------------------------------------------------------------------
-
-
-def _read_cache(path: Path) -> dict[str, NDArray[np.generic]] | None:
-    """The arrays, or None when there is no cache or it is damaged: then it is simply built again."""
-    try:
-        # Opened here, because `np.load` leaves the file open when its contents are damaged.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in ("images", "keypoints", "visibility", "reference")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _write_cache(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Written under another name and renamed, so that no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type, unused-ignore]
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

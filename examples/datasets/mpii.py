@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets import lsp
 from examples.datasets.crop_cache import load_crops
-from examples.datasets.cropping import Array, Originals, concatenate
+from examples.datasets.cropping import Array, Originals
 from examples.datasets.people import LSP, MPII, People
 
 Split = Literal["train", "valid", "trainval"]
@@ -71,19 +70,7 @@ def load_mpii(root: str | Path, split: Split = "train", *, size: int = 256, canv
 
     cache: the further arguments of `cache.load_crops`.
     """
-    people = originals(select(read_annotations(root), split), Path(root) / "images")
-    return load_crops(people, f"mpii-{split}", size=size, canvas=canvas, **cache)[0]
-
-
-def load_mpii_with_lsp(
-    root: str | Path, lsp_root: str | Path, *, extension: bool = True, size: int = 256, canvas: int = 384, **cache: Any
-) -> People:
-    """What Table 3 trains on: all of MPII, LSP's training people and its extension, with LSP's joints."""
-    parts = [common_joints(originals(select(read_annotations(root), "trainval"), Path(root) / "images"))]
-    parts.append(lsp.split_of(lsp.read_lsp(Path(lsp_root) / "lsp"), "train"))
-    if extension:
-        parts.append(lsp.read_lspet(Path(lsp_root) / "lspet"))
-    return load_crops(concatenate(parts), "mpii-lsp", size=size, canvas=canvas, **cache)[0]
+    return load_crops(read_mpii(Path(root), split), f"mpii-{split}", size=size, canvas=canvas, **cache)[0]
 
 
 def read_mpii(root: Path, split: Split) -> Originals:
@@ -97,14 +84,6 @@ def common_joints(people: Originals) -> Originals:
     keypoints, visibility = people.keypoints[:, joints], people.visibility[:, joints]
     torso = lsp.torso(keypoints, visibility, people.side)
     return replace(people, keypoints=keypoints, visibility=visibility, reference=torso, joints=LSP)
-
-
-def common_joints_of_crops(people: People) -> People:
-    """The same for crops that are cut already; the images are shared, not copied."""
-    joints = list(LSP_FROM_MPII)
-    keypoints, visibility = people.keypoints[:, joints], people.visibility[:, joints]
-    torso = lsp.torso(keypoints.double().numpy(), visibility.numpy(), np.ones(len(people)))
-    return People(people.images, keypoints, visibility, torch.from_numpy(torso).float(), LSP)
 
 
 def select(annotations: Iterable[Annotation], split: Split) -> list[Annotation]:

@@ -173,16 +173,3 @@ class People:
             "reference": self.reference[index],
             "index": index,
         }
-
-
-def join(parts: Sequence[People]) -> People:
-    """Several sets of the same joints and canvas as one, for example LSP with its extension."""
-    if not parts or any(part.joints != parts[0].joints for part in parts):
-        raise ValueError(f"`parts` should hold people of the same joints. Found {[part.joints.name for part in parts]}.")
-    return People(
-        images=torch.cat([part.images for part in parts]),
-        keypoints=torch.cat([part.keypoints for part in parts]),
-        visibility=torch.cat([part.visibility for part in parts]),
-        reference=torch.cat([part.reference for part in parts]),
-        joints=parts[0].joints,
-    )

@@ -12,6 +12,8 @@ from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets import check, lsp, mpii
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.cropping import concatenate
 from examples.datasets.people import LSP, MPII
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
@@ -195,10 +197,9 @@ def test_people_and_common_joints(root: Path) -> None:
     assert people.joints == MPII
     found = mpii.originals(mpii.select(mpii.read_annotations(root), "trainval"), root / "images")
     torch.testing.assert_close(people.reference, torch.from_numpy(found.reference * 32 / found.side).float())
-    for after in (mpii.common_joints(found), mpii.common_joints_of_crops(people)):
-        assert after.joints == LSP
-        assert after.keypoints.shape == (3, 14, 2)
-    assert mpii.common_joints_of_crops(people).images is people.images
+    after = mpii.common_joints(found)
+    assert after.joints == LSP
+    assert after.keypoints.shape == (3, 14, 2)
     for index, name in zip(mpii.LSP_FROM_MPII, LSP.names, strict=True):
         assert MPII.names[index].removeprefix("upper ") == name
 
@@ -210,7 +211,8 @@ def test_mpii_with_lsp(root: Path, tmp_path: Path, joints: np.ndarray) -> None:
     flags = np.zeros((2, 14, 1))
     savemat(tmp_path / "lsp" / "joints.mat", {"joints": np.concatenate([joints[:, :14], flags], 2).transpose(2, 1, 0)})
     options: dict[str, Any] = {"size": 32, "canvas": 48, "cache_dir": root, "progress": False}
-    people = mpii.load_mpii_with_lsp(root, tmp_path, extension=False, **options)
+    everybody = concatenate([mpii.common_joints(mpii.read_mpii(root, "trainval")), lsp.read_lsp(tmp_path / "lsp").subset([0])])
+    people, _ = load_crops(everybody, "mpii-lsp", **options)
     assert len(people) == 4
     assert people.joints == LSP
     alone = lsp.load_lsp(tmp_path, "train", **options)
@@ -308,7 +310,7 @@ def test_head_sizes_follow_from_the_scale(published: list[mpii.Annotation]) -> N
 def test_the_published_images(tmp_path: Path, published: list[mpii.Annotation]) -> None:
     annotations = [p for p in published if (REAL / "mpii" / "images" / p.image).is_file()]
     crops = mpii.originals(annotations, REAL / "mpii" / "images")
-    people, _ = mpii.load_crops(crops, "few", size=64, canvas=96, cache_dir=tmp_path, progress=False)
+    people, _ = load_crops(crops, "few", size=64, canvas=96, cache_dir=tmp_path, progress=False)
     x, y = people.keypoints.round().long().clamp(0, 95).unbind(2)
     pixels = people.images.sum(1)[torch.arange(len(people))[:, None], y, x]
     assert (pixels[people.visibility > 0] > 0).float().mean() > 0.98
