@@ -21,9 +21,9 @@ def scores(*values: float) -> dict[int, dict[str, float]]:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    found = differences.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
-    assert found == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536}, abs=1e-3)  # of two, p says nothing
-    assert differences.shown(found) == "+1.2 ± 0.4"
+    statistic = differences.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
+    assert statistic == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536}, abs=1e-3)  # of two, p says nothing
+    assert differences.shown(statistic) == "+1.2 ± 0.4"
     assert differences.summary([1.0, 2.0, 3.0]) == pytest.approx({"seeds": 3, "mean": 2, "sd": 1, "p": 0.0742}, abs=1e-3)
     assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.126}) == "+2.0 ± 0.1 (p 0.13)"
     assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.00412}) == "+2.0 ± 0.1 (p 0.004)"
@@ -32,8 +32,8 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
     runs = {
-        arm: {seed: {"scores": of, "cpu_seconds": 10.0 + seed, "machine": "ab"[seed]} for seed, of in found.items()}
-        for arm, found in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
+        arm: {seed: {"scores": of_seed, "cpu_seconds": 10.0 + seed, "machine": "ab"[seed]} for seed, of_seed in of_arm.items()}
+        for arm, of_arm in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
     }
     text, numbers = differences.tables(runs, ["random", "uniform", "absent"])
     assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |    10 |" in text  # the seconds of the machine of most runs
@@ -43,8 +43,8 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
 
 
 def test_pairs_are_compared_each_and_all_together() -> None:
-    found = {"a": [50, 52, 54], "b": [49, 50, 50], "c": [60], "d": [57]}
-    runs = {arm: {seed: {"scores": of} for seed, of in scores(*values).items()} for arm, values in found.items()}
+    arms = {"a": [50, 52, 54], "b": [49, 50, 50], "c": [60], "d": [57]}
+    runs = {arm: {seed: {"scores": of_seed} for seed, of_seed in scores(*values).items()} for arm, values in arms.items()}
     pairs = differences.of_pairs(runs, ["first: a vs b", "c vs d", "c vs absent"])
     assert pairs == {
         "first": {0: {"upright": 1}, 1: {"upright": 2}, 2: {"upright": 4}},
@@ -76,11 +76,11 @@ def test_views_have_a_table_of_their_own() -> None:
 
 def test_the_table_says_how_sharp_the_generators_ended() -> None:
     run = {"scores": {"NME": 5.0}, "cpu_seconds": 7.0, "machine": "a"}
-    found = {"random": {}, "uniform": {"peaks": {"asr.scale": 1.0}}, "asr": {"peaks": {"asr.scale": 6.5}}}
-    text, _ = differences.tables({arm: {0: run | more} for arm, more in found.items()}, [])
+    arms = {"random": {}, "uniform": {"peaks": {"asr.scale": 1.0}}, "asr": {"peaks": {"asr.scale": 6.5}}}
+    text, _ = differences.tables({arm: {0: run | more} for arm, more in arms.items()}, [])
     last = text.split("(1: uniform)")[1].split("\n")
     assert last[2:] == ["| arm | asr.scale |", last[3], "| asr |      6.50 |"]
-    assert differences.peaks({0: run, 1: run | found["asr"]}) == {"asr.scale": "6.50"}
+    assert differences.peaks({0: run, 1: run | arms["asr"]}) == {"asr.scale": "6.50"}
 
 
 def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch) -> None:
@@ -181,10 +181,10 @@ def test_pictures_can_be_drawn(tmp_path) -> None:
 def test_the_overhead_table_has_a_column_for_each_network() -> None:
     ratios = {variant: {"median": 1.5, "min": 1.25, "max": 2.0} for variant in list(step_overhead.VARIANTS)[1:]}
     seconds = {"default": 1.0, "compiled generators": 31.4}
-    found = {"about": "a network", "side": 64, "batch": 6, "plain_seconds": {"median": 0.123}, "ratio_to_plain": ratios}
-    found |= {"build_and_four_steps_seconds": seconds, "operations": {"plain": 8, "default": 14}}
+    network = {"about": "a network", "side": 64, "batch": 6, "plain_seconds": {"median": 0.123}, "ratio_to_plain": ratios}
+    network |= {"build_and_four_steps_seconds": seconds, "operations": {"plain": 8, "default": 14}}
     peaks = {"small": {"default": 3.0, "plain": 2.0}, "large": {"default": 110.0, "plain": 100.0}}
-    lines = step_overhead.table({name: {**found, "peak_mib": peak} for name, peak in peaks.items()}).splitlines()
+    lines = step_overhead.table({name: {**network, "peak_mib": peak} for name, peak in peaks.items()}).splitlines()
     assert lines[0] == "| step / plain step | small | large |"
     assert "| plain | 1 (0.12 s) | 1 (0.12 s) |" in lines
     assert "| default | 1.50 (1.25–2.00) | 1.50 (1.25–2.00) |" in lines

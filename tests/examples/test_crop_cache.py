@@ -64,13 +64,13 @@ def cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(("size", "canvas"), [(64, 96), (16, 24), (200, 200)])
 def test_crops_show_the_spots_where_the_joints_are(people: Originals, tmp_path: Path, size: int, canvas: int) -> None:
-    found, where = load(people, tmp_path, size=size, canvas=canvas)
-    weight = (found.images.double().mean(1) - 8).clamp_min(0)
+    crops, where = load(people, tmp_path, size=size, canvas=canvas)
+    weight = (crops.images.double().mean(1) - 8).clamp_min(0)
     grid = torch.arange(canvas, dtype=torch.float64)
     x, y = ((weight.sum(axis) * grid).sum(1) / weight.sum((1, 2)) for axis in (1, 2))
-    torch.testing.assert_close(torch.stack([x, y], 1), found.keypoints[:, 0].double(), rtol=0, atol=0.12)
-    np.testing.assert_allclose(where.to_image(found.keypoints.double().numpy(), size, canvas), people.keypoints, atol=1e-3)
-    torch.testing.assert_close(found.reference, torch.from_numpy(40 * size / people.side).float())
+    torch.testing.assert_close(torch.stack([x, y], 1), crops.keypoints[:, 0].double(), rtol=0, atol=0.12)
+    np.testing.assert_allclose(where.to_image(crops.keypoints.double().numpy(), size, canvas), people.keypoints, atol=1e-3)
+    torch.testing.assert_close(crops.reference, torch.from_numpy(40 * size / people.side).float())
 
 
 def test_the_images_are_a_view_of_the_file(people: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +78,14 @@ def test_the_images_are_a_view_of_the_file(people: Originals, tmp_path: Path, mo
     monkeypatch.setattr(
         crop_cache.torch, "from_numpy", lambda array, real=torch.from_numpy: mapped.append(array) or real(array)
     )
-    found, _ = load(people, tmp_path)
+    crops, _ = load(people, tmp_path)
     (images,) = (array for array in mapped if array.dtype == np.uint8)
     assert isinstance(images, np.memmap)
-    assert found.images.data_ptr() == images.ctypes.data
-    assert found.subset([3, 1]).images.equal(found.images[[3, 1]])
+    assert crops.images.data_ptr() == images.ctypes.data
+    assert crops.subset([3, 1]).images.equal(crops.images[[3, 1]])
     for row, path in enumerate(people.files):
         expected = cut(path, people.centre[row], people.side[row], 64, 96)
-        assert found.images[row].equal(torch.from_numpy(expected))
+        assert crops.images[row].equal(torch.from_numpy(expected))
 
 
 def test_cut_once_until_something_changes(people: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,13 +130,13 @@ def test_all_broken_images_are_named_or_left_out(people: Originals, tmp_path: Pa
     assert len(rows) == N
     for _ in range(2):
         with pytest.warns(UserWarning, match="3 of 12 people's images"):
-            found, kept = load(people, tmp_path, skip_corrupt=True)
+            crops, kept = load(people, tmp_path, skip_corrupt=True)
         assert rows[N:] == [1, 7, N - 1]  # the others were kept
         assert [int(path.stem) for path in kept.files] == [0, N - 3, 2, 3, 4, 5, 6, N - 2, 8]
-        assert len(found) == N - 3
-        np.testing.assert_allclose(kept.to_image(found.keypoints.double().numpy(), 64, 96), kept.keypoints, atol=1e-3)
+        assert len(crops) == N - 3
+        np.testing.assert_allclose(kept.to_image(crops.keypoints.double().numpy(), 64, 96), kept.keypoints, atol=1e-3)
         for row, path in enumerate(kept.files):
-            assert found.images[row].equal(torch.from_numpy(cut(path, kept.centre[row], kept.side[row], 64, 96)))
+            assert crops.images[row].equal(torch.from_numpy(cut(path, kept.centre[row], kept.side[row], 64, 96)))
     with pytest.raises(OSError, match="3 that are not"):  # from the finished cache, which leaves them out
         load(people, tmp_path)
     draw(tmp_path / "images")  # again, where missing
@@ -225,11 +225,11 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert 0 < done < 60
     rows = cuts(monkeypatch)
     people = draw(tmp_path / "images", 60, "one.jpg")
-    found, _ = load(people, tmp_path)
+    crops, _ = load(people, tmp_path)
     assert len(rows) == 60 - done
     for row in range(0, 60, 7):
         expected = cut(people.files[row], people.centre[row], people.side[row], 64, 96)
-        assert found.images[row].equal(torch.from_numpy(expected))
+        assert crops.images[row].equal(torch.from_numpy(expected))
     assert len(others) >= 2
     deadline = time.monotonic() + 20
     while not all(map(gone, others)):  # nobody is left that waits for work
@@ -242,9 +242,9 @@ def test_two_at_once_cut_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     process = start(tmp_path, workers=1)
     rows = cuts(monkeypatch)
     people = draw(tmp_path / "images", 60, "one.jpg")
-    found, _ = load(people, tmp_path, progress=True)
+    crops, _ = load(people, tmp_path, progress=True)
     assert "waiting for it" in capsys.readouterr().out
     assert rows == []
-    assert len(found) == 60
+    assert len(crops) == 60
     assert process.wait() == 0
     assert not list((tmp_path / "cache").glob("*.partial"))

@@ -40,8 +40,8 @@ def test_pck_against_a_slow_count(people: People) -> None:
     predicted = people.keypoints + torch.from_numpy(rng.normal(0, 2, people.keypoints.shape)).float()
     visible = people.visibility.clone()
     visible[::3, ::2] = 0
-    seen = People(people.images, people.keypoints, visible, people.reference, MPII)
-    found = pck(predicted, seen, 0.5)
+    partly = People(people.images, people.keypoints, visible, people.reference, MPII)
+    scores = pck(predicted, partly, 0.5)
     for group, joints in [*MPII.groups.items(), ("Mean", [j for members in MPII.groups.values() for j in members])]:
         correct = counted = 0
         for i in range(len(people)):
@@ -50,8 +50,8 @@ def test_pck_against_a_slow_count(people: People) -> None:
                     counted += 1
                     distance = float(np.hypot(*(predicted[i, j] - people.keypoints[i, j]).tolist()))
                     correct += distance <= 0.5 * float(people.reference[i])
-        assert found[group] == pytest.approx(100 * correct / counted)
-    assert list(found) == [*MPII.groups, "Mean"]
+        assert scores[group] == pytest.approx(100 * correct / counted)
+    assert list(scores) == [*MPII.groups, "Mean"]
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -250,9 +250,9 @@ def test_the_example_reads_300w(folder, tmp_path):
 
 
 def test_few_real_faces_under_every_arm(tmp_path, monkeypatch):
-    seen = []
+    folders = []
     faces = draw_faces(9, size=32, canvas=48, seed=0)
-    monkeypatch.setattr(face_alignment, "load_w300", lambda folder, **_: seen.append(folder.name) or faces)
+    monkeypatch.setattr(face_alignment, "load_w300", lambda folder, **_: folders.append(folder.name) or faces)
     usual = face_alignment.evaluate
     counts = []
     monkeypatch.setattr(
@@ -260,7 +260,7 @@ def test_few_real_faces_under_every_arm(tmp_path, monkeypatch):
     )
     tiny = ["--size", "32", "--width", "16", "--epochs", "1", "--batch-size", "3", "--faces", "6", "100"]
     check(face_alignment.main(["--data", str(tmp_path), *tiny, "--arms", *face_alignment.ARMS]), face_alignment.ARMS)
-    assert seen == ["trainset", "testset"]
+    assert folders == ["trainset", "testset"]
     tested = 1 + len(face_alignment.TURNED)  # on all that there are, upright and turned
     assert counts == [*[9] * tested, 6] * len(face_alignment.ARMS)  # and on those it was trained on
 

@@ -101,8 +101,8 @@ def test_mpii_from_end_to_end(mpii_root: Path, tmp_path: Path, capsys: pytest.Ca
         "joints": "MPII",
         "coordinates": "original photographs",
     }
-    (found,) = results["arms"]["random"]
-    assert list(found["benchmark"]) == ["0.1", "0.2", "0.3", "0.4", "0.5"]
+    (scores,) = results["arms"]["random"]
+    assert list(scores["benchmark"]) == ["0.1", "0.2", "0.3", "0.4", "0.5"]
     printed = capsys.readouterr().out
     assert "as the benchmark counts it, in pixels of the original photographs" in printed
     predict(tmp_path, mpii_root, file)
@@ -112,7 +112,7 @@ def test_mpii_from_end_to_end(mpii_root: Path, tmp_path: Path, capsys: pytest.Ca
     assert [person["image"] for person in written] == [f"{i}.jpg" for i in range(TRAIN, TRAIN + VALID)]
     _, where = data.people_to_test("mpii-valid", Source(), size=32, mpii_root=mpii_root, cache_dir=tmp_path / "cache")
     assert where is not None
-    for threshold, row in found["benchmark"].items():
+    for threshold, row in scores["benchmark"].items():
         assert pck_in_photographs(np.array([person["joints"] for person in written]), where, float(threshold)) == row
 
 
@@ -174,9 +174,9 @@ def test_mpii_with_lsp(mpii_root: Path, lsp_root: Path, tmp_path: Path, extensio
 def test_lsp_from_end_to_end(lsp_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run(hourglass_lsp, tmp_path, "--data", lsp_root)
     assert results["people"] == {"train": 4, "test": 2, "joints": "LSP"}
-    (found,) = results["arms"]["random"]
+    (scores,) = results["arms"]["random"]
     # The torso scales with the crop, so both coordinates count the same joints.
-    assert found["benchmark"]["0.2"]["Mean"] == pytest.approx(found["pck"]["0.2"]["Mean"])
+    assert scores["benchmark"]["0.2"]["Mean"] == pytest.approx(scores["pck"]["0.2"]["Mean"])
     assert "PCK@0.2 as the benchmark counts it" in capsys.readouterr().out
 
 

@@ -26,18 +26,18 @@ EMPTY = np.zeros((0, 0))
 def structs(rows: list[dict[str, Any]]) -> np.ndarray:
     """MATLAB's struct array: every element has all the fields, empty where it has no value."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    found = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
+    array = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
     for i, row in enumerate(rows):
         for name in names:
-            found[name][0, i] = row.get(name, EMPTY)
-    return found
+            array[name][0, i] = row.get(name, EMPTY)
+    return array
 
 
 def cells(values: list[Any]) -> np.ndarray:
-    found = np.empty((len(values), 1), object)
+    array = np.empty((len(values), 1), object)
     for i, value in enumerate(values):
-        found[i, 0] = value
-    return found
+        array[i, 0] = value
+    return array
 
 
 def points(joints: np.ndarray, visible: list[Any], ids: list[int]) -> np.ndarray:
@@ -195,9 +195,9 @@ def test_people_and_common_joints(root: Path) -> None:
     people = mpii.load_mpii(root, "trainval", size=32, canvas=48, cache_dir=root, progress=False)
     assert people.images.shape == (3, 3, 48, 48)
     assert people.joints == MPII
-    found = mpii.originals(mpii.select(mpii.read_annotations(root), "trainval"), root / "images")
-    torch.testing.assert_close(people.reference, torch.from_numpy(found.reference * 32 / found.side).float())
-    after = mpii.common_joints(found)
+    everybody = mpii.originals(mpii.select(mpii.read_annotations(root), "trainval"), root / "images")
+    torch.testing.assert_close(people.reference, torch.from_numpy(everybody.reference * 32 / everybody.side).float())
+    after = mpii.common_joints(everybody)
     assert after.joints == LSP
     assert after.keypoints.shape == (3, 14, 2)
     for index, name in zip(mpii.LSP_FROM_MPII, LSP.names, strict=True):

@@ -151,8 +151,8 @@ def test_the_servers_file(tmp_path: Path, release: mpii.Release) -> None:
     for rectangle, expected in ((first, predicted[1]), (second, predicted[0])):
         points = rectangle.annopoints[0, 0].point[0]
         assert [int(point.id[0, 0]) for point in points] == list(range(16))
-        found = [[point.x[0, 0], point.y[0, 0]] for point in points]
-        np.testing.assert_allclose(found, expected + 1)
+        written = [[point.x[0, 0], point.y[0, 0]] for point in points]
+        np.testing.assert_allclose(written, expected + 1)
     assert second.objpos[0, 0].x[0, 0] == 41
     others = pred[0, 1].annorect[0]
     assert others[0].annopoints.size == 0
@@ -204,7 +204,7 @@ def test_pckh_of_the_published_validation_people() -> None:
     # Ours: into the crop of 256 pixels and back, in coordinates that count from 0.
     people = replace(draw(len(parts)), centre=centre - 1, side=200 * scale)
     people = replace(people, keypoints=parts - 1, visibility=labelled.astype(float), reference=heads)
-    found = people.to_image(people.to_crop(predicted - 1, 256), 256)
+    mapped = people.to_image(people.to_crop(predicted - 1, 256), 256)
     for threshold, row in rows.items():
-        assert list(pck_in_photographs(found, people, threshold).values()) == pytest.approx(row, abs=1e-9)
+        assert list(pck_in_photographs(mapped, people, threshold).values()) == pytest.approx(row, abs=1e-9)
     assert 5 < rows[0.1][-1] < 40 < rows[0.5][-1] < 99

@@ -58,22 +58,22 @@ def test_iou_is_that_of_a_plain_reference():
         valid = mask != 255
         union = ((mask == c) | (predicted == c)) & valid
         expected.append(((mask == c) & (predicted == c)).sum() / union.sum() if union.any() else math.nan)
-    found = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(mask).byte(), 5)
-    np.testing.assert_allclose(found.numpy(), expected)
+    iou = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(mask).byte(), 5)
+    np.testing.assert_allclose(iou.numpy(), expected)
     perfect = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(predicted).byte(), 5)
     np.testing.assert_array_equal(perfect.numpy(), [1, 1, 1, 1, math.nan])
 
 
 def test_segmentation_runs_and_ignored_pixels_stay_ignored(monkeypatch, capsys):
-    seen = []
+    labels = []
 
     def watched(output, batch, loss_fn=segmentation.loss_fn):
-        seen.append(batch["mask"].unique())
+        labels.append(batch["mask"].unique())
         return loss_fn(output, batch)
 
     monkeypatch.setattr(segmentation, "loss_fn", watched)
     scores = segmentation.main(["--size", "32", "--epochs", "1", "--batch-size", "6", "--scenes", "12", "4"])
-    assert set(torch.cat(seen).tolist()) <= {0, 1, 2, 3, 255}
+    assert set(torch.cat(labels).tolist()) <= {0, 1, 2, 3, 255}
     assert list(scores) == ["random", "adversarial"]
     for arm in scores.values():
         assert list(arm) == [*segmentation.CLASSES, "mIoU"]
@@ -134,6 +134,6 @@ def test_the_plain_loop_can_be_copied_alone(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [["examples/plain_loop.py"], ["-m", "examples.face_alignment"]])
 def test_scripts_start_both_ways(how):
-    found = subprocess.run([sys.executable, *how, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "--epochs" in found.stdout
+    done = subprocess.run([sys.executable, *how, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--epochs" in done.stdout

@@ -115,12 +115,12 @@ def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: 
 
 @pytest.mark.parametrize("arm", OTHERS_FROM_THE_START)
 def test_arms_without_the_papers_views_never_see_them(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
-    found = run(people, tmp_path, arm=arm, epochs=(1, 0, 0))
-    assert not same(found, baselines[0])
+    first = run(people, tmp_path, arm=arm, epochs=(1, 0, 0))
+    assert not same(first, baselines[0])
     stages = [epoch.stage for epoch in run(people, tmp_path / "b", arm=arm).history]
     assert stages == ([1, 2, 3] if LEARNED[arm] else [1, 3])  # otherwise there is nothing to pre-train
     batch = next(people.batches(6, shuffle=False))
-    views = found.augmenter.random(batch)["image"]
+    views = first.augmenter.random(batch)["image"]
     plain = people.cropped(TINY.size).images[:6].float() / 255
     assert torch.allclose(views, plain, atol=1e-4) == (arm == "none")
     assert [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if branch.learned] == LEARNED[arm]
@@ -128,8 +128,8 @@ def test_arms_without_the_papers_views_never_see_them(people: People, tmp_path: 
 
 def test_one_distribution_for_all_images(people: People, tmp_path: Path) -> None:
     ablation, _ = ablations.parse(["--one-for-all"])
-    found = train(people, people.subset([0, 1, 2]), TINY, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
-    shown = found.augmenter.distributions(found.model, next(people.batches(6, shuffle=False)))
+    trained = train(people, people.subset([0, 1, 2]), TINY, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
+    shown = trained.augmenter.distributions(trained.model, next(people.batches(6, shuffle=False)))
     assert set(shown) == {"asr.scale", "asr.rotate", "aho.occlude"}
     for value in shown.values():
         assert torch.equal(value, value[:1].expand_as(value))
@@ -157,9 +157,9 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) ->
     ids=lambda changes: "-".join(changes),
 )
 def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> None:
-    found = run(people, tmp_path, **changes)
-    assert all(torch.isfinite(value).all() for value in found.model.state_dict().values())
-    assert [epoch.stage for epoch in found.history] == ([1, 3] if found.config.arm in UNLEARNED else [1, 2, 3])
+    trained = run(people, tmp_path, **changes)
+    assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())
+    assert [epoch.stage for epoch in trained.history] == ([1, 3] if trained.config.arm in UNLEARNED else [1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_ablations(people: People, tmp_path: Path, options: str, changes: dict[s
     assert rest == ["--seeds", "1"]
     assert str(ablation) == options
     config = replace(TINY, variant=str(ablation), **changes)
-    found = train(people, people.subset([0, 1, 2]), config, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
-    assert all(torch.isfinite(value).all() for value in found.model.state_dict().values())
+    trained = train(people, people.subset([0, 1, 2]), config, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
+    assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())
     with pytest.raises(ValueError, match=f"variant: '{options}' there, '' now"):
         run(people, tmp_path, **changes)
 
@@ -187,8 +187,8 @@ def test_ablations(people: People, tmp_path: Path, options: str, changes: dict[s
 def test_an_ablation_that_changes_nothing_is_the_arm(people: People, tmp_path: Path) -> None:
     ablation, _ = ablations.parse([])
     assert str(ablation) == ""
-    found = train(people, people.subset([0, 1, 2]), TINY, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
-    assert same(found, run(people, tmp_path / "usual"))
+    trained = train(people, people.subset([0, 1, 2]), TINY, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
+    assert same(trained, run(people, tmp_path / "usual"))
 
 
 @pytest.mark.slow
@@ -329,7 +329,7 @@ def test_a_killed_run_resumes_to_the_same_bits(people: People, whole: Run, tmp_p
     resumed = run(people, tmp_path)
     states = [torch.load(path / "checkpoint.pt", weights_only=True)["session"] for path in (tmp_path, whole.folder)]
     _assert_equal(*states)
-    histories = [[replace(epoch, seconds=0, cpu_seconds=0) for epoch in found.history] for found in (resumed, whole)]
+    histories = [[replace(epoch, seconds=0, cpu_seconds=0) for epoch in one.history] for one in (resumed, whole)]
     assert histories[0] == histories[1]
 
 
@@ -352,11 +352,11 @@ def test_two_ranks(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Written:") == 1, "one rank alone prints"
     results = json.loads((tmp_path / "results.json").read_text())
-    (found,) = results["arms"]["asr+aho"]
-    assert found["images"] == 24
+    (scores,) = results["arms"]["asr+aho"]
+    assert scores["images"] == 24
     # Seven people, 14 joints in groups: every share is a whole number of 98ths, so nobody was counted twice.
-    hits = found["pck"]["0.5"]["Mean"] * 98 / 100
+    hits = scores["pck"]["0.5"]["Mean"] * 98 / 100
     assert hits == pytest.approx(round(hits), abs=1e-6)
     again = _python(*torchrun, *options)
     assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "results.json").read_text())["arms"]["asr+aho"][0]["pck"] == found["pck"]
+    assert json.loads((tmp_path / "results.json").read_text())["arms"]["asr+aho"][0]["pck"] == scores["pck"]
