@@ -35,10 +35,7 @@ VERSION = 2  # of that file; raise it when a reader could misread an older one
 
 
 def compare(
-    data: Data,
-    config: Config,
-    options: argparse.Namespace,
-    make_augmenter: MakeAugmenter = augmentation.make_augmenter,
+    data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter = augmentation.make_augmenter
 ) -> dict[str, Any]:
     """Trains every arm with every seed on the same terms and says what came of it; returns what results.json holds."""
     runs: dict[str, list[Run]] = {}
@@ -48,13 +45,9 @@ def compare(
             print(_heading(data, config, options), flush=True)
         for seed in options.seeds:
             for arm in options.arms:
-                more: dict[str, Any] = {
-                    "threshold": data.metric.threshold,
-                    "make_augmenter": make_augmenter,
-                    "machine": machine,
-                }
                 of_arm, folder = replace(config, arm=arm, seed=seed), options.out / f"{arm}-seed{seed}"
-                run = train(data.people, data.test, of_arm, folder, resume=options.resume, **more)
+                more: dict[str, Any] = {"make_augmenter": make_augmenter, "machine": machine, "resume": options.resume}
+                run = train(data.people, data.test, of_arm, folder, threshold=data.metric.threshold, **more)
                 runs.setdefault(arm, []).append(run)
                 measured.setdefault(arm, []).append(
                     {

@@ -64,7 +64,9 @@ class Means:
 class Progress:
     """The bar in the terminal, and the curves in TensorBoard; of the first rank alone.
 
-    plan: the stage of each epoch; steps: how many each has; done: the epochs before this run.
+    Args:
+        plan, steps: The stage and the steps of each epoch.
+        done: The epochs before this run.
     """
 
     def __init__(

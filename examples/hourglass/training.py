@@ -133,9 +133,7 @@ class _Session:
         if size % parts:
             raise ValueError(f"`batch_size` should be a multiple of ranks x accumulate = {parts}. Found {size}.")
         if len(people) < size:
-            raise ValueError(
-                f"There should be at least a batch of people to train on, {config.batch_size}. Found {len(people)}."
-            )
+            raise ValueError(f"There should be at least a batch of people to train on, {size}. Found {len(people)}.")
         self.people, self.test, self.config, self.threshold, self.machine = people, test, config, threshold, machine
         self.device = torch.device(machine.device)
         layout = torch.channels_last if machine.channels_last else torch.preserve_format
