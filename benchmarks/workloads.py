@@ -18,9 +18,9 @@ from adaug.layers import layer_names
 from adaug.sampling import Stream
 from examples import segmentation
 from examples.classification import Residual
+from examples.datasets.people import MPII
 from examples.hourglass.losses import heatmap_mse
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import MPII
 
 Rows = dict[str, Tensor]
 LossFunction = Callable[[Any, Rows], Tensor]
