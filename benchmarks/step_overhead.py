@@ -32,10 +32,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from adaug.adversary import Adversary
-from adaug.batch import Batch
-from adaug.generator import Head, Shape
-from adaug.passes import Bound
+from adaug._adversary import Adversary
+from adaug._batch import Batch
+from adaug._generator import Layout, Shape
+from adaug._network import BoundModel
 from benchmarks import draw
 from benchmarks.result_files import save, spread
 from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
@@ -43,9 +43,9 @@ from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 Step = Callable[[], None]
 
 
-def compiled(shapes: Sequence[Shape], heads: Mapping[str, Head]) -> adaug.Generator:
+def compiled(shapes: Sequence[Shape], layouts: Mapping[str, Layout]) -> adaug.Generator:
     """A generator that inductor compiles."""
-    generator = adaug.Generator(shapes, heads)
+    generator = adaug.Generator(shapes, layouts)
     generator.compile(dynamic=True)  # as many rows as it gets
     return generator
 
@@ -130,11 +130,11 @@ def clocks(parts: dict[str, float]) -> Iterator[None]:
         return mock.patch.object(owner, method, wrapper)
 
     with (
-        timed(Bound, "look", "look"),
-        timed(Bound, "score", "score"),
+        timed(BoundModel, "look", "look"),
+        timed(BoundModel, "score", "score"),
         timed(Adversary, "predict", "generator"),
         timed(Adversary, "learn", "generator"),
-        timed(Batch, "seen", "warp"),
+        timed(Batch, "apply", "warp"),
     ):
         yield
 

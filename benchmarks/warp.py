@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
+from adaug._warp import Grid
 from adaug.keypoints import render_heatmaps
-from adaug.view import Grid
 from benchmarks.result_files import save, spread
 
 Rows = dict[str, Tensor]
@@ -51,7 +51,7 @@ def scenes(n: int, size: int, side: int, seed: int = 0) -> Rows:
 
 def adaug_pipeline(side: int) -> Callable[[Rows], Rows]:
     """One matrix and one grid for everything."""
-    scale, rotate = adaug.Scale(*SCALE, 7, reference=_uniform(*SCALE)), adaug.Rotate(-DEGREES, DEGREES, 9, reference=_turn)
+    scale, rotate = adaug.Scale(*SCALE, 7), adaug.Rotate(-DEGREES, DEGREES, 9)
     policy = adaug.Policy((), (adaug.Flip(()), scale, rotate))
     augmenter = adaug.AdversarialAugmenter(policy, output_size=side, seed=0)
     return augmenter.random

@@ -127,9 +127,8 @@ def train(arm: str, data: Pair, args: argparse.Namespace) -> ResNet:
 
 
 def turned(data: Pair, degrees: float) -> Pair:
-    """The images turned counter-clockwise: a common rotation whose random magnitude is a constant."""
-    rotate = adaug.Rotate(-180, 180, 2, reference=lambda noise: torch.full_like(noise, degrees))
-    image, label = adaug.AdversarialAugmenter(adaug.Policy([], common=[rotate]), seed=0).random(data)
+    """The images turned counter-clockwise."""
+    image, label = adaug.apply_view(data, [(adaug.Rotate(-180, 180, 2), degrees)])
     return image, label
 
 

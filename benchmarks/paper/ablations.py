@@ -21,7 +21,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import adaug
-from adaug.sampling import ClippedNormal
+from adaug.operations import ClippedNormal
 from examples import hourglass_lsp
 from examples.datasets.people import Joints
 from examples.hourglass.augmentation import HIDES, READS, SHARE, make_augmenter, policy_of

@@ -62,11 +62,9 @@ def show(people: People, size: int, view: TestView, *, batch_size: int = 256, nu
 
 
 def turn_and_scale(batch: Batch, view: TestView, size: int) -> Batch:
-    """A batch whose rows are all turned and scaled alike: a random draw that is a constant does it."""
-    rotate = adaug.Rotate(-180, 180, 2, reference=lambda noise: torch.full_like(noise, view.rotation))
-    scale = adaug.Scale(0.1, 10, 2, reference=lambda noise: torch.full_like(noise, view.scale))
-    policy = adaug.Policy((), common=(rotate, scale))
-    shown: Batch = adaug.AdversarialAugmenter(policy, targets=TARGETS, output_size=size).random(batch)
+    """A batch whose rows are all turned and scaled alike."""
+    done = [(adaug.Rotate(-180, 180, 2), view.rotation), (adaug.Scale(0.1, 10, 2), view.scale)]
+    shown: Batch = adaug.apply_view(batch, done, targets=TARGETS, output_size=size)
     return shown
 
 

@@ -198,7 +198,7 @@ def _draw_views(run: Run, people: People) -> Any:
     order = result.branch.argsort(stable=True)
     return plots.draw_views(
         {name: value[order] for name, value in result.batch.items()},
-        view=result.view.rows(order),
+        view=result.view.select(order),
         titles=[run.augmenter.branch_names[i] for i in result.branch[order].tolist()],
         targets=TARGETS,
         title=f"One mini-batch of {run.config.arm}",
