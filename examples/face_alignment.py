@@ -81,7 +81,7 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
         features=() if arm == "global" else LAYERS,
         occlude=LAYERS,
         generator=adaug.OneForAll if arm == "global" else None,
-        targets={"reference": "other"},
+        targets={"pck_length": "other"},
         output_size=args.size,  # the faces come on larger canvases: zooming out shows what is there
         difficulty=difficulty,
         seed=args.seed,

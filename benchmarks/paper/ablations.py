@@ -100,7 +100,7 @@ class Ablation:
         else:
             return operation
         if self.random == "normal":
-            changes["reference"] = distribution
+            changes["random"] = distribution
         if self.rest:
             changes["rest"] = rest
         return replace(operation, **changes)

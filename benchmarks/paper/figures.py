@@ -261,7 +261,7 @@ def _predicted(comparison: Comparison, arm: str, index: int, people: People, dev
 
 def _correct(predicted: Tensor, people: People, threshold: float) -> Tensor:
     """How many labelled joints of each person are correct, [N]."""
-    distance = (predicted - people.keypoints).norm(dim=2) / people.reference[:, None]
+    distance = (predicted - people.keypoints).norm(dim=2) / people.pck_length[:, None]
     return ((distance <= threshold) & (people.visibility > 0)).sum(1)
 
 

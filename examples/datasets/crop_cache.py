@@ -72,7 +72,7 @@ def load_crops(
         raise unreadable(dict(zip(rows["left_out"].tolist(), rows["errors"].tolist(), strict=True)), len(originals))
     if left_out:
         warnings.warn(f"{left_out} of {len(originals)} people's images could not be read and were left out.", stacklevel=2)
-    tensors = {key: torch.from_numpy(rows[key]) for key in ("keypoints", "visibility", "reference")}
+    tensors = {key: torch.from_numpy(rows[key]) for key in ("keypoints", "visibility", "pck_length")}
     people = People(torch.from_numpy(images[: len(rows["kept"])]), **tensors, joints=originals.joints)
     return people, originals.subset(rows["kept"])
 
@@ -88,7 +88,7 @@ def fingerprint(originals: Originals, parameters: object) -> str:
     """Changes with the list of images, the labels and the parameters of the crop."""
     digest = hashlib.sha256(json.dumps([originals.joints.name, parameters]).encode())
     digest.update("\n".join(path.name for path in originals.files).encode())
-    for array in (originals.centre, originals.side, originals.keypoints, originals.visibility, originals.reference):
+    for array in (originals.centre, originals.side, originals.keypoints, originals.visibility, originals.pck_length):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:24]
 
@@ -111,7 +111,7 @@ def targets(originals: Originals, size: int, canvas: int) -> dict[str, NDArray[n
     return {
         "keypoints": originals.to_crop(originals.keypoints, size, canvas).astype(np.float32),
         "visibility": originals.visibility.astype(np.float32),
-        "reference": (originals.reference * size / originals.side).astype(np.float32),
+        "pck_length": (originals.pck_length * size / originals.side).astype(np.float32),
     }
 
 

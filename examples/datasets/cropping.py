@@ -36,7 +36,7 @@ class Originals:
     side        [N]        of that window: the pixels that become `size`
     keypoints   [N, J, 2]
     visibility  [N, J]     1 labelled and usable, 0 not
-    reference   [N]        the length PCK divides by
+    pck_length  [N]        the length PCK divides by
     """
 
     files: tuple[Path, ...]
@@ -44,7 +44,7 @@ class Originals:
     side: Array
     keypoints: Array
     visibility: Array
-    reference: Array
+    pck_length: Array
     joints: Joints
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Originals:
             side=self.side[index],
             keypoints=self.keypoints[index],
             visibility=self.visibility[index],
-            reference=self.reference[index],
+            pck_length=self.pck_length[index],
             joints=self.joints,
         )
 
@@ -82,7 +82,7 @@ def concatenate(parts: Sequence[Originals]) -> Originals:
         side=np.concatenate([part.side for part in parts]),
         keypoints=np.concatenate([part.keypoints for part in parts]),
         visibility=np.concatenate([part.visibility for part in parts]),
-        reference=np.concatenate([part.reference for part in parts]),
+        pck_length=np.concatenate([part.pck_length for part in parts]),
         joints=parts[0].joints,
     )
 

@@ -40,7 +40,7 @@ UPPER_LIDS, CORNERS = [37, 38, 43, 44], [48, 54, 60, 64]
 def draw_faces(n: int, *, size: int = 64, canvas: int = 96, seed: int = 0) -> People:
     """`n` faces whose landmarks, their box x 1.25, fill the central size x size of a canvas x canvas image.
 
-    Points under hair, glasses or an occluder stay labelled. `reference` is the inter-ocular distance. Face i depends
+    Points under hair, glasses or an occluder stay labelled. `pck_length` is the inter-ocular distance. Face i depends
     on the seed and on i, not on `n`.
     """
     if not 16 <= size <= canvas:

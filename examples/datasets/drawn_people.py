@@ -17,7 +17,7 @@ from examples.datasets.skeleton import POSES, Array, Poses, Skeleton, head_size,
 def draw_people(
     n: int, *, size: int = 64, canvas: int = 96, poses: Literal["narrow", "wide"] = "narrow", seed: int = 0
 ) -> People:
-    """`n` people who fit the central size x size of a canvas x canvas image; `reference` is MPII's head size.
+    """`n` people who fit the central size x size of a canvas x canvas image; `pck_length` is MPII's head size.
 
     "narrow" people stand or walk; "wide" ones also bend, lie, and stand on their heads. Image i depends on the seed
     and on i, not on `n`.
@@ -30,15 +30,15 @@ def draw_people(
         raise ValueError(f"`n` should not be negative. Found {n}.")
     images = np.empty((n, 3, canvas, canvas), np.uint8)
     keypoints = np.empty((n, len(MPII), 2), np.float32)
-    reference = np.empty(n, np.float32)
+    pck_length = np.empty(n, np.float32)
     for i in range(n):
         rng = np.random.default_rng([seed, sorted(POSES).index(poses), i])
-        images[i], keypoints[i], reference[i] = _draw(rng, size, canvas, POSES[poses])
+        images[i], keypoints[i], pck_length[i] = _draw(rng, size, canvas, POSES[poses])
     return People(
         images=torch.from_numpy(images),
         keypoints=torch.from_numpy(keypoints),
         visibility=torch.ones(n, len(MPII)),
-        reference=torch.from_numpy(reference),
+        pck_length=torch.from_numpy(pck_length),
         joints=MPII,
     )
 

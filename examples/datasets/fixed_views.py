@@ -56,7 +56,7 @@ def show(people: People, size: int, view: TestView, *, batch_size: int = 256, nu
             images=torch.cat([batch["image"].mul(255).round().clamp(0, 255).byte() for batch in batches]),
             keypoints=torch.cat([batch["keypoints"] for batch in batches]),
             visibility=torch.cat([batch["visibility"] for batch in batches]),
-            reference=people.reference * view.scale,
+            pck_length=people.pck_length * view.scale,
         )
     return replace(shown, images=hide_cells(shown.images, view.hidden_cells, numbers or range(len(people))))
 

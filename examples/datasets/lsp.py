@@ -26,7 +26,7 @@ def load_lsp(
 ) -> People:
     """LSP's first 1000 people ("train") or last 1000 ("test"); each fills the central size x size of its canvas.
 
-    `reference` is the torso, left shoulder to right hip. cache: the further arguments of `crop_cache.load_crops`.
+    `pck_length` is the torso, left shoulder to right hip. cache: the further arguments of `crop_cache.load_crops`.
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` should be 'train' or 'test'. Found {split!r}.")
@@ -36,7 +36,7 @@ def load_lsp(
 def load_lspet(root: str | Path, *, size: int = 64, canvas: int = 96, **cache: Any) -> People:
     """The extended training set, as many images as `joints.mat` describes; otherwise like `load_lsp`.
 
-    Its labels come from crowd workers. A person without a labelled torso gets the mean torso as `reference`.
+    Its labels come from crowd workers. A person without a labelled torso gets the mean torso as `pck_length`.
     """
     return load_crops(read_lspet(Path(root) / "lspet"), "lspet", size=size, canvas=canvas, **cache)[0]
 

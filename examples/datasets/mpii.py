@@ -66,7 +66,7 @@ class Annotation:
 
 
 def load_mpii(root: str | Path, split: Split = "train", *, size: int = 256, canvas: int = 384, **cache: Any) -> People:
-    """MPII's people; each one's usual crop is the central size x size of the canvas. `reference` is the head size.
+    """MPII's people; each one's usual crop is the central size x size of the canvas. `pck_length` is the head size.
 
     cache: the further arguments of `cache.load_crops`.
     """
@@ -79,11 +79,11 @@ def read_mpii(root: Path, split: Split) -> Originals:
 
 
 def common_joints(people: Originals) -> Originals:
-    """MPII's people with LSP's 14 joints; `reference` becomes the torso, as in LSP."""
+    """MPII's people with LSP's 14 joints; `pck_length` becomes the torso, as in LSP."""
     joints = list(LSP_FROM_MPII)
     keypoints, visibility = people.keypoints[:, joints], people.visibility[:, joints]
     torso = lsp.torso(keypoints, visibility, people.side)
-    return replace(people, keypoints=keypoints, visibility=visibility, reference=torso, joints=LSP)
+    return replace(people, keypoints=keypoints, visibility=visibility, pck_length=torso, joints=LSP)
 
 
 def select(annotations: Iterable[Annotation], split: Split) -> list[Annotation]:
@@ -109,7 +109,7 @@ def originals(annotations: Sequence[Annotation], images: Path) -> Originals:
         side=200 * 1.25 * scale,
         keypoints=np.stack([person.joints for person in annotations]),
         visibility=np.stack([person.labelled for person in annotations]).astype(np.float64),
-        reference=np.array([head_size(person) for person in annotations]),
+        pck_length=np.array([head_size(person) for person in annotations]),
         joints=MPII,
     )
 

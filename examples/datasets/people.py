@@ -13,7 +13,7 @@ from torch import Tensor
 
 Batch = dict[str, Tensor]
 Scores = dict[str, float]  # group of joints, or "Mean" over all joints that are in a group -> per cent
-TARGETS: dict[str | int, str] = {"reference": "other"}  # of a batch of people; the library knows the other names
+TARGETS: dict[str | int, str] = {"pck_length": "other"}  # of a batch of people; the library knows the other names
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class People:
     images      uint8   [N, 3, C, C]
     keypoints   float32 [N, J, 2]  x, y in pixels, (0, 0) the centre of the first pixel
     visibility  float32 [N, J]     1 labelled and usable, 0 not
-    reference   float32 [N]        the length PCK divides by, in the same pixels: head size (MPII) or torso (LSP)
+    pck_length  float32 [N]        the length PCK divides by, in the same pixels: head size (MPII) or torso (LSP)
     """
 
     images: Tensor
     keypoints: Tensor
     visibility: Tensor
-    reference: Tensor
+    pck_length: Tensor
     joints: Joints
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class People:
             "images": ((n, 3, canvas, canvas), torch.uint8),
             "keypoints": ((n, joints, 2), torch.float32),
             "visibility": ((n, joints), torch.float32),
-            "reference": ((n,), torch.float32),
+            "pck_length": ((n,), torch.float32),
         }
         for name, (shape, dtype) in expected.items():
             value: Tensor = getattr(self, name)
@@ -130,7 +130,7 @@ class People:
             images=self.images[index],
             keypoints=self.keypoints[index],
             visibility=self.visibility[index],
-            reference=self.reference[index],
+            pck_length=self.pck_length[index],
         )
 
     def cropped(self, size: int) -> People:
@@ -152,7 +152,7 @@ class People:
         drop_last: bool = False,
         start: int = 0,
     ) -> Iterator[Batch]:
-        """Mini-batches of one epoch: "image" float32 in [0, 1], "keypoints", "visibility", "reference", "index" long.
+        """Mini-batches of one epoch: "image" float32 in [0, 1], "keypoints", "visibility", "pck_length", "index" long.
 
         The order depends on (seed, epoch) alone and on no global random state; `start` resumes an epoch at that batch.
         """
@@ -170,6 +170,6 @@ class People:
             "image": self.images[index].float() / 255,
             "keypoints": self.keypoints[index],
             "visibility": self.visibility[index],
-            "reference": self.reference[index],
+            "pck_length": self.pck_length[index],
             "index": index,
         }

@@ -13,20 +13,20 @@ from examples.datasets.people import Scores
 
 
 def normalized_distances(predicted: Array, people: Originals) -> Array:
-    """Distance to the truth over the reference length [N, J], in photographs; NaN where a joint is not labelled.
+    """Distance to the truth over the length that PCK divides by [N, J], in photographs; NaN where a joint is not labelled.
 
     A joint that was not predicted, NaN or infinite, is infinitely far away.
     """
     if predicted.shape != people.keypoints.shape:
         raise ValueError(f"`predicted` should have the shape {people.keypoints.shape} of the truth. Found {predicted.shape}.")
-    distance = np.linalg.norm(predicted - people.keypoints, axis=-1) / people.reference[:, None]
+    distance = np.linalg.norm(predicted - people.keypoints, axis=-1) / people.pck_length[:, None]
     return np.where(people.visibility > 0, np.where(np.isfinite(distance), distance, np.inf), np.nan)
 
 
 def pck_in_photographs(predicted: Array, people: Originals, threshold: float) -> Scores:
     """One row of Table 1 (PCKh, MPII) or Table 3 (PCK, LSP), per cent: each joint group, then "Mean". NaN: none labelled."""
     distance = normalized_distances(predicted, people)
-    labelled, correct = np.isfinite(people.reference)[:, None] & ~np.isnan(distance), distance <= threshold
+    labelled, correct = np.isfinite(people.pck_length)[:, None] & ~np.isnan(distance), distance <= threshold
     counts, hits = labelled.sum(0), (correct & labelled).sum(0)  # [J]
     with np.errstate(invalid="ignore"):
         per_joint = 100 * hits / counts

@@ -114,7 +114,7 @@ def load_w300(folder: str | Path, *, size: int = 64, canvas: int = 96, progress:
     """The faces in a folder and those below it, each image with its .pts beside it.
 
     The box around the landmarks x 1.25 fills the central size x size of a canvas that shows the real surroundings.
-    `reference` is the inter-ocular distance. Everything is held in memory as uint8. Raises an error that names the
+    `pck_length` is the inter-ocular distance. Everything is held in memory as uint8. Raises an error that names the
     file when an image or a .pts is missing or cannot be read.
     """
     folder = Path(folder)

@@ -34,7 +34,7 @@ def predict(model: nn.Module, people: People, size: int, loss: Loss, *, flip: bo
 
 
 def pck(predicted: Tensor, people: People, threshold: float, *, device: torch.device | None = None) -> Scores:
-    """PCK in per cent of predictions [N, J, 2] for each joint group and all of them, normalised by `people.reference`.
+    """PCK in per cent of predictions [N, J, 2] for each joint group and all of them, normalised by `people.pck_length`.
 
     Each rank passes its own people: the counts are summed, on `device` (that of the process group).
     """
@@ -42,7 +42,7 @@ def pck(predicted: Tensor, people: People, threshold: float, *, device: torch.de
     scores: Scores = {}
     for group, joints in members.items():
         counts, index = keypoints.PCK(threshold), list(joints)
-        rows = (predicted[:, index], people.keypoints[:, index], people.visibility[:, index], people.reference)
+        rows = (predicted[:, index], people.keypoints[:, index], people.visibility[:, index], people.pck_length)
         counts.update(*(tensor.to(device or tensor.device) for tensor in rows))
         scores[group] = 100 * float(counts.compute())
     return scores

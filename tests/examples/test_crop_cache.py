@@ -39,7 +39,7 @@ def draw(folder: Path, n: int = N, file: str = "{i}.jpg", centre: tuple[float, f
         side=rng.uniform(120, 160, n),
         keypoints=keypoints,
         visibility=np.ones((n, 14)),
-        reference=np.full(n, 40.0),
+        pck_length=np.full(n, 40.0),
         joints=LSP,
     )
 
@@ -70,7 +70,7 @@ def test_crops_show_the_spots_where_the_joints_are(people: Originals, tmp_path: 
     x, y = ((weight.sum(axis) * grid).sum(1) / weight.sum((1, 2)) for axis in (1, 2))
     torch.testing.assert_close(torch.stack([x, y], 1), crops.keypoints[:, 0].double(), rtol=0, atol=0.12)
     np.testing.assert_allclose(where.to_image(crops.keypoints.double().numpy(), size, canvas), people.keypoints, atol=1e-3)
-    torch.testing.assert_close(crops.reference, torch.from_numpy(40 * size / people.side).float())
+    torch.testing.assert_close(crops.pck_length, torch.from_numpy(40 * size / people.side).float())
 
 
 def test_the_images_are_a_view_of_the_file(people: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

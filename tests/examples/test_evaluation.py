@@ -40,7 +40,7 @@ def test_pck_against_a_slow_count(people: People) -> None:
     predicted = people.keypoints + torch.from_numpy(rng.normal(0, 2, people.keypoints.shape)).float()
     visible = people.visibility.clone()
     visible[::3, ::2] = 0
-    partly = People(people.images, people.keypoints, visible, people.reference, MPII)
+    partly = People(people.images, people.keypoints, visible, people.pck_length, MPII)
     scores = pck(predicted, partly, 0.5)
     for group, joints in [*MPII.groups.items(), ("Mean", [j for members in MPII.groups.values() for j in members])]:
         correct = counted = 0
@@ -49,7 +49,7 @@ def test_pck_against_a_slow_count(people: People) -> None:
                 if visible[i, j] > 0:
                     counted += 1
                     distance = float(np.hypot(*(predicted[i, j] - people.keypoints[i, j]).tolist()))
-                    correct += distance <= 0.5 * float(people.reference[i])
+                    correct += distance <= 0.5 * float(people.pck_length[i])
         assert scores[group] == pytest.approx(100 * correct / counted)
     assert list(scores) == [*MPII.groups, "Mean"]
 
@@ -81,7 +81,7 @@ def test_turning_moves_joints_about_the_centre(people: People) -> None:
     torch.testing.assert_close(quarter.keypoints, torch.stack([y, 31 - x], -1), atol=1e-3, rtol=0)
     torch.testing.assert_close(quarter.images.int(), upright.images.rot90(1, (2, 3)).int(), atol=2, rtol=0)
     larger = show(people, 32, View(scale=1.4))
-    torch.testing.assert_close(larger.reference, people.reference * 1.4)
+    torch.testing.assert_close(larger.pck_length, people.pck_length * 1.4)
     torch.testing.assert_close(larger.keypoints - 15.5, (upright.keypoints - 15.5) * 1.4, atol=1e-3, rtol=0)
     gone = ((larger.keypoints < -0.5) | (larger.keypoints >= 31.5)).any(-1)
     assert gone.any()

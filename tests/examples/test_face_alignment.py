@@ -84,7 +84,7 @@ def test_faces_fill_the_centre_and_depend_on_their_own_number():
     low, high = faces.keypoints.amin(1), faces.keypoints.amax(1)
     torch.testing.assert_close((low + high) / 2, torch.full((4, 2), 23.5))
     torch.testing.assert_close((high - low).amax(1), torch.full((4,), 32 / 1.25))
-    torch.testing.assert_close(faces.reference, inter_ocular(faces.keypoints))
+    torch.testing.assert_close(faces.pck_length, inter_ocular(faces.keypoints))
     assert torch.equal(fewer.images, faces.images[:2])
     assert torch.equal(fewer.keypoints, faces.keypoints[:2])
     assert not torch.equal(others.images, fewer.images)
@@ -215,7 +215,7 @@ def test_helen(part, count):
     assert (inner.keypoints > -0.5).all()
     assert (inner.keypoints < 47.5).all()
     assert (faces.keypoints[:, 36, 0] < faces.keypoints[:, 45, 0]).all()  # nobody is upside down or mirrored
-    assert 0.3 < float((faces.reference / 48).mean()) < 0.6
+    assert 0.3 < float((faces.pck_length / 48).mean()) < 0.6
     assert faces.images.flatten(1).float().std(1).min() > 5
 
 

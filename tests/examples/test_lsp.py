@@ -61,7 +61,7 @@ def test_the_person_fills_the_centre(root: Path) -> None:
     torch.testing.assert_close((low + high) / 2, torch.full((2, 2), 47.5))
     torch.testing.assert_close((high - low).amax(1), torch.full((2,), 64 / 1.25))
     torso = (people.keypoints[:, 9] - people.keypoints[:, 2]).norm(dim=1)
-    torch.testing.assert_close(people.reference, torso)
+    torch.testing.assert_close(people.pck_length, torso)
 
 
 def test_flags_mean_occluded_in_lsp_and_labelled_in_its_extension(root: Path) -> None:

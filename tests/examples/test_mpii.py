@@ -196,7 +196,7 @@ def test_people_and_common_joints(root: Path) -> None:
     assert people.images.shape == (3, 3, 48, 48)
     assert people.joints == MPII
     everybody = mpii.originals(mpii.select(mpii.read_annotations(root), "trainval"), root / "images")
-    torch.testing.assert_close(people.reference, torch.from_numpy(everybody.reference * 32 / everybody.side).float())
+    torch.testing.assert_close(people.pck_length, torch.from_numpy(everybody.pck_length * 32 / everybody.side).float())
     after = mpii.common_joints(everybody)
     assert after.joints == LSP
     assert after.keypoints.shape == (3, 14, 2)
@@ -218,7 +218,7 @@ def test_mpii_with_lsp(root: Path, tmp_path: Path, joints: np.ndarray) -> None:
     alone = lsp.load_lsp(tmp_path, "train", **options)
     torch.testing.assert_close(people.images[3:], alone.images)
     torch.testing.assert_close(people.keypoints[3:], alone.keypoints)
-    torch.testing.assert_close(people.reference[3:], alone.reference)
+    torch.testing.assert_close(people.pck_length[3:], alone.pck_length)
 
 
 # -- check -----------------------------------------------------------------------------------------------------------

@@ -87,9 +87,9 @@ def test_subset_and_crop(few: People) -> None:
 
 def test_wrong_tensors_are_named(few: People) -> None:
     with pytest.raises(ValueError, match="`visibility` should be"):
-        People(few.images, few.keypoints, few.visibility[:, :3], few.reference, MPII)
+        People(few.images, few.keypoints, few.visibility[:, :3], few.pck_length, MPII)
     with pytest.raises(ValueError, match="`images` should be"):
-        People(few.images.float(), few.keypoints, few.visibility, few.reference, MPII)
+        People(few.images.float(), few.keypoints, few.visibility, few.pck_length, MPII)
 
 
 @BOTH
@@ -107,7 +107,7 @@ def test_people_stay_inside_the_central_crop_and_fill_it(poses: PoseName) -> Non
     assert people.keypoints.max() <= 31
     extent = (people.keypoints.amax(1) - people.keypoints.amin(1)).amax(1)
     assert extent.median() > 0.6 * 32
-    assert ((people.reference > 0.05 * 32) & (people.reference < 0.4 * 32)).all()
+    assert ((people.pck_length > 0.05 * 32) & (people.pck_length < 0.4 * 32)).all()
 
 
 @BOTH

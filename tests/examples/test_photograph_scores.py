@@ -32,15 +32,15 @@ def draw(n: int = 40, joints: Joints = MPII, seed: int = 0) -> Originals:
         side=rng.uniform(350, 600, n),
         keypoints=keypoints,
         visibility=(rng.random((n, len(joints))) < 0.8).astype(float),
-        reference=rng.uniform(20, 60, n),
+        pck_length=rng.uniform(20, 60, n),
         joints=joints,
     )
 
 
 def noisy(people: Originals, spread: float = 0.5, seed: int = 1) -> np.ndarray:
-    """Predictions whose distance to the truth is of the order of the reference length."""
+    """Predictions whose distance to the truth is of the order of the length that PCK divides by."""
     noise = np.random.default_rng(seed).normal(0, spread, people.keypoints.shape)
-    return people.keypoints + noise * people.reference[:, None, None]
+    return people.keypoints + noise * people.pck_length[:, None, None]
 
 
 @pytest.mark.parametrize("joints", [MPII, LSP], ids=lambda joints: joints.name)
@@ -68,7 +68,7 @@ def test_a_group_is_the_mean_of_its_joints_and_the_mean_is_over_all_joints() -> 
 
 
 def test_on_the_threshold_is_correct() -> None:
-    people = replace(draw(1), reference=np.array([10.0]), visibility=np.ones((1, 16)))
+    people = replace(draw(1), pck_length=np.array([10.0]), visibility=np.ones((1, 16)))
     predicted = np.round(people.keypoints) + np.array([3.0, 4.0])
     people = replace(people, keypoints=np.round(people.keypoints))
     assert pck_in_photographs(predicted, people, 0.5)["Mean"] == 100
@@ -86,7 +86,7 @@ def test_the_crop_does_not_change_the_score() -> None:
         torch.zeros(200, 3, 64, 64, dtype=torch.uint8),
         torch.from_numpy(people.to_crop(people.keypoints, 64)).float(),
         torch.from_numpy(people.visibility).float(),
-        torch.from_numpy(people.reference * 64 / people.side).float(),
+        torch.from_numpy(people.pck_length * 64 / people.side).float(),
         MPII,
     )
     inside = torch.from_numpy(people.to_crop(predicted, 64)).float()
@@ -203,7 +203,7 @@ def test_pckh_of_the_published_validation_people() -> None:
 
     # Ours: into the crop of 256 pixels and back, in coordinates that count from 0.
     people = replace(draw(len(parts)), centre=centre - 1, side=200 * scale)
-    people = replace(people, keypoints=parts - 1, visibility=labelled.astype(float), reference=heads)
+    people = replace(people, keypoints=parts - 1, visibility=labelled.astype(float), pck_length=heads)
     mapped = people.to_image(people.to_crop(predicted - 1, 256), 256)
     for threshold, row in rows.items():
         assert list(pck_in_photographs(mapped, people, threshold).values()) == pytest.approx(row, abs=1e-9)
