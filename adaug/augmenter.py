@@ -156,7 +156,7 @@ class AdversarialAugmenter:
         loss = Difficulty(loss_fn, "loss_fn")
         difficulty = self._difficulty(loss)
         with self._released_on_error():
-            bound, parsed = self._prepare(model, batch, [loss, difficulty])
+            bound, parsed = self._prepare(model, batch, dict.fromkeys([loss, difficulty]))
             view_size, scoring = self._view_size(parsed), SCORING[self.scoring]
             stream = self._stream(STEP, self.steps, device=bound.device)
             parsed = parsed.with_image(bound.policy.paint(parsed.image, stream))
@@ -164,15 +164,19 @@ class AdversarialAugmenter:
             compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
             branch = self._split(len(parsed), stream, warm)
 
+            # look and propose
             trials = propose(bound, self._adversaries, parsed, view_size, branch, stream, learns=compares)
             augmented = parsed.apply(trials.view, view_size)
             result = augmented.to_user()
+            # score
             scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
             lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
+            # train
             output, losses = self._train(bound, model, augmented.image, result, trials.view, loss_fn)
             if not scores.complete:
                 trained = losses.detach().float() if self.difficulty is None else difficulty(output, augmented)
                 lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
+            # learn
             if compares:
                 learn(self._adversaries, lessons)
 
@@ -386,7 +390,7 @@ class AdversarialAugmenter:
 
     # ---- binding
 
-    def _prepare(self, model: nn.Module, batch: UserBatch, tried: Sequence[Difficulty] = ()) -> tuple[BoundModel, Batch]:
+    def _prepare(self, model: nn.Module, batch: UserBatch, tried: Iterable[Difficulty] = ()) -> tuple[BoundModel, Batch]:
         """Checks everything that can be checked, and binds at the first call, when functions are `tried` on the batch."""
         inner = unwrap(model)
         if self._bound is not None and self._bound.model is not inner:
@@ -398,6 +402,7 @@ class AdversarialAugmenter:
         check_policy(self.policy, parsed, wait=self._bound is None)
         if self._bound is None:
             self._bound = self._attach(model, parsed)
+            tried = list(tried)
             if tried and self.policy.branches:  # a wrong shape should be known before anything changes
                 training = SCORING[self.scoring].training and len(parsed) > 1  # one row has no batch statistics
                 self._bound.score(self._centred(self._bound, parsed), [], tried, training=training)

@@ -5,8 +5,8 @@
     python benchmarks/accuracy.py faces --data DIR --arms none random uniform adversarial --name accuracy_helen
 
 An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, examples/face_alignment.py) with options of
-its own behind it (people's also `--shortcut`, a prototype of benchmarks/shortcuts.py), and perhaps what the tables should call
-it before it ("late: asr+aho --epochs 40 1 40"); what follows `--` goes to every arm. Every run is paired by its seed: the same
+its own behind it (people's also those of benchmarks/paper/ablations.py), and perhaps what the tables should call it before it
+("late: asr+aho --epochs 40 1 40"); what follows `--` goes to every arm. Every run is paired by its seed: the same
 first weights and the same images. The grid goes seed by seed, writes its tables after each run and, killed, goes on where it
 was. Several processes may fill one --out with different arms; --finished then makes the tables. A run is known by its
 arguments: after a change of the code, choose another --out.
@@ -32,29 +32,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import draw
 from benchmarks.differences import MAIN, Runs, named, of_pairs, pairs_table, tables, usual_machine
-from benchmarks.report import machine, save, split_arguments
-from benchmarks.shortcuts import SHORTCUTS, in_place
-from examples import face_alignment, hourglass_lsp
-from examples.hourglass.evaluation import HIDDEN, TURNED
+from benchmarks.paper import ablations
+from benchmarks.result_files import machine, save, split_arguments
+from examples import face_alignment
+from examples.datasets.fixed_views import HIDDEN, TURNED_OR_SCALED
 
-VIEWS = (*TURNED, *HIDDEN)
+VIEWS = (*TURNED_OR_SCALED, *HIDDEN)
 OVER_TIME = ("upright", "turned, scaled", "hidden", "NME", "NME, turned")
 
 
 def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
-    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better. Knows `--shortcut` besides."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--shortcut", choices=list(SHORTCUTS))
-    own, rest = parser.parse_known_args(arguments)
-    with in_place(own.shortcut):
-        results = hourglass_lsp.main(["--size", "64", *rest, "--seeds", str(seed), "--out", str(folder)])
+    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better."""
+    words = ["--size", "64", *arguments, "--seeds", str(seed), "--out", str(folder)]
+    arm = words.index("--arms") + 1
+    if words[arm] == "global":  # one distribution for all images
+        words[arm : arm + 1] = ["asr+aho", "--one-for-all"]
+    results = ablations.run(words)
     ((run,),) = results["arms"].values()
-    views = {str(turn): run["turned"][str(turn)] for turn in VIEWS}
+    views = {str(view): run["turned"][str(view)] for view in VIEWS}
     upright = run["pck"][str(results["metric"]["threshold"])]["Mean"]
     scores = {
         "upright": upright,
-        "turned, scaled": statistics.fmean(views[str(turn)] for turn in TURNED),
-        "hidden": statistics.fmean(views[str(turn)] for turn in HIDDEN),
+        "turned, scaled": statistics.fmean(views[str(view)] for view in TURNED_OR_SCALED),
+        "hidden": statistics.fmean(views[str(view)] for view in HIDDEN),
         "all views": statistics.fmean(views.values()),
         "training gap": run["pck_train"]["Mean"] - upright,
         **views,
@@ -68,7 +68,7 @@ def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
     )
     return {
         "scores": scores,
-        "peaks": {head: max(mean) * len(mean) for head, mean in final.items()},
+        "peaks": {name: max(mean) * len(mean) for name, mean in final.items()},
         "cpu_seconds": run["cpu_seconds"],
         "images": run["images"],
         "about": about,
@@ -97,41 +97,44 @@ def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, tra
     if not train:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"arguments": arguments, "machine": machine(), **TASKS[task](arguments, seed, folder)}
+    run = {"arguments": arguments, "machine": machine(), **TASKS[task](arguments, seed, folder)}
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
+    temporary.write_text(json.dumps(run, indent=1) + "\n")
     temporary.replace(path)
-    return found
+    return run
 
 
 def write(options: argparse.Namespace, runs: Runs) -> None:
     """Results files of the runs that are there, and the tables on the screen."""
     decimals = DECIMALS[options.task]
     scores = {
-        arm: {name: [r["scores"][name] for r in of.values()] for name in next(iter(of.values()))["scores"]}
-        for arm, of in runs.items()
+        arm: {name: [r["scores"][name] for r in of_arm.values()] for name in next(iter(of_arm.values()))["scores"]}
+        for arm, of_arm in runs.items()
     }
     names = list(next(iter(scores.values())))
     differences: dict[str, Any]
     if options.pairs:
         differences = of_pairs(runs, options.pairs)
         text = pairs_table(differences, decimals)
-        dots = {pair: {name: [found[name] for found in of.values()] for name in names} for pair, of in differences.items()}
+        dots = {
+            pair: {name: [scores_of_run[name] for scores_of_run in of_arm.values()] for name in names}
+            for pair, of_arm in differences.items()
+        }
         figure = draw.accuracy(dots, names[: MAIN - 1]) if dots else None
     else:
         text, differences = tables(runs, options.against, decimals)
         figure = draw.accuracy(scores, names[: MAIN - 1])
-    every = [run for of in runs.values() for run in of.values()]
+    every = [run for of_arm in runs.values() for run in of_arm.values()]
     machines, usual = sorted({run["machine"] for run in every}), usual_machine(runs)
     if options.over_time:
         points = {
-            arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of.items() if r["machine"] == usual}
-            for arm, of in runs.items()
+            arm: {s: {"CPU s": r["cpu_seconds"], **r["scores"]} for s, r in of_arm.items() if r["machine"] == usual}
+            for arm, of_arm in runs.items()
         }
         figure = draw.over_time(points, "CPU s", [name for name in names if name in OVER_TIME])
     on = f", on {usual}" if len(machines) > 1 else ""
     seconds = "" if options.pairs else f" CPU s: a whole run, with its tests{on}."
-    kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of.items()} for arm, of in runs.items()}
+    kept = {arm: {str(s): {**r, "arguments": r["arguments"][2:]} for s, r in of_arm.items()} for arm, of_arm in runs.items()}
     save(
         options.name,
         {"runs": kept, "differences": differences},
@@ -154,8 +157,8 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the files under results/")
     parser.add_argument("--finished", action="store_true", help="train nothing: tables of what is there")
     parser.add_argument("--over-time", action="store_true", help="draw a line for the arms named alike before a comma")
-    own, rest = split_arguments()
-    options = parser.parse_args(own)
+    words, rest = split_arguments()
+    options = parser.parse_args(words)
     sides = {side for pair in options.pairs or () for side in named(pair)[1].split(" vs ")}
     if unknown := sides - {named(arm)[0] for arm in options.arms}:
         parser.error(f"--pairs should name arms of --arms. Found {', '.join(sorted(unknown))}.")

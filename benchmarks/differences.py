@@ -8,8 +8,8 @@ from typing import Any
 
 from scipy import stats
 
-from examples.hourglass.evaluation import markdown_table
-from examples.hourglass.results import with_spread
+from benchmarks.result_files import with_spread
+from examples.markdown_tables import markdown_table
 
 Scores = dict[str, float]
 Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what a run found: its scores, cpu_seconds, machine
@@ -29,61 +29,61 @@ def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> di
 
 def summary(values: Sequence[float]) -> dict[str, float]:
     """What is said of differences; a p-value from three on."""
-    found = {"seeds": float(len(values)), "mean": statistics.fmean(values)}
+    statistic = {"seeds": float(len(values)), "mean": statistics.fmean(values)}
     if len(values) > 1:
-        found["sd"] = statistics.stdev(values)
-        if found["sd"] > 0 and len(values) > 2:
-            found["p"] = float(stats.ttest_1samp(values, 0.0).pvalue)
-    return found
+        statistic["sd"] = statistics.stdev(values)
+        if statistic["sd"] > 0 and len(values) > 2:
+            statistic["p"] = float(stats.ttest_1samp(values, 0.0).pvalue)
+    return statistic
 
 
-def shown(found: dict[str, float], decimals: int = 1) -> str:
+def shown(statistic: dict[str, float], decimals: int = 1) -> str:
     """A difference as text."""
-    text = f"{found['mean']:+.{decimals}f}".replace("-", "−")
-    text += f" ± {found['sd']:.{decimals}f}" if "sd" in found else " (1 seed)"
-    if "p" not in found:
+    text = f"{statistic['mean']:+.{decimals}f}".replace("-", "−")
+    text += f" ± {statistic['sd']:.{decimals}f}" if "sd" in statistic else " (1 seed)"
+    if "p" not in statistic:
         return text
-    return text + (f" (p {found['p']:.2f})" if found["p"] >= 0.01 else f" (p {found['p']:.1g})")
+    return text + (f" (p {statistic['p']:.2f})" if statistic["p"] >= 0.01 else f" (p {statistic['p']:.1g})")
 
 
 def usual_machine(runs: Runs) -> str:
     """The machine of most runs: the seconds of others do not compare."""
-    return statistics.mode(run["machine"] for of in runs.values() for run in of.values())
+    return statistics.mode(run["machine"] for of_arm in runs.values() for run in of_arm.values())
 
 
-def cpu_seconds(of: dict[int, dict[str, Any]], where: str) -> str:
+def cpu_seconds(runs: dict[int, dict[str, Any]], where: str) -> str:
     """The mean of an arm's runs on a machine, as text."""
-    seconds = [run["cpu_seconds"] for run in of.values() if run["machine"] == where]
+    seconds = [run["cpu_seconds"] for run in runs.values() if run["machine"] == where]
     return f"{statistics.fmean(seconds):.0f}" if seconds else "–"
 
 
 def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
     """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
-    scores = {arm: {seed: run["scores"] for seed, run in of.items()} for arm, of in runs.items()}
+    scores = {arm: {seed: run["scores"] for seed, run in of_arm.items()} for arm, of_arm in runs.items()}
     names, usual = list(next(iter(next(iter(scores.values())).values()))), usual_machine(runs)
 
-    def means(arm: str, of: Sequence[str]) -> dict[str, str]:
-        return {name: with_spread([found[name] for found in scores[arm].values()], decimals=decimals) for name in of}
+    def means(arm: str, columns: Sequence[str]) -> dict[str, str]:
+        return {name: with_spread([run[name] for run in scores[arm].values()], decimals=decimals) for name in columns}
 
     rows = {
         arm: {
-            "seeds": str(len(of)),
+            "seeds": str(len(of_arm)),
             **means(arm, names[:MAIN]),
-            "CPU s": cpu_seconds(of, usual),
+            "CPU s": cpu_seconds(of_arm, usual),
         }
-        for arm, of in runs.items()
+        for arm, of_arm in runs.items()
     }
     text, numbers = [markdown_table(rows, "arm")], {}
     for base in against:
         if base not in scores:
             continue
         numbers[base] = {
-            arm: {name: difference(of, scores[base], name) for name in names}
-            for arm, of in scores.items()
-            if arm != base and of.keys() & scores[base].keys()
+            arm: {name: difference(of_arm, scores[base], name) for name in names}
+            for arm, of_arm in scores.items()
+            if arm != base and of_arm.keys() & scores[base].keys()
         }
         if numbers[base]:
-            cells = {arm: {name: shown(found[name], decimals) for name in names[:MAIN]} for arm, found in numbers[base].items()}
+            cells = {arm: {name: shown(known[name], decimals) for name in names[:MAIN]} for arm, known in numbers[base].items()}
             text += [
                 "",
                 f"Differences to {base}, paired by seed (p: two-sided t-test, not corrected for the number of comparisons)",
@@ -92,16 +92,16 @@ def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, 
             ]
     if names[MAIN:]:
         text += ["", "Each view", "", markdown_table({arm: means(arm, names[MAIN:]) for arm in scores}, "arm")]
-    if sharp := {arm: found for arm, of in runs.items() if (found := peaks(of))}:
+    if sharp := {arm: known for arm, of_arm in runs.items() if (known := peaks(of_arm))}:
         text += ["", "The largest probability of the mean distribution in the last epoch, times the bins (1: uniform)", ""]
         text += [markdown_table(sharp, "arm")]
     return "\n".join(text), numbers
 
 
-def peaks(of: dict[int, dict[str, Any]]) -> dict[str, str]:
+def peaks(runs: dict[int, dict[str, Any]]) -> dict[str, str]:
     """How sharp the generators of an arm ended, by head; nothing where no run says it, or all stayed uniform."""
-    known = [run["peaks"] for run in of.values() if max(run.get("peaks", {}).values(), default=1) > 1.01]
-    return {head: with_spread([found[head] for found in known], decimals=2) for head in (known[0] if known else ())}
+    known = [run["peaks"] for run in runs.values() if max(run.get("peaks", {}).values(), default=1) > 1.01]
+    return {name: with_spread([run[name] for run in known], decimals=2) for name in (known[0] if known else ())}
 
 
 Differences = dict[str, dict[int, Scores]]  # pair -> seed -> score -> difference
@@ -109,19 +109,19 @@ Differences = dict[str, dict[int, Scores]]  # pair -> seed -> score -> differenc
 
 def of_pairs(runs: Runs, pairs: Sequence[str]) -> Differences:
     """The differences of every "NAME: ARM vs BASE", seed by seed."""
-    found: Differences = {}
+    differences: Differences = {}
     for pair, sides in map(named, pairs):
         arm, base = (runs.get(side, {}) for side in sides.split(" vs "))
         for seed in sorted(arm.keys() & base.keys()):
-            mine, other = arm[seed]["scores"], base[seed]["scores"]
-            found.setdefault(pair, {})[seed] = {name: mine[name] - other[name] for name in mine}
-    return found
+            scores, other = arm[seed]["scores"], base[seed]["scores"]
+            differences.setdefault(pair, {})[seed] = {name: scores[name] - other[name] for name in scores}
+    return differences
 
 
 def together(pairs: Differences, name: str) -> list[float]:
     """The mean difference of each seed over all pairs that have it: runs of one seed are not independent."""
-    seeds = sorted({seed for of in pairs.values() for seed in of})
-    return [statistics.fmean(of[seed][name] for of in pairs.values() if seed in of) for seed in seeds]
+    seeds = sorted({seed for of_pair in pairs.values() for seed in of_pair})
+    return [statistics.fmean(of_pair[seed][name] for of_pair in pairs.values() if seed in of_pair) for seed in seeds]
 
 
 def pairs_table(pairs: Differences, decimals: int = 1) -> str:
@@ -131,12 +131,12 @@ def pairs_table(pairs: Differences, decimals: int = 1) -> str:
     names = list(next(iter(next(iter(pairs.values())).values())))
     rows = {
         pair: {
-            "seeds": str(len(of)),
-            **{name: shown(summary([found[name] for found in of.values()]), decimals) for name in names[:MAIN]},
+            "seeds": str(len(of_pair)),
+            **{name: shown(summary([run[name] for run in of_pair.values()]), decimals) for name in names[:MAIN]},
         }
-        for pair, of in pairs.items()
+        for pair, of_pair in pairs.items()
     }
-    every = {name: [found[name] for of in pairs.values() for found in of.values()] for name in names}
+    every = {name: [run[name] for of_pair in pairs.values() for run in of_pair.values()] for name in names}
     total = {
         name: {
             "difference": shown(summary(together(pairs, name)), decimals),

@@ -17,16 +17,18 @@ def overhead(networks: Mapping[str, Any], targets: Sequence[float] = ()) -> Figu
     names = list(next(iter(networks.values()))["ratio_to_plain"])
     figure = Figure(figsize=(7.2, 1.0 + 0.2 * len(names) * len(networks)), layout="constrained")
     axes = figure.subplots()
-    for row, found in enumerate(networks.values()):
+    for row, network in enumerate(networks.values()):
         for i, name in enumerate(names):
             y = row + (i - (len(names) - 1) / 2) / (len(names) + 1.5)
-            ratio = found["ratio_to_plain"][name]
+            ratio = network["ratio_to_plain"][name]
             axes.plot([ratio["min"], ratio["max"]], [y, y], color=COLOURS[i], lw=1.2, alpha=0.6)
             axes.plot(ratio["median"], y, "o", color=COLOURS[i], ms=5, label=name if row == 0 else None)
     for target in targets:
         axes.axvline(target, color=GREY, lw=0.8, ls=":")
     axes.axvline(1, color="#222222", lw=1)
-    labels = [f"{found['about']}\n{found['side']} × {found['side']}, batch {found['batch']}" for found in networks.values()]
+    labels = [
+        f"{network['about']}\n{network['side']} × {network['side']}, batch {network['batch']}" for network in networks.values()
+    ]
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("time of a step / time of a plain step")
@@ -40,10 +42,12 @@ def scaling(factors: Mapping[str, Mapping[int | str, Mapping[str, float]]]) -> F
     """Milliseconds beyond a plain step over each factor; the band is the rounds."""
     figure = Figure(figsize=(7.2, 2.4), layout="constrained")
     panels = figure.subplots(1, len(factors), sharey=True)
-    for axes, (factor, found) in zip(panels, factors.items(), strict=True):
-        x = [int(value) for value in found]
-        axes.fill_between(x, [of["min"] for of in found.values()], [of["max"] for of in found.values()], color=BLUE, alpha=0.15)
-        axes.plot(x, [of["median"] for of in found.values()], "o-", color=BLUE, ms=3.5)
+    for axes, (factor, times) in zip(panels, factors.items(), strict=True):
+        x = [int(value) for value in times]
+        axes.fill_between(
+            x, [time["min"] for time in times.values()], [time["max"] for time in times.values()], color=BLUE, alpha=0.15
+        )
+        axes.plot(x, [time["median"] for time in times.values()], "o-", color=BLUE, ms=3.5)
         axes.set_xscale("log", base=2)
         axes.set_xticks(x, [str(value) for value in x], fontsize=7)
         axes.minorticks_off()
@@ -59,11 +63,11 @@ def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
     figure = Figure(figsize=(7.2, 0.9 + 0.28 * len(scores)), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        for y, found in enumerate(scores.values()):
-            values = found[name]
+        for y, of_arm in enumerate(scores.values()):
+            values = of_arm[name]
             axes.plot(values, [y] * len(values), "o", color=BLUE, ms=4, alpha=0.6)
             axes.plot([sum(values) / len(values)] * 2, [y - 0.3, y + 0.3], color=ORANGE, lw=2.5)
-        if min(min(found[name]) for found in scores.values()) < 0:  # differences
+        if min(min(of_arm[name]) for of_arm in scores.values()) < 0:  # differences
             axes.axvline(0, color="#222222", lw=0.8)
         axes.set_title(name, fontsize=9)
         axes.grid(axis="x", lw=0.4)
@@ -81,18 +85,18 @@ def over_time(scores: Mapping[str, Mapping[int, Mapping[str, float]]], time: str
     Arms whose names agree before the comma ("random, 80 epochs", "random, 140 epochs") are one line.
     """
     lines: dict[str, dict[int, list[Mapping[str, float]]]] = {}
-    for arm, of in scores.items():
-        for seed, found in of.items():
-            lines.setdefault(arm.partition(", ")[0], {}).setdefault(seed, []).append(found)
-    every = [found[time] for of in scores.values() for found in of.values()]
+    for arm, of_arm in scores.items():
+        for seed, run in of_arm.items():
+            lines.setdefault(arm.partition(", ")[0], {}).setdefault(seed, []).append(run)
+    every = [run[time] for of_arm in scores.values() for run in of_arm.values()]
     ticks = [2**i for i in range(30) if min(every) * 0.9 <= 2**i <= max(every) * 1.1]
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         for (line, of_seeds), colour in zip(lines.items(), (BLUE, ORANGE, GREEN, *COLOURS), strict=False):
             for i, runs in enumerate(of_seeds.values()):
-                runs.sort(key=lambda found: found[time])
-                points = [found[time] for found in runs], [found[name] for found in runs]
+                runs.sort(key=lambda run: run[time])
+                points = [run[time] for run in runs], [run[name] for run in runs]
                 axes.plot(*points, "o-", color=colour, ms=3.5, lw=1, alpha=0.8, label=line if i == 0 else None)
         axes.set_xscale("log", base=2)
         axes.set_xticks(ticks, map(str, ticks))

@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from adaug.layers import layer_names
-from benchmarks.report import save
+from adaug._layers import layer_names
+from benchmarks.result_files import save
 from examples.hourglass.config import PAPER
 from examples.hourglass.model import StackedHourglass
 
@@ -90,17 +90,17 @@ def measure(arguments: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def table(found: dict[str, dict[str, float]]) -> str:
+def table(networks: dict[str, dict[str, float]]) -> str:
     """The costs as Markdown."""
     lines = [
         "| network, 256 × 256 | parameters | forward, GFLOP an image | the look's part of it | activations, MiB an image | "
         "hours, random | hours, adversarial |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for name, of in found.items():
+    for name, cost in networks.items():
         lines.append(
-            f"| {name} | {of['parameters'] / 1e6:.2f} M | {of['gflop_forward']:.1f} | {of['depth_of_look']:.2f} | "
-            f"{of['activation_mib']:.0f} | {of['hours_random']:.0f} | {of['hours_adversarial']:.0f} |"
+            f"| {name} | {cost['parameters'] / 1e6:.2f} M | {cost['gflop_forward']:.1f} | {cost['depth_of_look']:.2f} | "
+            f"{cost['activation_mib']:.0f} | {cost['hours_random']:.0f} | {cost['hours_adversarial']:.0f} |"
         )
     first, _, third = PAPER.epochs
     return "\n".join([
@@ -115,9 +115,9 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    found = {name: measure(arguments) for name, arguments in NETWORKS.items()}
-    print(table(found))
-    print(f"written to {save('network_costs', found, table(found))}")
+    networks = {name: measure(arguments) for name, arguments in NETWORKS.items()}
+    print(table(networks))
+    print(f"written to {save('network_costs', networks, table(networks))}")
 
 
 if __name__ == "__main__":

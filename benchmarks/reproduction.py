@@ -5,7 +5,7 @@
 
 DIR holds `lsp` and `lspet`. Every run is examples/hourglass_lsp.py in a folder of its own, in all three stages; one that
 has finished is read, one that was killed goes on. What follows `--` goes to every run; `--paper` there takes the place of
-the small settings. Writes the report's tables and figures to results/, after each seed.
+the small settings. Writes the tables and figures of benchmarks/paper to results/, after each seed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.report import RESULTS, save, split_arguments
+from benchmarks.paper import page
+from benchmarks.paper.comparisons import Comparison, read_comparisons
+from benchmarks.paper.tables import tables_of
+from benchmarks.result_files import RESULTS, save, split_arguments, with_spread
 from examples import hourglass_lsp
-from examples.hourglass import report
-from examples.hourglass.evaluation import markdown_table
-from examples.hourglass.results import FILE, Comparison, read_comparisons, with_spread
-from examples.hourglass.tables import tables_of
+from examples.hourglass.comparison import FILE
+from examples.markdown_tables import markdown_table
 
 ARMS = ("random", "asr", "aho", "asr+aho")
 SMALL = ["--size", "64", "--epochs", "1", "1", "2", "--channels-last", "--evaluate-every", "5", "--bins-every", "1"]
@@ -33,12 +34,12 @@ WIDTHS = {"residual": "48", "dense": "32"}  # of the small networks
 def run(data: str, block: str, arm: str, seed: int, folder: Path, rest: list[str]) -> None:
     """One run, unless it has finished with the same arguments."""
     options = rest if "--paper" in rest else [*SMALL, "--width", WIDTHS[block], *rest]
-    own = ["--block", block, "--arms", arm, "--seeds", str(seed), *options]
+    arguments = ["--block", block, "--arms", arm, "--seeds", str(seed), *options]
     made = folder / "arguments.txt"
-    if (folder / FILE).is_file() and made.is_file() and made.read_text() == shlex.join(own):
+    if (folder / FILE).is_file() and made.is_file() and made.read_text() == shlex.join(arguments):
         return
-    hourglass_lsp.main(["--data", data, *own, "--out", str(folder)])  # refuses a folder with a run of other settings
-    made.write_text(shlex.join(own))
+    hourglass_lsp.main(["--data", data, *arguments, "--out", str(folder)])  # refuses a folder with a run of other settings
+    made.write_text(shlex.join(arguments))
 
 
 def views(comparison: Comparison) -> str:
@@ -64,8 +65,8 @@ def main() -> None:
     parser.add_argument("--blocks", nargs="+", choices=list(WIDTHS), default=list(WIDTHS))
     parser.add_argument("--name", default="reproduction_lsp64", help="of the files under results/")
     parser.add_argument("--out", type=Path, help="folder of the runs; by default runs/NAME")
-    own, rest = split_arguments()
-    options = parser.parse_args(own)
+    words, rest = split_arguments()
+    options = parser.parse_args(words)
     options.out = options.out or Path("runs") / options.name
     folders: list[Path] = []
     for seed in options.seeds:
@@ -77,15 +78,15 @@ def main() -> None:
 
 
 def write(folders: list[Path], options: argparse.Namespace) -> None:
-    """The report of what has finished."""
+    """Tables and figures of what has finished."""
     comparisons = read_comparisons(folders)
-    page = report.main([*map(str, folders), "--out", str(options.out / "report"), "--lsp", options.data])
+    written = page.main([*map(str, folders), "--out", str(options.out / "page"), "--lsp", options.data])
     pictures = []
-    for picture in sorted(page.parent.glob("figure[56]*.png")):  # Figure 7 shows photographs, which are not ours to keep
+    for picture in sorted(written.parent.glob("figure[56]*.png")):  # Figure 7 shows photographs, which are not ours to keep
         target = RESULTS / f"{options.name}_{picture.name}"
         target.write_bytes(picture.read_bytes())
         pictures.append(f"![{picture.stem}]({target.name})")
-    found: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         comparison.config["block"]: {
             "config": comparison.config,
             "parameters": comparison.parameters,
@@ -93,7 +94,7 @@ def write(folders: list[Path], options: argparse.Namespace) -> None:
         }
         for comparison in comparisons
     }
-    save(options.name, found, "\n\n".join([*map(section, comparisons), *pictures]))
+    save(options.name, numbers, "\n\n".join([*map(section, comparisons), *pictures]))
 
 
 def _kept(comparison: Comparison) -> dict[str, Any]:

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
 from benchmarks import draw
-from benchmarks.report import save, spread
+from benchmarks.result_files import save, spread
+from examples.datasets.people import MPII
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import MPII
 
 SIDE = 64
 BASE = {"images": 24, "joints": 16, "bins": 9, "cells": 4, "branches": 2}
@@ -50,14 +50,14 @@ def build(images: int, joints: int, bins: int, cells: int, branches: int) -> tup
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.ReLU(), nn.Conv2d(16, 4, 1))
     batch = {"image": torch.rand(images, 3, SIDE, SIDE), "keypoints": SIDE * torch.rand(images, joints, 2)}
-    of = [
+    learned = [
         adaug.Branch(f"asr{i}", (adaug.Scale(0.75, 1.25, bins), adaug.Rotate(-30, 30, bins)), 2 / 3 / branches)
         if i % 2 == 0
         else adaug.Branch(f"aho{i}", (adaug.OccludeFeatures(grid=(cells, cells), cells=(1, 2)),), 2 / 3 / branches)
         for i in range(branches)
     ]
     pairs = [(i, i + 1) for i in range(0, joints - 1, 2)]
-    augmenter = adaug.AdversarialAugmenter(adaug.Policy(of, (adaug.Flip(pairs),)), features=["0"], seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.Policy(learned, (adaug.Flip(pairs),)), features=["0"], seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def loss_fn(output: Tensor, rows: dict[str, Tensor]) -> Tensor:
@@ -118,8 +118,8 @@ def rank_worker() -> None:
 def two_ranks() -> dict[str, Any]:
     """Bytes that a rank hands over in a step, and milliseconds of their sum over two processes of this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    found = subprocess.run([*command, "--rank-worker"], check=True, capture_output=True, text=True).stdout
-    return dict(json.loads(next(line for line in found.splitlines() if line.startswith("{"))))
+    printed = subprocess.run([*command, "--rank-worker"], check=True, capture_output=True, text=True).stdout
+    return dict(json.loads(next(line for line in printed.splitlines() if line.startswith("{"))))
 
 
 def ring_ms(handed: float, ranks: int) -> float:
@@ -130,8 +130,8 @@ def ring_ms(handed: float, ranks: int) -> float:
 def table(results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
     lines = ["| factor | ms a step beyond the plain one: median (least–greatest) |", "|---|---|"]
-    for factor, found in results["factors"].items():
-        cells = [f"**{value}**: {of['median']:.0f} ({of['min']:.0f}–{of['max']:.0f})" for value, of in found.items()]
+    for factor, times in results["factors"].items():
+        cells = [f"**{value}**: {time['median']:.0f} ({time['min']:.0f}–{time['max']:.0f})" for value, time in times.items()]
         lines.append(f"| {factor} | " + ", ".join(cells) + " |")
     ranks = results["ranks"]
     estimates = ", ".join(f"{n} ranks {ms:.1f} ms" for n, ms in ranks["ring_ms_computed"].items())
@@ -160,7 +160,7 @@ def main() -> None:
     factors: dict[str, Any] = {}
     for factor, values in FACTORS.items():
         factors[factor] = {value: extra(options.rounds, **{**BASE, factor: value}) for value in values}
-        print(factor, {value: round(of["median"], 1) for value, of in factors[factor].items()}, flush=True)
+        print(factor, {value: round(time["median"], 1) for value, time in factors[factor].items()}, flush=True)
     ranks: dict[str, Any] = two_ranks()
     ranks["ring_ms_computed"] = {n: sum(ring_ms(size, n) for size in ranks["bytes"]) for n in RANKS}
     network = sum(parameter.numel() for parameter in StackedHourglass(len(MPII), modules=3).parameters())

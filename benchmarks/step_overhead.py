@@ -2,7 +2,6 @@
 
     python benchmarks/step_overhead.py                                      # every network
     python benchmarks/step_overhead.py --networks hourglass-64 --rounds 20
-    python benchmarks/step_overhead.py --variants plain default narrow quarter remembers    # of benchmarks/shortcuts.py
     python benchmarks/step_overhead.py --device cuda --precision bf16 --compile --channels-last --name step_overhead_gpu
 
 A round runs every variant once, in an order that rotates, and gives one ratio each, so that a drift of the machine's
@@ -33,21 +32,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from adaug.adversary import Adversary
-from adaug.batch import Batch
-from adaug.generator import Head, Shape
-from adaug.passes import Bound
+from adaug._adversary import Adversary
+from adaug._batch import Batch
+from adaug._generator import Layout, Shape
+from adaug._network import BoundModel
 from benchmarks import draw
-from benchmarks.report import save, spread
-from benchmarks.shortcuts import SHORTCUTS
+from benchmarks.result_files import save, spread
 from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
 
 Step = Callable[[], None]
 
 
-def compiled(shapes: Sequence[Shape], heads: Mapping[str, Head]) -> adaug.Generator:
+def compiled(shapes: Sequence[Shape], layouts: Mapping[str, Layout]) -> adaug.Generator:
     """A generator that inductor compiles."""
-    generator = adaug.Generator(shapes, heads)
+    generator = adaug.Generator(shapes, layouts)
     generator.compile(dynamic=True)  # as many rows as it gets
     return generator
 
@@ -62,10 +60,9 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "both, reads the image": {"scoring": "train", "update_every": 4, "features": ()},
     "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
     "compiled generators": {"generator": compiled},
-    **{name: {} for name in SHORTCUTS},
 }
 COMPILED = "compiled generators"  # compiling takes longer than all the rest
-USUAL = [variant for variant in VARIANTS if variant not in (COMPILED, *SHORTCUTS)]
+USUAL = [variant for variant in VARIANTS if variant != COMPILED]
 DETAILED = ("plain", "default", "both, OneForAll")  # of which more is asked than the time
 CYCLE = 4  # steps after which every variant has done all that it does
 
@@ -87,11 +84,9 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     model = workload.network().to(machine.device, memory_format=layout)  # type: ignore[call-overload]
     batch = {name: value.to(machine.device) for name, value in workload.batch(workload.images, workload.side).items()}
     batch["image"] = batch["image"].contiguous(memory_format=layout)
-    batch["index"] = torch.arange(len(batch["image"]))  # for a shortcut that remembers images
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [(0, 1)] if "keypoints" in batch else []
-    make = SHORTCUTS.get(variant, adaug.AdversarialAugmenter)
-    augmenter = make(adaug.policies.paper(flips), **{**workload.layers, **VARIANTS[variant]}, seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(flips), **{**workload.layers, **VARIANTS[variant]}, seed=0)
     if variant != "plain":
         augmenter.bind(model, batch)  # before anything is compiled
     network: Any = torch.compile(model) if machine.compiled else model
@@ -135,11 +130,11 @@ def clocks(parts: dict[str, float]) -> Iterator[None]:
         return mock.patch.object(owner, method, wrapper)
 
     with (
-        timed(Bound, "look", "look"),
-        timed(Bound, "score", "score"),
+        timed(BoundModel, "look", "look"),
+        timed(BoundModel, "score", "score"),
         timed(Adversary, "predict", "generator"),
         timed(Adversary, "learn", "generator"),
-        timed(Batch, "seen", "warp"),
+        timed(Batch, "apply", "warp"),
     ):
         yield
 
@@ -188,18 +183,18 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Mach
             wait(machine)
             seconds[variant].append((time.perf_counter() - start) / count)
         print(f"  round {i + 1}/{rounds}: " + ", ".join(f"{v} {seconds[v][-1]:.2f} s" for v in names), flush=True)
-    found: dict[str, Any] = {
+    numbers: dict[str, Any] = {
         "plain_seconds": spread(seconds["plain"]),
         "ratio_to_plain": {v: spread([a / b for a, b in zip(seconds[v], seconds["plain"], strict=True)]) for v in names[1:]},
         "build_and_four_steps_seconds": first,
     }
     if not machine.compiled:
-        found["operations"] = {variant: operations(steps[variant]) for variant in DETAILED if variant in steps}
+        numbers["operations"] = {variant: operations(steps[variant]) for variant in DETAILED if variant in steps}
     if machine.device == "cpu" and "default" in steps:
-        found["share_of_default"] = shares(steps["default"])
+        numbers["share_of_default"] = shares(steps["default"])
     elif machine.device != "cpu":
-        found |= gpu_costs(steps, machine)
-    return found
+        numbers |= gpu_costs(steps, machine)
+    return numbers
 
 
 def shares(step: Step, repeat: int = 3) -> dict[str, float]:
@@ -259,27 +254,27 @@ def probe_memory(workload: Workload, variant: str) -> None:
 
 def table(results: dict[str, Any]) -> str:
     """What was found, as Markdown: a column for each network."""
-    rows: dict[str, list[str]] = {"plain": [f"1 ({found['plain_seconds']['median']:.2f} s)" for found in results.values()]}
+    rows: dict[str, list[str]] = {"plain": [f"1 ({network['plain_seconds']['median']:.2f} s)" for network in results.values()]}
     for variant in next(iter(results.values()))["ratio_to_plain"]:
-        cells = [found["ratio_to_plain"][variant] for found in results.values()]
+        cells = [network["ratio_to_plain"][variant] for network in results.values()]
         rows[variant] = [f"{cell['median']:.2f} ({cell['min']:.2f}–{cell['max']:.2f})" for cell in cells]
-    rows["memory"] = [_memory_ratio(found.get("peak_mib", {})) for found in results.values()]
+    rows["memory"] = [_memory_ratio(network.get("peak_mib", {})) for network in results.values()]
     if {COMPILED, "default"} <= rows.keys():
-        seconds = [found["build_and_four_steps_seconds"] for found in results.values()]
-        rows["compiling"] = [f"{of[COMPILED] - of['default']:.0f} s" for of in seconds]
+        seconds = [network["build_and_four_steps_seconds"] for network in results.values()]
+        rows["compiling"] = [f"{built[COMPILED] - built['default']:.0f} s" for built in seconds]
     lines = ["| step / plain step | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
     lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     lines += ["", "Median of the rounds (least–greatest). Memory: peak of the default step / peak of the plain step.", ""]
-    for name, found in results.items():
-        about = f"- {name}: {found['about']}, {found['side']} × {found['side']}, batch {found['batch']}"
-        if "share_of_default" in found:
+    for name, network in results.items():
+        about = f"- {name}: {network['about']}, {network['side']} × {network['side']}, batch {network['batch']}"
+        if "share_of_default" in network:
             about += "; the default step spends "
-            about += ", ".join(f"{part} {100 * share:.0f} %" for part, share in found["share_of_default"].items())
-        if "host_ms" in found:
+            about += ", ".join(f"{part} {100 * share:.0f} %" for part, share in network["share_of_default"].items())
+        if "host_ms" in network:
             about += "; the host needs "
-            about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in found["host_ms"].items())
+            about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in network["host_ms"].items())
             about += " a step, and waits for nothing"
-        if counted := found.get("operations"):
+        if counted := network.get("operations"):
             about += "; operations dispatched: " + ", ".join(f"{variant} {count}" for variant, count in counted.items())
         lines.append(about + ".")
     return "\n".join(lines)
@@ -317,10 +312,10 @@ def main() -> None:
     for name in options.networks:
         workload = workloads[name]
         print(f"{name}: {workload.about}, {workload.side} x {workload.side}, batch {workload.images}", flush=True)
-        found = measure(workload, options.variants, options.rounds, machine)
+        network = measure(workload, options.variants, options.rounds, machine)
         if machine == Machine() and {"plain", "default"} <= set(options.variants):
-            found["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
-        results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **found}
+            network["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
+        results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **network}
         figure = draw.overhead(results, targets=(1.15, 1.3))
         save(options.name, {"rounds": options.rounds, "networks": results}, table(results), figure)  # what is done is kept
     print(table(results))

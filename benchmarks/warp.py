@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
+from adaug._warp import Grid
 from adaug.keypoints import render_heatmaps
-from adaug.view import Grid
-from benchmarks.report import save, spread
+from benchmarks.result_files import save, spread
 
 Rows = dict[str, Tensor]
 SIGMA = 3.0  # of the blobs, pixels: bilinear interpolation moves the centre of a blob this smooth by nothing
@@ -51,7 +51,7 @@ def scenes(n: int, size: int, side: int, seed: int = 0) -> Rows:
 
 def adaug_pipeline(side: int) -> Callable[[Rows], Rows]:
     """One matrix and one grid for everything."""
-    scale, rotate = adaug.Scale(*SCALE, 7, reference=_uniform(*SCALE)), adaug.Rotate(-DEGREES, DEGREES, 9, reference=_turn)
+    scale, rotate = adaug.Scale(*SCALE, 7), adaug.Rotate(-DEGREES, DEGREES, 9)
     policy = adaug.Policy((), (adaug.Flip(()), scale, rotate))
     augmenter = adaug.AdversarialAugmenter(policy, output_size=side, seed=0)
     return augmenter.random
@@ -106,10 +106,10 @@ class Albumented(Dataset[Rows]):
         return len(self.image)
 
     def __getitem__(self, i: int) -> Rows:
-        found = self.transform(image=self.image[i], mask=self.mask[i], keypoints=self.keypoints[i])
-        image = torch.from_numpy(found["image"]).permute(2, 0, 1).float() / 255
-        points = torch.from_numpy(np.asarray(found["keypoints"], np.float32))
-        return {"image": image, "mask": torch.from_numpy(found["mask"]), "keypoints": points}
+        sample = self.transform(image=self.image[i], mask=self.mask[i], keypoints=self.keypoints[i])
+        image = torch.from_numpy(sample["image"]).permute(2, 0, 1).float() / 255
+        points = torch.from_numpy(np.asarray(sample["keypoints"], np.float32))
+        return {"image": image, "mask": torch.from_numpy(sample["mask"]), "keypoints": points}
 
 
 def albumentations_loader(rows: Rows, side: int, images: int, workers: int) -> Iterator[Rows]:
@@ -134,8 +134,8 @@ def pixel_errors(rows: Rows) -> Tensor:
 def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> dict[str, Any]:
     """Images per second of each pipeline, their ratios to ours round by round, and their errors."""
     rows = scenes(images, canvas, side)
-    mine, theirs = adaug_pipeline(side), kornia_pipeline(side)
-    pipelines: dict[str, Callable[[], Rows]] = {"adaug": lambda: mine(rows), "kornia": lambda: theirs(rows)}
+    ours, theirs = adaug_pipeline(side), kornia_pipeline(side)
+    pipelines: dict[str, Callable[[], Rows]] = {"adaug": lambda: ours(rows), "kornia": lambda: theirs(rows)}
     try:
         batches = albumentations_loader(scenes(images * EPOCH, canvas, side), side, images, workers)
         pipelines["albumentations"] = lambda: next(batches)
@@ -213,8 +213,8 @@ def grid_table(results: dict[int, Any]) -> str:
         "|---|" + "--:|" * len(results),
     ]
     for name in GRIDS:
-        of = [found[name] for found in results.values()]
-        cells = [f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})" for ratio in of]
+        ratios = [result[name] for result in results.values()]
+        cells = [f"{ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})" for ratio in ratios]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -222,9 +222,9 @@ def grid_table(results: dict[int, Any]) -> str:
 def table(results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
     lines = ["| | | images/s | adaug is faster by | error px, mean (max) |", "|---|---|--:|--:|--:|"]
-    for case, found in results.items():
-        for name, of in found.items():
-            rate, ratio, error = of["images_per_second"], of["adaug_is_faster_by"], of["error_px"]
+    for case, pipelines in results.items():
+        for name, times in pipelines.items():
+            rate, ratio, error = times["images_per_second"], times["adaug_is_faster_by"], times["error_px"]
             times = "" if name == "adaug" else f"{ratio['median']:.1f} × ({ratio['min']:.1f}–{ratio['max']:.1f})"
             lines.append(f"| {case} | {name} | {rate['median']:.0f} | {times} | {error['mean']:.3f} ({error['max']:.3f}) |")
     note = (

@@ -11,16 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import adaug
-from adaug.adversary import draw
+from adaug._adversary import Lesson
+from adaug._batch import parse
+from adaug._layers import layer_names
+from adaug._random import Stream
+from adaug._trial import draw_proposal
 from adaug.augmenter import AdversarialAugmenter
-from adaug.batch import parse
-from adaug.layers import layer_names
-from adaug.sampling import Stream
 from examples import segmentation
 from examples.classification import Residual
+from examples.datasets.people import MPII
 from examples.hourglass.losses import heatmap_mse
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import MPII
 
 Rows = dict[str, Tensor]
 LossFunction = Callable[[Any, Rows], Tensor]
@@ -119,42 +120,43 @@ def algorithm_2(
     stream = Stream(0, 9, device=bound.device)
     bridges: Rows = {}
     for name, layer in layer_names(model).items():
-        if name in bound.taps.features:
+        if name in bound.hooks.features:
             layer.register_forward_hook(lambda module, args, output, name=name: bridges.update({name: output}))
 
     def step() -> Tensor:
-        rows = parse(batch, augmenter.targets)
-        side = rows.size
-        parts = bound.policy.split(len(rows), 0.0, stream).to(bound.device)
+        parsed = parse(batch, augmenter.targets)
+        side = parsed.size
+        parts = bound.policy.split(len(parsed), 0.0, stream).to(bound.device)
         losses = []
         for number in range(len(bound.policy.branches) + 1):
-            share = rows.rows(torch.nonzero(parts == number).flatten())
-            n, settings = len(share), bound.policy.draw_reference(len(share), stream)
+            share = parsed.select(torch.nonzero(parts == number).flatten())
+            n, random = len(share), bound.policy.draw_random(len(share), stream)
             if number == 0:
-                seen = share.seen(bound.policy.view(settings, n, side, side, device=bound.device), side)
-                losses.append(loss_fn(network(seen.image), seen.user()))
+                view = bound.policy.view(random, n, side, side, device=bound.device)
+                shown = share.apply(view, side)
+                losses.append(loss_fn(network(shown.image), shown.to_user()))
                 continue
             branch = bound.policy.branches[number - 1]
             adversary = adversaries[branch.name]
             with torch.no_grad():
                 model(share.image)  # line 1, to the end
-            log_probs = adversary.predict([bridges[name] for name in bound.taps.features])  # line 2
-            drawn = draw(branch, log_probs, stream)  # line 3
+            log_probs = adversary.predict([bridges[name] for name in bound.hooks.features])  # line 2
+            proposal = draw_proposal(branch, log_probs, stream)  # line 3
             views = [
-                bound.policy.view(settings | own, n, side, side, own=branch, device=bound.device)
-                for own in (drawn.adversarial, drawn.reference)
+                bound.policy.view(random | magnitudes, n, side, side, last=branch, device=bound.device)
+                for magnitudes in (proposal.adversarial, proposal.reference)
             ]
-            hard, usual = (share.seen(view, side) for view in views)
-            with bound.taps.masked(views[0].feature_masks):
-                losses.append(loss_fn(network(hard.image), hard.user()))  # line 4
-            with torch.no_grad(), bound.taps.masked(views[1].feature_masks):
-                reference = loss_fn(model(usual.image), usual.user())  # lines 5, 6
-            harder = losses[-1].detach() > reference
+            adversarial, reference = (share.apply(view, side) for view in views)
+            with bound.hooks.masked(views[0].feature_masks):
+                losses.append(loss_fn(network(adversarial.image), adversarial.to_user()))  # line 4
+            with torch.no_grad(), bound.hooks.masked(views[1].feature_masks):
+                difficulty = loss_fn(model(reference.image), reference.to_user())  # lines 5, 6
+            harder = losses[-1].detach() > difficulty
             targets = {
-                head: (augmenter.update(value.detach().exp(), drawn.chosen[head], harder), value)
-                for head, value in log_probs.items()
+                operation: augmenter.update(value.detach().exp(), proposal.chosen[operation], harder)
+                for operation, value in log_probs.items()
             }
-            adversary.learn(targets, torch.ones_like(harder))  # line 7
+            adversary.learn(Lesson(targets, log_probs, torch.ones_like(harder)))  # line 7
         return torch.cat(losses).mean()  # line 8, with the backward pass
 
     return step

@@ -47,10 +47,10 @@ POLICY = adaug.Policy(
 
 def digits(train: int) -> tuple[Pair, Pair]:
     """The first `train` digits and the last 797, by other writers: images [N, 1, 32, 32] in [0, 1], labels [N]."""
-    found = load_digits()
-    image = torch.from_numpy(found.images).float()[:, None] / 16
+    digits = load_digits()
+    image = torch.from_numpy(digits.images).float()[:, None] / 16
     image = F.interpolate(image, (SIZE, SIZE), mode="bilinear", align_corners=False)
-    label = torch.from_numpy(found.target).long()
+    label = torch.from_numpy(digits.target).long()
     if not 1 <= train <= 1000:
         raise ValueError(f"`train` should be from 1 to 1000; the last 797 digits are for testing. Found {train}.")
     return (image[:train], label[:train]), (image[1000:], label[1000:])
@@ -127,9 +127,8 @@ def train(arm: str, data: Pair, args: argparse.Namespace) -> ResNet:
 
 
 def turned(data: Pair, degrees: float) -> Pair:
-    """The images turned counter-clockwise: a common rotation whose random magnitude is a constant."""
-    rotate = adaug.Rotate(-180, 180, 2, reference=lambda noise: torch.full_like(noise, degrees))
-    image, label = adaug.AdversarialAugmenter(adaug.Policy([], common=[rotate]), seed=0).random(data)
+    """The images turned counter-clockwise."""
+    image, label = adaug.apply_view(data, [(adaug.Rotate(-180, 180, 2), degrees)])
     return image, label
 
 

@@ -26,32 +26,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
 from adaug.keypoints import decode_heatmaps, flip_heatmaps, normalized_error, render_heatmaps
-from examples.faces import draw_faces
-from examples.hourglass.evaluation import Turn, turned
+from adaug.operations import Geometric
+from examples.datasets.drawn_faces import draw_faces
+from examples.datasets.fixed_views import UPRIGHT, TestView, show
+from examples.datasets.people import Batch, People
+from examples.datasets.w300 import W300, auc, failure_rate, load_w300, nme
 from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import People
-from examples.w300 import W300, auc, failure_rate, load_w300, nme
 
-Rows = dict[str, Tensor]
 ARMS = ("none", "random", "uniform", "trivial", "global", "asr", "aho", "adversarial")
 POLICIES = {
     "paper": adaug.policies.paper(W300.flip_pairs),
     "wide": adaug.policies.wide(W300.flip_pairs),
     "rest": adaug.policies.wide(W300.flip_pairs, rest=True),
 }
-UPRIGHT, TURNED = Turn(), (Turn(-60), Turn(-30), Turn(30), Turn(60))
+TURNED = (TestView(-60), TestView(-30), TestView(30), TestView(60))
 STRIDE: Final = 4
 LAYERS = ["hg.0.skip*", "hg.0.neck"]  # that the generators read, and the masks hide
 
 
-def loss_fn(output: list[Tensor], batch: Rows) -> Tensor:
+def loss_fn(output: list[Tensor], batch: Batch) -> Tensor:
     """Cross-entropy over the pixels of each heat map. -> [B]."""
     target = render_heatmaps(batch["keypoints"], output[-1].shape[-1], stride=STRIDE, visibility=batch["visibility"])
     return heatmap_cross_entropy(output, target, batch["visibility"])
 
 
-def difficulty(output: list[Tensor], batch: Rows) -> Tensor:
+def difficulty(output: list[Tensor], batch: Batch) -> Tensor:
     """Error over the size of the face, so that enlarging a face does not make it "harder". -> [B]."""
     return normalized_error(predicted_heatmaps("cross-entropy", output), batch)
 
@@ -64,7 +64,7 @@ def policy_of(arm: str, policy: adaug.Policy) -> adaug.Policy:
         "uniform": adaug.policies.uniform(policy),
         "trivial": adaug.policies.trivial(W300.flip_pairs),
         "asr": replace(policy, branches=[asr]),
-        "aho": adaug.Policy([aho], [*policy.common, *(turn for turn in asr.operations if isinstance(turn, adaug.Geometric))]),
+        "aho": adaug.Policy([aho], [*policy.common, *(one for one in asr.operations if isinstance(one, Geometric))]),
     }.get(arm, policy)
 
 
@@ -81,7 +81,7 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
         features=() if arm == "global" else LAYERS,
         occlude=LAYERS,
         generator=adaug.OneForAll if arm == "global" else None,
-        targets={"reference": "other"},
+        targets={"pck_length": "other"},
         output_size=args.size,  # the faces come on larger canvases: zooming out shows what is there
         difficulty=difficulty,
         seed=args.seed,
@@ -102,22 +102,22 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
 
 
 @torch.no_grad()
-def evaluate(model: StackedHourglass, faces: People, args: argparse.Namespace, turn: Turn = UPRIGHT) -> Tensor:
-    """The NME [N] of each face's central crop after a turn, averaged with its mirror image."""
+def evaluate(model: StackedHourglass, faces: People, args: argparse.Namespace, view: TestView = UPRIGHT) -> Tensor:
+    """The NME [N] of each face's central crop under a view, averaged with its mirror image."""
     model.eval()
     errors = []
-    for batch in turned(faces, args.size, turn).batches(64, shuffle=False):
+    for batch in show(faces, args.size, view).batches(64, shuffle=False):
         image = batch["image"].to(args.device)
-        maps, mirrored = (predicted_heatmaps("cross-entropy", model(seen)) for seen in (image, image.flip(-1)))
-        found, _ = decode_heatmaps((maps + flip_heatmaps(mirrored, W300.flip_pairs)) / 2, stride=STRIDE)
-        errors.append(nme(found.cpu(), batch["keypoints"]))
+        maps, mirrored = (predicted_heatmaps("cross-entropy", model(shown)) for shown in (image, image.flip(-1)))
+        predicted, _ = decode_heatmaps((maps + flip_heatmaps(mirrored, W300.flip_pairs)) / 2, stride=STRIDE)
+        errors.append(nme(predicted.cpu(), batch["keypoints"]))
     return torch.cat(errors)
 
 
 def scores_of(model: StackedHourglass, known: People, new: People, args: argparse.Namespace) -> dict[str, float]:
     """All errors of a network in per cent."""
     error = evaluate(model, new, args)
-    turned_error = torch.stack([evaluate(model, new, args, turn).mean() for turn in TURNED]).mean()
+    turned_error = torch.stack([evaluate(model, new, args, view).mean() for view in TURNED]).mean()
     return {
         "NME": 100 * float(error.mean()),
         "AUC@0.08": 100 * auc(error),
@@ -158,9 +158,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     print(f"{len(known)} training and {len(new)} test faces, {args.epochs} epochs, seed {args.seed}")
     base = scores[args.arms[0]]
     print(f"{'per cent':12s}" + "".join(f"{name:>18s}" for name in base))
-    for arm, found in scores.items():
-        change = {name: "" if arm == args.arms[0] else f" ({value - base[name]:+.2f})" for name, value in found.items()}
-        print(f"{arm:12s}" + "".join(f"{f'{value:.2f}{change[name]}':>18s}" for name, value in found.items()))
+    for arm, errors in scores.items():
+        change = {name: "" if arm == args.arms[0] else f" ({value - base[name]:+.2f})" for name, value in errors.items()}
+        print(f"{arm:12s}" + "".join(f"{f'{value:.2f}{change[name]}':>18s}" for name, value in errors.items()))
     return scores
 
 

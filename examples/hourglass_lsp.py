@@ -12,22 +12,35 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 if not __package__:  # started as a file, not as `-m examples.hourglass_lsp`: the repository's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples.hourglass import augmentation
+from examples.hourglass.augmentation import MakeAugmenter
+from examples.hourglass.comparison import compare
 from examples.hourglass.config import Config
 from examples.hourglass.data import Source, of_lsp
-from examples.hourglass.experiment import compare
 from examples.hourglass.options import add_options, config_from, starting_point
 
 SMALL = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Runs the comparison and returns its results."""
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    variant: str = "",
+    make_augmenter: MakeAugmenter = augmentation.make_augmenter,
+) -> dict[str, Any]:
+    """Runs the comparison and returns its results.
+
+    Args:
+        make_augmenter: An augmenter of your own for the arms, as of `train`.
+        variant: What it is called.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     defaults = starting_point(SMALL, arguments)
     add_options(parser, defaults, "runs/lsp")
@@ -39,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     people.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
     people.add_argument("--cache", type=Path, default=None, help="folder of the crops (None: in ~/.cache)")
     options = parser.parse_args(arguments)
-    config = config_from(options, defaults)
+    config = replace(config_from(options, defaults), variant=variant)
     data = of_lsp(
         options.data,
         Source(options.people),
@@ -49,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         skip_corrupt=options.skip_corrupt,
         cache_dir=options.cache,
     )
-    return compare(data, config, options)
+    return compare(data, config, options, make_augmenter)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ All arms take the same steps on the same images.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +21,10 @@ from typing import Any
 if not __package__:  # started as a file, not as `-m examples.hourglass_mpii`: the repository's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from examples.hourglass.comparison import compare
 from examples.hourglass.config import Config
 from examples.hourglass.data import Data, Source, drawn, of_lsp, of_mpii
-from examples.hourglass.experiment import compare
 from examples.hourglass.options import add_options, config_from, starting_point
-from examples.hourglass.predictions import check_predictions, write_predictions
 
 DEMO = Config(epochs=(5, 1, 13), rotation=60, scale=(0.7, 1.4))
 PHOTOGRAPHS = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
@@ -46,39 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     people.add_argument("--test-people", type=int, default=None if real else 300, help="to test on")
     people.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
     people.add_argument("--cache", type=Path, default=None, help="folder of the crops (None: in ~/.cache)")
-    people.add_argument(
-        "--predictions", type=Path, metavar="FILE", help="MPII: .json of the validation people, or .mat for the test server"
-    )
     people.add_argument("--poses", choices=("narrow", "wide"), default="narrow", help="of drawn people to train on")
     people.add_argument("--test-poses", choices=("narrow", "wide"), default="wide", help="of drawn people to test on")
     people.add_argument("--data-seed", type=int, default=0, help="of drawn people")
     options = parser.parse_args(arguments)
-    _check(parser, options)
-    config = config_from(options, defaults)
-    results = compare(_data(options, config), config, options)
-    if options.predictions is not None and os.environ.get("RANK", "0") == "0":
-        folders = [options.out / run["folder"] for runs in results["arms"].values() for run in runs]
-        written = write_predictions(
-            options.predictions,
-            folders,
-            options.mpii,
-            Source(options.test_people),
-            device=results["machine"]["device"],
-            cache_dir=options.cache,
-        )
-        print("\n".join(f"  {path}" for path in written))
-    return results
-
-
-def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.lspet and options.lsp is None:
         parser.error("--lspet needs --lsp DIR. Found none.")
     if options.lsp is not None and options.mpii is None:
         parser.error("--lsp needs --mpii DIR. Found none; examples/hourglass_lsp.py trains on LSP alone.")
-    if options.predictions is not None:
-        if options.mpii is None or options.lsp is not None or options.skip_corrupt:
-            parser.error("--predictions is for all of MPII's people: pass --mpii, and neither --lsp nor --skip-corrupt.")
-        check_predictions(options.predictions, options.mpii)
+    config = config_from(options, defaults)
+    return compare(_data(options, config), config, options)
 
 
 def _data(options: argparse.Namespace, config: Config) -> Data:

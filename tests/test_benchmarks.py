@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
-import adaug
-from adaug import passes
-from benchmarks import accuracy, differences, draw, network_costs, scaling, shortcuts, step_overhead, warp, workloads
+from benchmarks import accuracy, differences, draw, network_costs, result_files, scaling, step_overhead, warp, workloads
+from benchmarks.paper import ablations
+from examples.datasets.people import MPII
+from examples.hourglass.augmentation import policy_of
+from examples.hourglass.config import ARMS, Config
 
 
 def scores(*values: float) -> dict[int, dict[str, float]]:
@@ -17,9 +21,9 @@ def scores(*values: float) -> dict[int, dict[str, float]]:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    found = differences.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
-    assert found == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536}, abs=1e-3)  # of two, p says nothing
-    assert differences.shown(found) == "+1.2 ± 0.4"
+    statistic = differences.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
+    assert statistic == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536}, abs=1e-3)  # of two, p says nothing
+    assert differences.shown(statistic) == "+1.2 ± 0.4"
     assert differences.summary([1.0, 2.0, 3.0]) == pytest.approx({"seeds": 3, "mean": 2, "sd": 1, "p": 0.0742}, abs=1e-3)
     assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.126}) == "+2.0 ± 0.1 (p 0.13)"
     assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.00412}) == "+2.0 ± 0.1 (p 0.004)"
@@ -28,8 +32,8 @@ def test_differences_are_paired_by_seed() -> None:
 
 def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
     runs = {
-        arm: {seed: {"scores": of, "cpu_seconds": 10.0 + seed, "machine": "ab"[seed]} for seed, of in found.items()}
-        for arm, found in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
+        arm: {seed: {"scores": of_seed, "cpu_seconds": 10.0 + seed, "machine": "ab"[seed]} for seed, of_seed in of_arm.items()}
+        for arm, of_arm in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
     }
     text, numbers = differences.tables(runs, ["random", "uniform", "absent"])
     assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |    10 |" in text  # the seconds of the machine of most runs
@@ -39,8 +43,8 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
 
 
 def test_pairs_are_compared_each_and_all_together() -> None:
-    found = {"a": [50, 52, 54], "b": [49, 50, 50], "c": [60], "d": [57]}
-    runs = {arm: {seed: {"scores": of} for seed, of in scores(*values).items()} for arm, values in found.items()}
+    arms = {"a": [50, 52, 54], "b": [49, 50, 50], "c": [60], "d": [57]}
+    runs = {arm: {seed: {"scores": of_seed} for seed, of_seed in scores(*values).items()} for arm, values in arms.items()}
     pairs = differences.of_pairs(runs, ["first: a vs b", "c vs d", "c vs absent"])
     assert pairs == {
         "first": {0: {"upright": 1}, 1: {"upright": 2}, 2: {"upright": 4}},
@@ -72,11 +76,11 @@ def test_views_have_a_table_of_their_own() -> None:
 
 def test_the_table_says_how_sharp_the_generators_ended() -> None:
     run = {"scores": {"NME": 5.0}, "cpu_seconds": 7.0, "machine": "a"}
-    found = {"random": {}, "uniform": {"peaks": {"asr.scale": 1.0}}, "asr": {"peaks": {"asr.scale": 6.5}}}
-    text, _ = differences.tables({arm: {0: run | more} for arm, more in found.items()}, [])
+    arms = {"random": {}, "uniform": {"peaks": {"asr.scale": 1.0}}, "asr": {"peaks": {"asr.scale": 6.5}}}
+    text, _ = differences.tables({arm: {0: run | more} for arm, more in arms.items()}, [])
     last = text.split("(1: uniform)")[1].split("\n")
     assert last[2:] == ["| arm | asr.scale |", last[3], "| asr |      6.50 |"]
-    assert differences.peaks({0: run, 1: run | found["asr"]}) == {"asr.scale": "6.50"}
+    assert differences.peaks({0: run, 1: run | arms["asr"]}) == {"asr.scale": "6.50"}
 
 
 def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch) -> None:
@@ -101,10 +105,8 @@ def test_every_workload_takes_every_kind_of_step(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [*step_overhead.USUAL, *shortcuts.SHORTCUTS])
+@pytest.mark.parametrize("variant", step_overhead.USUAL)
 def test_a_timed_step_trains(variant: str) -> None:
-    from dataclasses import replace
-
     workload = replace(workloads.WORKLOADS["unet-128"], side=64, images=6)
     step_overhead.build(workload, variant, step_overhead.Machine(channels_last=True))()
 
@@ -179,10 +181,10 @@ def test_pictures_can_be_drawn(tmp_path) -> None:
 def test_the_overhead_table_has_a_column_for_each_network() -> None:
     ratios = {variant: {"median": 1.5, "min": 1.25, "max": 2.0} for variant in list(step_overhead.VARIANTS)[1:]}
     seconds = {"default": 1.0, "compiled generators": 31.4}
-    found = {"about": "a network", "side": 64, "batch": 6, "plain_seconds": {"median": 0.123}, "ratio_to_plain": ratios}
-    found |= {"build_and_four_steps_seconds": seconds, "operations": {"plain": 8, "default": 14}}
+    network = {"about": "a network", "side": 64, "batch": 6, "plain_seconds": {"median": 0.123}, "ratio_to_plain": ratios}
+    network |= {"build_and_four_steps_seconds": seconds, "operations": {"plain": 8, "default": 14}}
     peaks = {"small": {"default": 3.0, "plain": 2.0}, "large": {"default": 110.0, "plain": 100.0}}
-    lines = step_overhead.table({name: {**found, "peak_mib": peak} for name, peak in peaks.items()}).splitlines()
+    lines = step_overhead.table({name: {**network, "peak_mib": peak} for name, peak in peaks.items()}).splitlines()
     assert lines[0] == "| step / plain step | small | large |"
     assert "| plain | 1 (0.12 s) | 1 (0.12 s) |" in lines
     assert "| default | 1.50 (1.25–2.00) | 1.50 (1.25–2.00) |" in lines
@@ -196,75 +198,44 @@ def test_the_operations_of_a_step_are_counted() -> None:
     assert step_overhead.operations(lambda: x.add_(1).mul_(2)) == 2
 
 
-def people_in_training(make, steps: int = 3) -> tuple[adaug.AdversarialAugmenter, list[adaug.StepResult]]:
-    """A shortcut's augmenter and what its steps on twelve images gave."""
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 3, 2, 1))
-    policy = adaug.policies.paper(())
-    augmenter = make(policy, features=["1"], seed=0)
-    batch = {"image": torch.rand(12, 3, 32, 32), "index": torch.arange(20, 32)}
-    return augmenter, [augmenter.step(model, batch, lambda output, rows: output.square().mean((1, 2, 3))) for _ in range(steps)]
+@pytest.mark.parametrize(
+    ("arm", "arms", "variant"),
+    [
+        (["asr+aho", "--until", "0.7", "--cap", "3"], ["asr+aho", "--cap", "3"], "--until 0.7"),
+        (["global", "--update-every", "4"], ["asr+aho"], "--one-for-all --update-every 4"),
+        (["random"], ["random"], ""),
+    ],
+)
+def test_an_arm_of_people_may_name_an_ablation(monkeypatch, tmp_path, arm, arms, variant) -> None:
+    calls = []
 
-
-@pytest.mark.parametrize("name", shortcuts.SHORTCUTS)
-def test_a_shortcut_makes_steps_and_its_generators_learn(name: str) -> None:
-    with shortcuts.in_place(name):
-        augmenter, results = people_in_training(adaug.AdversarialAugmenter)
-    assert type(augmenter) is shortcuts.SHORTCUTS[name]
-    assert adaug.AdversarialAugmenter not in shortcuts.SHORTCUTS.values()
-    assert all(torch.isfinite(result.loss) for result in results)
-    for branch, adversary in augmenter._adversaries.items():
-        assert any(parameter.abs().sum() > 0 for parameter in adversary.generator.heads.parameters()), branch
-
-
-def test_a_quarter_of_the_rows_is_scored(monkeypatch) -> None:
-    scored = []
-    score = passes.Bound.score
-    monkeypatch.setattr(
-        passes.Bound, "score", lambda self, rows, *rest, **more: scored.append(len(rows)) or score(self, rows, *rest, **more)
-    )
-    _, results = people_in_training(shortcuts.SomeRows)
-    assert scored[1:] == [2] * 6  # after the first call's trial: one of four rows of each branch, both views, three steps
-    assert [int(result.metrics["nonfinite"]) for result in results] == [6] * 3
-
-
-def test_what_is_remembered_is_what_the_training_pass_gave(monkeypatch) -> None:
-    looks = []
-    monkeypatch.setattr(passes.Bound, "look", lambda self, rows: looks.append(rows))
-    augmenter, results = people_in_training(shortcuts.Remembers)
-    assert not looks
-    first, *_, last = results
-    uniform = torch.full((9,), 1 / 9)
-    torch.testing.assert_close(first.metrics["distribution/asr.rotate"], uniform)  # nothing to remember yet
-    assert (last.metrics["distribution/asr.rotate"] - uniform).abs().max() > 1e-5
-    known = augmenter._remembered["asr"]["rotate"].exp()
-    torch.testing.assert_close(known.sum(1), torch.ones(shortcuts.IDS))
-    changed = (known - 1 / 9).abs().amax(1) > 1e-6
-    assert changed.nonzero().flatten().tolist() == list(range(20, 32))
-
-
-def test_the_distributions_of_a_flipped_image_are_mirrored() -> None:
-    asr, aho = adaug.policies.paper(()).branches
-    flipped = torch.tensor([True, False])
-    turns, cells = torch.arange(9.0).expand(2, 9), torch.arange(16.0).expand(2, 16)
-    found = shortcuts.mirrored(asr, {"scale": torch.arange(7.0).expand(2, 7), "rotate": turns}, flipped)
-    assert found["rotate"].tolist() == [list(range(8, -1, -1)), list(range(9))]
-    assert torch.equal(found["scale"][0], found["scale"][1])
-    hidden = shortcuts.mirrored(aho, {"occlude": cells}, flipped)["occlude"]
-    assert hidden[0].reshape(4, 4)[0].tolist() == [3, 2, 1, 0]
-    assert torch.equal(hidden[1], cells[1])
-
-
-def test_an_arm_of_people_may_name_a_shortcut(monkeypatch, tmp_path) -> None:
-    seen = []
-
-    def main(arguments):
-        seen.append((adaug.AdversarialAugmenter, arguments[2:6]))
+    def main(arguments, variant="", **more):
+        calls.append((arguments[2 : 3 + len(arms)], variant, "make_augmenter" in more))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(accuracy.hourglass_lsp, "main", main)
-    for arm in (["asr+aho", "--shortcut", "remembers", "--cap", "3"], ["asr+aho", "--cap", "3"]):
-        with pytest.raises(KeyboardInterrupt):
-            accuracy.people(["--arms", *arm], 0, tmp_path)
-    options = ["--arms", "asr+aho", "--cap", "3"]
-    assert seen == [(shortcuts.Remembers, options), (adaug.AdversarialAugmenter, options)]
+    monkeypatch.setattr(ablations.hourglass_lsp, "main", main)
+    with pytest.raises(KeyboardInterrupt):
+        accuracy.people(["--arms", *arm], 0, tmp_path)
+    assert calls == [(["--arms", *arms], variant, bool(variant))]
+
+
+def test_an_ablation_changes_what_it_names_alone() -> None:
+    config = Config(scale=(0.7, 1.4), rotation=60)
+    for arm in ARMS:
+        policy = policy_of(replace(config, arm=arm), MPII)
+        changed = ablations.Ablation(random="normal", share=0.2, rest=True).change(policy, replace(config, arm=arm))
+        assert [branch.name for branch in changed.branches] == [branch.name for branch in policy.branches]
+        assert [branch.learned for branch in changed.branches] == [branch.learned for branch in policy.branches]
+        assert (changed == policy) == (arm in ("none", "trivial"))
+    occlusion = policy_of(Config(arm="aho"), MPII)
+    assert ablations.Ablation(share=0.2).change(occlusion, Config(arm="aho")).common == occlusion.common
+
+
+def test_results_are_written_for_people_and_their_numbers_beside_the_runs(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(result_files, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(result_files, "RAW", tmp_path / "runs")
+    path = result_files.save("of_a_test", {"value": 1}, "| a |", machines=["x", "y", "x"])
+    assert path == tmp_path / "results" / "of_a_test.md"
+    assert "x and y, torch" in path.read_text()
+    assert json.loads((tmp_path / "runs" / "of_a_test.json").read_text())["value"] == 1
+    assert result_files.with_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"

@@ -73,10 +73,11 @@ def test_diffs_run_after_the_change(page):
 
 
 def test_options_of_commands_exist():
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "examples").rglob("*.py"))
+    folders = [ROOT / name for name in ("examples", "benchmarks")]
+    sources = "".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
     for page in PAGES:
         for _, block in blocks(page, "console"):
-            for command in re.findall(r"python .*examples(?:\\\n|.)*", block):
+            for command in re.findall(r"python .*(?:examples|benchmarks)(?:\\\n|.)*", block):
                 options = set(re.findall(r"(?<= )--[\w-]+", command))
                 assert options <= set(re.findall(r'"(--[\w-]+)"', sources)), command
 

@@ -1,4 +1,4 @@
-"""Human pose estimation with stacked hourglass networks, the experiments of Peng, Tang et al., CVPR 2018.
+"""Human pose estimation with stacked hourglass networks, trained as in Peng, Tang et al., CVPR 2018.
 
-An example, not part of the library: model, losses, data, training and report, each in a file of its own.
+Read, copied and changed from top to bottom: config, model, losses, data, augmentation, training, evaluation, comparison.
 """

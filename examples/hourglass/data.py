@@ -1,21 +1,19 @@
-"""Whom a comparison trains and tests on: drawn people, MPII, LSP, or MPII with LSP."""
+"""Whom a run trains and tests on: drawn people, MPII, LSP, or MPII with LSP."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from examples.hourglass import lsp, mpii
-from examples.hourglass.cache import load_crops
-from examples.hourglass.cropping import Originals, concatenate
-from examples.hourglass.people import People
-from examples.hourglass.synthetic import draw_people
+from examples.datasets import lsp, mpii
+from examples.datasets.check import pointing_at_check
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.cropping import Originals, concatenate
+from examples.datasets.drawn_people import draw_people
+from examples.datasets.people import People
 
 Test = Literal["drawn", "mpii-valid", "lsp-test"]
-SHOWN = 10  # lines of an error that lists files; `datasets check` lists all
 
 
 @dataclass(frozen=True)
@@ -71,41 +69,27 @@ class Data:
 
 
 def drawn(train: Source, test: Source, *, size: int) -> Data:
-    """Synthetic people with MPII's joints; they need no files. `number` has to be given."""
-    return Data(
-        people=_draw(train, size),
-        test=_draw(test, size),
-        metric=PCKH,
-        trained_on=f"drawn people, {train.poses} poses",
-        tested_on=f"drawn people, {test.poses} poses",
-        kind="drawn",
-        source=test,
-    )
+    """Drawn people with MPII's joints; they need no files. `number` has to be given."""
+    trained_on, tested_on = (f"drawn people, {source.poses} poses" for source in (train, test))
+    return Data(_draw(train, size), _draw(test, size), PCKH, trained_on, tested_on, "drawn", source=test)
 
 
 def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any) -> Data:
     """MPII with its validation people held out, as in Table 1. cache: the further arguments of `load_crops`."""
-    with _pointing_at_check(f"--mpii {root}"):
-        people, _ = _crops(_limited(_mpii(root, "train"), train), "mpii-train", size, cache)
-    seen, where = people_to_test("mpii-valid", test, size=size, mpii_root=root, **cache)
-    return Data(people, seen, PCKH, "MPII training set", "MPII validation set", "mpii-valid", where, test)
+    with pointing_at_check(f"--mpii {root}"):
+        people, _ = _crops(_limited(mpii.read_mpii(root, "train"), train), "mpii-train", size, cache)
+    shown, where = people_to_test("mpii-valid", test, size=size, mpii_root=root, **cache)
+    return Data(people, shown, PCKH, "MPII training set", "MPII validation set", "mpii-valid", where, test)
 
 
 def of_lsp(
-    root: Path,
-    train: Source,
-    test: Source,
-    *,
-    size: int,
-    extension: bool = True,
-    mpii_root: Path | None = None,
-    **cache: Any,
+    root: Path, train: Source, test: Source, *, size: int, extension: bool = True, mpii_root: Path | None = None, **cache: Any
 ) -> Data:
     """LSP's first half, its extension and all of MPII's labelled people to train on; LSP's second half, as in Table 3."""
     parts, names = [], []
-    with _pointing_at_check(f"--lsp {root}" + (f" --mpii {mpii_root}" if mpii_root else "")):
+    with pointing_at_check(f"--lsp {root}" + (f" --mpii {mpii_root}" if mpii_root else "")):
         if mpii_root is not None:
-            parts.append(mpii.common_joints(_mpii(mpii_root, "trainval")))
+            parts.append(mpii.common_joints(mpii.read_mpii(mpii_root, "trainval")))
             names.append("MPII")
         parts.append(lsp.split_of(lsp.read_lsp(root / "lsp"), "train"))
         names.append("LSP training set")
@@ -114,8 +98,8 @@ def of_lsp(
             names.append("LSPET")
         together = _limited(concatenate(parts), train)
         people, _ = _crops(together, "mpii-lsp-train" if mpii_root else "lsp-train", size, cache)
-    seen, where = people_to_test("lsp-test", test, size=size, lsp_root=root, **cache)
-    return Data(people, seen, PCK_TORSO, " + ".join(names), "LSP test set", "lsp-test", where, test)
+    shown, where = people_to_test("lsp-test", test, size=size, lsp_root=root, **cache)
+    return Data(people, shown, PCK_TORSO, " + ".join(names), "LSP test set", "lsp-test", where, test)
 
 
 def people_to_test(
@@ -127,9 +111,9 @@ def people_to_test(
     root, option = (mpii_root, "--mpii") if kind == "mpii-valid" else (lsp_root, "--lsp")
     if root is None:
         raise ValueError(f"The folder of the test people should be given for {kind}. Found none; pass {option} DIR.")
-    with _pointing_at_check(f"{option} {root}"):
-        found = _mpii(root, "valid") if kind == "mpii-valid" else lsp.split_of(lsp.read_lsp(root / "lsp"), "test")
-        return _crops(_limited(found, source), kind, size, cache)
+    with pointing_at_check(f"{option} {root}"):
+        everybody = mpii.read_mpii(root, "valid") if kind == "mpii-valid" else lsp.split_of(lsp.read_lsp(root / "lsp"), "test")
+        return _crops(_limited(everybody, source), kind, size, cache)
 
 
 def canvas_of(size: int) -> int:
@@ -143,10 +127,6 @@ def _draw(source: Source, size: int) -> People:
     return draw_people(source.number, size=size, canvas=canvas_of(size), poses=source.poses, seed=source.seed)
 
 
-def _mpii(root: Path, split: mpii.Split) -> Originals:
-    return mpii.originals(mpii.select(mpii.read_annotations(root), split), root / "images")
-
-
 def _limited(people: Originals, source: Source) -> Originals:
     """The first `number`, before anything is cropped: a trial on 100 people need not wait for 22,000."""
     return people if source.number is None else people.subset(range(min(source.number, len(people))))
@@ -154,19 +134,3 @@ def _limited(people: Originals, source: Source) -> Originals:
 
 def _crops(people: Originals, name: str, size: int, cache: dict[str, Any]) -> tuple[People, Originals]:
     return load_crops(people, name, size=size, canvas=canvas_of(size), **cache)
-
-
-@contextmanager
-def _pointing_at_check(options: str) -> Iterator[None]:
-    """Whatever is missing, the message says how to see all of it; a list of 17,000 files is cut short."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        lines = str(error).splitlines()
-        if len(lines) > SHOWN:
-            lines = [*lines[: SHOWN - 2], f"  … and {len(lines) - SHOWN + 1} more", lines[-1]]
-        check = f"`python -m examples.hourglass.datasets check {options}` says what is missing and where to get it."
-        kind = (
-            FileNotFoundError if isinstance(error, FileNotFoundError) else OSError if isinstance(error, OSError) else ValueError
-        )
-        raise kind("\n".join([*lines, check])) from error

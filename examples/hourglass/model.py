@@ -18,11 +18,8 @@ BlockFactory = Callable[[int, int], nn.Module]
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """BN-ReLU-convolution, the pre-activation unit of which every block is made."""
-    return nn.Sequential(
-        nn.BatchNorm2d(inputs),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
-    )
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), convolution)
 
 
 class Residual(nn.Module):
@@ -147,12 +144,7 @@ class StackedHourglass(nn.Module):
         )
         self.hg = nn.ModuleList(Hourglass(width, depth, make, bridge) for _ in range(stacks))
         self.features = nn.ModuleList(
-            nn.Sequential(
-                make(width, width),
-                _convolution(width, width, 1),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            )
+            nn.Sequential(make(width, width), _convolution(width, width, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
             for _ in range(stacks)
         )
         self.score = nn.ModuleList(nn.Conv2d(width, joints, 1) for _ in range(stacks))

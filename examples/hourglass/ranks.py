@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -22,25 +23,18 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def distributed(machine: Machine) -> AbstractContextManager[Machine]:
+@contextmanager
+def distributed(machine: Machine) -> Iterator[Machine]:
     """Joins the processes that torchrun started, and leaves them at the end; alone it does nothing."""
-    return _Distributed(machine)
-
-
-class _Distributed(AbstractContextManager[Machine]):
-    def __init__(self, machine: Machine) -> None:
-        self.machine, self.started = machine, int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
-
-    def __enter__(self) -> Machine:
-        if not self.started:
-            return self.machine
-        cuda = self.machine.device.startswith("cuda")
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        if cuda:
-            torch.cuda.set_device(local)
-        dist.init_process_group("nccl" if cuda else "gloo")
-        return replace(self.machine, device=f"cuda:{local}") if cuda else self.machine
-
-    def __exit__(self, *error: object) -> None:
-        if self.started:
-            dist.destroy_process_group()
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield machine
+        return
+    cuda = machine.device.startswith("cuda")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield replace(machine, device=f"cuda:{local}") if cuda else machine
+    finally:
+        dist.destroy_process_group()

@@ -7,12 +7,11 @@ order, and take the same number of optimizer steps. The random arm goes on with 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,28 +24,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 import adaug
 from adaug import plots
-from examples.hourglass.checkpoint import check_folder, load_checkpoint, save_checkpoint
-from examples.hourglass.config import CPU, PAPER, TRIVIAL, Config, Machine
-from examples.hourglass.evaluation import TARGETS, Scores, evaluate
+from examples.datasets.people import TARGETS, Batch, Joints, People, Scores
+from examples.hourglass import augmentation
+from examples.hourglass.augmentation import MakeAugmenter, difficulty_of, loss_of, make_optimizer, scale_and_rotation
+from examples.hourglass.checkpoints import check_folder, load_checkpoint, save_checkpoint
+from examples.hourglass.config import CPU, UNLEARNED, Config, Machine
+from examples.hourglass.evaluation import evaluate
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.people import People
-from examples.hourglass.ranks import distributed, rank, ranks
-from examples.hourglass.recipe import (
-    Rows,
-    augmenter_of,
-    difficulty_of,
-    learning_rate,
-    loss_of,
-    model_of,
-    optimizer_of,
-    plan_of,
-    policy_of,
-    teacher_of,
-    turns_of,
-)
-from examples.hourglass.reporter import Epoch, Means, Reporter
+from examples.hourglass.progress import Epoch, Means, Progress
+from examples.hourglass.ranks import rank, ranks
 
-__all__ = ["PAPER", "Config", "Epoch", "Machine", "Run", "distributed", "train"]
+PRETRAIN_LR = 2.5e-4  # of the generators in stage 2, section 5.1
+BIN_PEOPLE = 48  # training people on whom the error per bin is measured
 
 
 @dataclass(frozen=True)
@@ -66,20 +55,30 @@ def train(
     config: Config,
     folder: str | Path,
     *,
+    threshold: float = 0.5,
+    make_augmenter: MakeAugmenter = augmentation.make_augmenter,
     machine: Machine = CPU,
     resume: bool = True,
     progress: bool = True,
 ) -> Run:
     """Trains a network, from the folder's checkpoint if there is one. Writes a checkpoint after each epoch.
 
-    A run that was killed and resumed ends with the very weights of one that was not, on the same machine. Raises
-    ValueError when the folder holds a run of another config or other people, OSError when it cannot be written.
+    A run that was killed and resumed ends with the very weights of one that was not, on the same machine.
+
+    Args:
+        threshold: Of the PCK of the test people, which `patience` watches.
+        make_augmenter: Makes an augmenter from config, joints and the number of stage 3's calls. Say in `config.variant` how
+            it differs from the example's.
+
+    Raises:
+        ValueError: The folder holds a run of another config or other people.
+        OSError: The folder cannot be written.
     """
     folder = Path(folder)
     if rank() == 0:
         check_folder(folder)
-    session = _Session(people, test, config, machine)
-    identity = {"config": _plain(config), "people": fingerprint(people)}
+    session = _Session(people, test, config, threshold, make_augmenter, machine)
+    identity = {"config": _plain(config), "people": people.fingerprint()}
     history: list[Epoch] = []
     saved = load_checkpoint(folder, identity) if resume else None
     if saved is not None:
@@ -88,39 +87,62 @@ def train(
     session.wrap()
     plan = plan_of(config)
     if len(history) < len(plan):
-        steps, policy = [session.steps_of(stage) for stage in plan], policy_of(config, people.joints)
-        with Reporter(folder, config, plan, history, steps=steps, policy=policy, enabled=progress) as reporter:
+        steps = [session.steps_of(stage) for stage in plan]
+        with closing(Progress(folder, config, plan, steps, history, progress)) as shown:
             for stage in plan[len(history) :]:
-                history.append(session.epoch(stage, plan, history, reporter))
+                history.append(session.epoch(stage, plan, history, shown))
                 if rank() == 0:
                     state = {"session": session.state_dict(), "history": [_plain(epoch) for epoch in history]}
                     save_checkpoint(folder, {**identity, **state})
-                reporter.epoch(history)
+                shown.epoch(history[-1])
     return Run(config, session.model, session.augmenter, history, folder)
 
 
-class _Session:
-    """The network, its optimizer and the augmenter of a run, and how they go through an epoch."""
+def plan_of(config: Config) -> list[int]:
+    """The stage of each epoch of a run. Nothing is pre-trained where nothing is learned."""
+    first, second, third = config.epochs
+    return [1] * first + [2] * (0 if config.arm in UNLEARNED else second) + [3] * third
 
-    def __init__(self, people: People, test: People, config: Config, machine: Machine) -> None:
-        share = ranks() * config.accumulate
-        if config.batch_size % share:
-            raise ValueError(f"`batch_size` should be a multiple of ranks x accumulate = {share}. Found {config.batch_size}.")
-        if len(people) < config.batch_size:
-            raise ValueError(
-                f"There should be at least a batch of people to train on, {config.batch_size}. Found {len(people)}."
-            )
-        self.people, self.test, self.config, self.machine = people, test, config, machine
+
+def make_model(config: Config, joints: Joints) -> StackedHourglass:
+    """The hourglass of a seed: the same weights in every arm. Leaves the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        names = ("stacks", "modules", "width", "depth", "block", "stride")
+        return StackedHourglass(len(joints), **{name: getattr(config, name) for name in names})
+
+
+def learning_rate(
+    config: Config, done: float, scores: Sequence[float], *, decay: float = 0.2, decay_at: Sequence[float] = (0.7, 0.9)
+) -> float:
+    """The model's rate after a fraction of its epochs, with the mean PCKs that were measured so far."""
+    if config.patience is None:
+        return config.lr * decay ** sum(done >= at - 1e-9 for at in decay_at)
+    ends = range(config.patience + 1, len(scores) + 1)
+    stalled = any(max(scores[: n - config.patience]) >= max(scores[n - config.patience : n]) for n in ends)
+    return config.lr * decay if stalled else config.lr
+
+
+class _Session:
+    """The model, its optimizer and the augmenter of a run; `epoch` takes them through one."""
+
+    def __init__(
+        self, people: People, test: People, config: Config, threshold: float, make_augmenter: MakeAugmenter, machine: Machine
+    ) -> None:
+        size, parts = config.batch_size, ranks() * config.accumulate
+        if size % parts:
+            raise ValueError(f"`batch_size` should be a multiple of ranks x accumulate = {parts}. Found {size}.")
+        if len(people) < size:
+            raise ValueError(f"There should be at least a batch of people to train on, {size}. Found {len(people)}.")
+        self.people, self.test, self.config, self.threshold, self.machine = people, test, config, threshold, machine
         self.device = torch.device(machine.device)
         layout = torch.channels_last if machine.channels_last else torch.preserve_format
-        self.model = model_of(config, people.joints).to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.model = make_model(config, people.joints).to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.network: nn.Module = self.model  # as it is called in training: perhaps compiled, perhaps with DDP around it
-        self.optimizer = optimizer_of(config, self.model.parameters(), config.lr)
+        self.optimizer = make_optimizer(config, self.model.parameters(), config.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")  # type: ignore[attr-defined, unused-ignore]
-        self.steps = len(people) // config.batch_size  # of the optimizer, an epoch
-        self.teacher = teacher_of(config, self.model)
-        joint = self.steps * config.accumulate * config.epochs[2]
-        self.augmenter = augmenter_of(config, people.joints, joint, self.teacher)
+        self.steps = len(people) // size  # of the optimizer, an epoch
+        self.augmenter = make_augmenter(config, people.joints, self.steps * config.accumulate * config.epochs[2])
 
     def wrap(self) -> None:
         """DDP and compilation. The augmenter's hooks come first: compiled code would never call later ones."""
@@ -131,21 +153,11 @@ class _Session:
             self.network = torch.compile(self.network)  # type: ignore[assignment]
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "augmenter": self.augmenter.state_dict(),
-            "teacher": None if self.teacher is None else self.teacher.state_dict(),
-        }
+        return {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler", "augmenter")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.augmenter.load_state_dict(state["augmenter"])
-        if self.teacher is not None:
-            self.teacher.load_state_dict(state["teacher"])
+        for name, value in state.items():
+            getattr(self, name).load_state_dict(value)
 
     # -- an epoch
 
@@ -153,131 +165,121 @@ class _Session:
         """The batches of an epoch; stage 2 takes few people."""
         return min(self.config.pretrain_people, len(self.people)) // self.config.batch_size or 1 if stage == 2 else self.steps
 
-    def epoch(self, stage: int, plan: Sequence[int], history: Sequence[Epoch], reporter: Reporter) -> Epoch:
-        """Goes through one epoch of a stage and says what it saw."""
+    def epoch(self, stage: int, plan: Sequence[int], history: Sequence[Epoch], progress: Progress) -> Epoch:
+        """Goes through one epoch of a stage and says what happened."""
         started, worked = time.perf_counter(), time.process_time()
         trained = sum(epoch.stage != 2 for epoch in history)
-        networks = sum(stage != 2 for stage in plan)
         means = Means(self.device)
         lr = 0.0
         if stage == 2:
-            self._pretrain(sum(epoch.stage == 2 for epoch in history), means, reporter)
+            self._pretrain(sum(epoch.stage == 2 for epoch in history), means, progress)
         else:
             scores = [epoch.pck["Mean"] for epoch in history if epoch.pck]
-            lr = learning_rate(self.config, trained / networks, scores)
-            self._train(stage, trained, lr, means, reporter)
+            lr = learning_rate(self.config, trained / sum(stage != 2 for stage in plan), scores)
+            self._train(stage, trained, lr, means, progress)
             trained += 1
         self._share_buffers()
-        found = means.by_kind()
         last = len(history) + 1 == len(plan)
         evaluates = stage != 2 and (trained % self.config.evaluate_every == 0 or last)
         looks = self.config.bins_every > 0 and stage != 2 and (trained % self.config.bins_every == 0 or last)
+        loss, reward_rate, entropy = (
+            {name: float(value) for name, value in means.of_kind(kind).items()} for kind in ("loss", "reward_rate", "entropy")
+        )
         return Epoch(
             stage=stage,
             number=len(history) + 1,
             images=trained * self.steps * self.config.batch_size,
             lr=lr,
-            loss=_floats(found.get("loss", {})),
-            reward_rate=_floats(found.get("reward_rate", {})),
-            entropy=_floats(found.get("entropy", {})),
-            distribution={head: _rounded(value) for head, value in found.get("distribution", {}).items()},
+            loss=loss,
+            reward_rate=reward_rate,
+            entropy=entropy,
+            distribution={name: _rounded(value) for name, value in means.of_kind("distribution").items()},
             pck=self._evaluate() if evaluates else {},
             by_bin=self._by_bin() if looks and rank() == 0 else {},
             seconds=round(time.perf_counter() - started, 3),
             cpu_seconds=round(time.process_time() - worked, 3),
         )
 
-    def _train(self, stage: int, epoch: int, lr: float, means: Means, reporter: Reporter) -> None:
+    def _train(self, stage: int, epoch: int, lr: float, means: Means, progress: Progress) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
-        random = self.config.arm in ("none", "random") or (stage == 1 and self.config.arm not in TRIVIAL)
+        arm = self.config.arm
+        random = arm in ("none", "random") or (stage == 1 and arm != "trivial")
         for batch in self._batches(epoch):
-            for last, part in _flag_last(self._parts(batch)):
-                with self._autocast(), nullcontext() if last else self._no_sync():
+            parts = list(self._parts(batch))
+            for part in parts:
+                with self._autocast(), nullcontext() if part is parts[-1] else self._no_sync():
                     loss = self._random(part, means) if random else self._step(part, means)
                     self.scaler.scale(loss / self.config.accumulate).backward()
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
-            if self.teacher is not None:
-                self.teacher.update_parameters(self.model)
-            reporter.step(means)
+            progress.step(means)
         if not torch.isfinite(means.total("loss")):
             raise FloatingPointError(
                 f"The loss should be finite. Found {float(means.total('loss'))} in epoch {epoch + 1} of the network; lower "
                 "the learning rate or use another precision. The last checkpoint is from before it."
             )
 
-    def _random(self, part: Rows, means: Means) -> Tensor:
-        seen = self.augmenter.random(part)
-        loss = loss_of(self.config, self.network(seen["image"]), seen).mean()
+    def _random(self, part: Batch, means: Means) -> Tensor:
+        """The loss of random views, stage 1 and the random arm."""
+        batch = self.augmenter.random(part)
+        loss = loss_of(self.config, self.network(batch["image"]), batch).mean()
         means.add({"loss/random": loss.detach()})
         return loss
 
-    def _step(self, part: Rows, means: Means) -> Tensor:
-        result = self.augmenter.step(self.network, part, lambda outputs, rows: loss_of(self.config, outputs, rows))
+    def _step(self, part: Batch, means: Means) -> Tensor:
+        """The loss of the augmenter's views, stage 3."""
+        result = self.augmenter.step(self.network, part, partial(loss_of, self.config))
         means.add(result.metrics)
         return result.loss
 
-    def _pretrain(self, epoch: int, means: Means, reporter: Reporter) -> None:
+    def _pretrain(self, epoch: int, means: Means, progress: Progress) -> None:
+        """An epoch of stage 2: the generators on the frozen model."""
         count = self.steps_of(2)
 
-        def loader() -> Iterator[Rows]:
+        def loader() -> Iterator[Batch]:
             for batch in itertools.islice(self._batches(epoch, seed=self.config.seed + 1), count):
-                reporter.step(means)
+                progress.step(means)
                 yield from self._parts(batch)
 
         with self._autocast():
-            divergence = self.augmenter.pretrain(
-                self.model,
-                loader(),
-                lambda outputs, rows: loss_of(self.config, outputs, rows),
-                steps=count * self.config.accumulate,
-                lr=self.config.pretrain_lr,
-                most_views=self.config.pretrain_views,
-            )
-            shown = self.augmenter.distributions(self.model, next(self._parts(next(self._batches(0)))))
-        means.add({f"loss/{head}": values.mean() for head, values in divergence.items()})
-        means.add({f"entropy/{head}": torch.special.entr(value).sum(1).mean() for head, value in shown.items()})
-        means.add({f"distribution/{head}": value.mean(0) for head, value in shown.items()})
+            loss_fn, steps, most = partial(loss_of, self.config), count * self.config.accumulate, self.config.pretrain_views
+            divergence = self.augmenter.pretrain(self.model, loader(), loss_fn, steps=steps, lr=PRETRAIN_LR, most_views=most)
+            distributions = self.augmenter.distributions(self.model, next(self._parts(next(self._batches(0)))))
+        means.add({f"loss/{name}": values.mean() for name, values in divergence.items()})
+        means.add({f"entropy/{name}": torch.special.entr(value).sum(1).mean() for name, value in distributions.items()})
+        means.add({f"distribution/{name}": value.mean(0) for name, value in distributions.items()})
 
     def _evaluate(self) -> Scores:
-        config = self.config
-        found = evaluate(
-            self.model, self.test, config.loss, size=config.size, thresholds=[config.threshold], rank=rank(), ranks=ranks()
-        )
-        return {group: round(value, 4) for group, value in found[config.threshold].items()}
+        share: dict[str, Any] = {"rank": rank(), "ranks": ranks()}
+        at, size = [self.threshold], self.config.size
+        (scores,) = evaluate(self.model, self.test, self.config.loss, size=size, thresholds=at, **share).values()
+        return {group: round(value, 4) for group, value in scores.items()}
 
     def _by_bin(self) -> dict[str, list[float]]:
-        # Training people, because the generators answer for these; others may be turned to begin with.
-        few = self.people.subset(range(min(self.config.bins_people, len(self.people))))
-        found = {}
-        for operation in turns_of(self.config):
-            found[operation.name] = plots.loss_by_bin(
-                self.model,
-                [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)],
-                operation,
-                partial(difficulty_of, self.config, None),
-                targets=TARGETS,
-                output_size=self.config.size,
-            )
-        return {name: _rounded(value) for name, value in found.items()}
+        """The error per bin of scale and rotation, of training people: others may be turned to begin with."""
+        few = self.people.subset(range(min(BIN_PEOPLE, len(self.people))))
+        batches = [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)]
+        difficulty, size = partial(difficulty_of, self.config), self.config.size
+        look = partial(plots.loss_by_bin, self.model, batches, loss_fn=difficulty, targets=TARGETS, output_size=size)
+        return {operation.name: _rounded(look(operation=operation)) for operation in scale_and_rotation(self.config)}
 
     # -- data, precision, ranks
 
-    def _batches(self, epoch: int, seed: int | None = None) -> Iterator[Rows]:
+    def _batches(self, epoch: int, seed: int | None = None) -> Iterator[Batch]:
         """Batches of `batch_size` in the order of an epoch, the same in every arm."""
         seed = self.config.seed if seed is None else seed
         return self.people.batches(self.config.batch_size, seed=seed, epoch=epoch, drop_last=True)
 
-    def _parts(self, batch: Rows) -> Iterator[Rows]:
-        """This rank's rows of a batch, in the parts that go through the network one after the other."""
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """This rank's rows of a batch, in the parts that go through the model one after the other."""
         parts = ranks() * self.config.accumulate
         for i in range(rank(), parts, ranks()):
             yield self._moved({name: value[i::parts] for name, value in batch.items()})
 
-    def _moved(self, batch: Rows) -> Rows:
+    def _moved(self, batch: Batch) -> Batch:
         moved = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         if self.machine.channels_last:
             moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
@@ -298,24 +300,6 @@ class _Session:
         if ranks() > 1:
             for buffer in self.model.buffers():
                 dist.broadcast(buffer, 0)
-
-
-def fingerprint(people: People) -> str:
-    """Tells one training set from another."""
-    digest = hashlib.sha256(people.keypoints.numpy().tobytes())
-    return f"{people.joints.name}-{len(people)}-{people.images.shape[-1]}-{digest.hexdigest()[:12]}"
-
-
-def _flag_last(parts: Iterator[Rows]) -> Iterator[tuple[bool, Rows]]:
-    held = next(parts)
-    for part in parts:
-        yield False, held
-        held = part
-    yield True, held
-
-
-def _floats(values: dict[str, Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -6,19 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from adaug import keypoints
-from examples.hourglass.evaluation import (
-    Turn,
-    average,
-    difference,
-    evaluate,
-    evaluating,
-    markdown_table,
-    pck,
-    predict,
-    turned,
-)
-from examples.hourglass.people import MPII, People
-from examples.hourglass.synthetic import draw_people
+from examples.datasets.drawn_people import draw_people
+from examples.datasets.fixed_views import TestView as View
+from examples.datasets.fixed_views import show
+from examples.datasets.people import MPII, People
+from examples.hourglass.evaluation import evaluate, evaluating, pck, predict
+from examples.markdown_tables import average, difference, markdown_table
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +40,8 @@ def test_pck_against_a_slow_count(people: People) -> None:
     predicted = people.keypoints + torch.from_numpy(rng.normal(0, 2, people.keypoints.shape)).float()
     visible = people.visibility.clone()
     visible[::3, ::2] = 0
-    seen = People(people.images, people.keypoints, visible, people.reference, MPII)
-    found = pck(predicted, seen, 0.5)
+    partly = People(people.images, people.keypoints, visible, people.pck_length, MPII)
+    scores = pck(predicted, partly, 0.5)
     for group, joints in [*MPII.groups.items(), ("Mean", [j for members in MPII.groups.values() for j in members])]:
         correct = counted = 0
         for i in range(len(people)):
@@ -56,16 +49,16 @@ def test_pck_against_a_slow_count(people: People) -> None:
                 if visible[i, j] > 0:
                     counted += 1
                     distance = float(np.hypot(*(predicted[i, j] - people.keypoints[i, j]).tolist()))
-                    correct += distance <= 0.5 * float(people.reference[i])
-        assert found[group] == pytest.approx(100 * correct / counted)
-    assert list(found) == [*MPII.groups, "Mean"]
+                    correct += distance <= 0.5 * float(people.pck_length[i])
+        assert scores[group] == pytest.approx(100 * correct / counted)
+    assert list(scores) == [*MPII.groups, "Mean"]
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_predictions_come_back_in_pixels_and_leave_the_network_as_it_was(people: People, flip: bool) -> None:
     cropped = people.cropped(32)
     model = Oracle(cropped).train()
-    predicted = predict(model, cropped, "mse", flip=flip, batch_size=5)
+    predicted = predict(model, cropped, 32, "mse", flip=flip, batch_size=5)
     inside = ((cropped.keypoints > 0) & (cropped.keypoints < 31)).all(-1)
     torch.testing.assert_close(predicted[inside], cropped.keypoints[inside], atol=0.35, rtol=0)
     assert model.training
@@ -82,13 +75,13 @@ def test_every_person_counts_once_whatever_the_number_of_ranks(people: People) -
 
 
 def test_turning_moves_joints_about_the_centre(people: People) -> None:
-    upright, quarter = turned(people, 32), turned(people, 32, Turn(90))
+    upright, quarter = show(people, 32, View()), show(people, 32, View(90))
     torch.testing.assert_close(upright.images, people.cropped(32).images)
     x, y = upright.keypoints.unbind(-1)
     torch.testing.assert_close(quarter.keypoints, torch.stack([y, 31 - x], -1), atol=1e-3, rtol=0)
     torch.testing.assert_close(quarter.images.int(), upright.images.rot90(1, (2, 3)).int(), atol=2, rtol=0)
-    larger = turned(people, 32, Turn(scale=1.4))
-    torch.testing.assert_close(larger.reference, people.reference * 1.4)
+    larger = show(people, 32, View(scale=1.4))
+    torch.testing.assert_close(larger.pck_length, people.pck_length * 1.4)
     torch.testing.assert_close(larger.keypoints - 15.5, (upright.keypoints - 15.5) * 1.4, atol=1e-3, rtol=0)
     gone = ((larger.keypoints < -0.5) | (larger.keypoints >= 31.5)).any(-1)
     assert gone.any()
@@ -96,9 +89,9 @@ def test_turning_moves_joints_about_the_centre(people: People) -> None:
     assert larger.visibility[~gone].all()
 
 
-@pytest.mark.parametrize("turn", [Turn(hidden=3), Turn(90, hidden=3)], ids=str)
-def test_hidden_cells_are_black_and_the_same_every_time(people: People, turn: Turn) -> None:
-    plain, hidden = turned(people, 32, Turn(turn.rotation)), turned(people, 32, turn)
+@pytest.mark.parametrize("view", [View(hidden_cells=3), View(90, hidden_cells=3)], ids=str)
+def test_hidden_cells_are_black_and_the_same_every_time(people: People, view: View) -> None:
+    plain, hidden = show(people, 32, View(view.rotation)), show(people, 32, view)
     cells = (hidden.images == 0).all(1).unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).all(3).flatten(1)  # [n, 16]
     dark = (plain.images == 0).all(1).unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).all(3).flatten(1)
     assert ((cells & ~dark).sum(1) <= 3).all()
@@ -106,20 +99,20 @@ def test_hidden_cells_are_black_and_the_same_every_time(people: People, turn: Tu
     assert len(cells.unique(dim=0)) > 6  # others in each image
     kept = ~cells.view(-1, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
     assert torch.equal(hidden.images * kept, plain.images * kept)
-    assert torch.equal(hidden.images, turned(people, 32, turn).images)
+    assert torch.equal(hidden.images, show(people, 32, view).images)
     assert torch.equal(hidden.keypoints, plain.keypoints)  # a hidden joint is still asked for
     assert torch.equal(hidden.visibility, plain.visibility)
 
 
 def test_hidden_cells_belong_to_a_person(people: People) -> None:
     """However many ranks share the people."""
-    whole, numbers = turned(people, 32, Turn(hidden=2)), range(1, 12, 3)
-    part = turned(people.subset(numbers), 32, Turn(hidden=2), numbers=numbers)
+    whole, numbers = show(people, 32, View(hidden_cells=2)), range(1, 12, 3)
+    part = show(people.subset(numbers), 32, View(hidden_cells=2), numbers=numbers)
     assert torch.equal(part.images, whole.images[1::3])
 
 
-def test_names_of_turns() -> None:
-    names = [str(turn) for turn in (Turn(), Turn(-30), Turn(scale=0.7), Turn(60, 1.4), Turn(hidden=2))]
+def test_names_of_views() -> None:
+    names = [str(view) for view in (View(), View(-30), View(scale=0.7), View(60, 1.4), View(hidden_cells=2))]
     assert names == ["upright", "-30°", "×0.7", "+60° ×1.4", "2 hidden"]
 
 

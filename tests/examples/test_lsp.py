@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass.lsp import load_lsp, load_lspet, read_lsp, read_lspet
-from examples.hourglass.people import LSP
+from examples.datasets.lsp import load_lsp, load_lspet, read_lsp, read_lspet
+from examples.datasets.people import LSP
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 N, WIDTH, HEIGHT = 4, 100, 120
@@ -61,7 +61,7 @@ def test_the_person_fills_the_centre(root: Path) -> None:
     torch.testing.assert_close((low + high) / 2, torch.full((2, 2), 47.5))
     torch.testing.assert_close((high - low).amax(1), torch.full((2,), 64 / 1.25))
     torso = (people.keypoints[:, 9] - people.keypoints[:, 2]).norm(dim=1)
-    torch.testing.assert_close(people.reference, torso)
+    torch.testing.assert_close(people.pck_length, torso)
 
 
 def test_flags_mean_occluded_in_lsp_and_labelled_in_its_extension(root: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_broken_image_is_named_or_left_out(root: Path, damage: str) -> None:
     with pytest.raises(OSError, match="im00002"):
         load_lspet(root, cache_dir=root, progress=False)
     for _ in range(2):  # the second time from the cache
-        with pytest.warns(UserWarning, match="1 of 4 images"):
+        with pytest.warns(UserWarning, match="1 of 4 people's images"):
             people = load_lspet(root, cache_dir=root, progress=False, skip_corrupt=True)
         assert len(people) == len(people.keypoints) == N - 1
 
@@ -101,28 +101,12 @@ def test_a_missing_data_set_says_what_is_expected(tmp_path: Path) -> None:
         load_lsp(tmp_path)
 
 
-def test_the_cache_is_used_and_survives_damage(root: Path) -> None:
-    first = load_lspet(root, cache_dir=root / "cache", progress=False)
-    (cache,) = (root / "cache").iterdir()
-    image = root / "lspet" / "images" / "im00001.jpg"
-    stat = image.stat()
-    for content in (cache.read_bytes()[:1000], b"", cache.read_bytes()[:-50]):
-        cache.write_bytes(content)
-        torch.testing.assert_close(load_lspet(root, cache_dir=root / "cache", progress=False).images, first.images)
-        assert list((root / "cache").iterdir()) == [cache]
-    load_lspet(root, size=32, canvas=32, cache_dir=root / "cache", progress=False)
-    assert len(list((root / "cache").iterdir())) == 2
-    image.write_bytes(image.read_bytes() + b"\0" * (stat.st_size % 7 + 1))
-    load_lspet(root, cache_dir=root / "cache", progress=False)
-    assert len(list((root / "cache").iterdir())) == 3
-
-
-def test_a_full_cache_needs_no_decoding(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_are_kept_where_caches_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(root / "xdg"))
-    load_lsp(root, progress=False)
-    assert len(list((root / "xdg" / "adaug").glob("*.npz"))) == 1
-    monkeypatch.setattr("examples.hourglass.lsp.crop_person", None)
-    load_lsp(root, progress=False)
+    first = load_lsp(root, progress=False)
+    assert len(list((root / "xdg" / "adaug").glob("lsp-train-*/images.npy"))) == 1
+    monkeypatch.setattr("examples.datasets.crop_cache.cut_rows", None)  # no more is cut
+    torch.testing.assert_close(load_lsp(root, progress=False).images, first.images)
 
 
 @pytest.mark.skipif(not (REAL / "lsp" / "joints.mat").is_file(), reason="needs Leeds Sports Pose in ../shared/data")

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 
-from examples.hourglass import datasets, lsp, mpii
-from examples.hourglass.people import LSP, MPII
+from examples.datasets import check, lsp, mpii
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.cropping import concatenate
+from examples.datasets.people import LSP, MPII
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data"
 needs_annotations = pytest.mark.skipif(
@@ -24,18 +26,18 @@ EMPTY = np.zeros((0, 0))
 def structs(rows: list[dict[str, Any]]) -> np.ndarray:
     """MATLAB's struct array: every element has all the fields, empty where it has no value."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    found = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
+    array = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
     for i, row in enumerate(rows):
         for name in names:
-            found[name][0, i] = row.get(name, EMPTY)
-    return found
+            array[name][0, i] = row.get(name, EMPTY)
+    return array
 
 
 def cells(values: list[Any]) -> np.ndarray:
-    found = np.empty((len(values), 1), object)
+    array = np.empty((len(values), 1), object)
     for i, value in enumerate(values):
-        found[i, 0] = value
-    return found
+        array[i, 0] = value
+    return array
 
 
 def points(joints: np.ndarray, visible: list[Any], ids: list[int]) -> np.ndarray:
@@ -193,12 +195,11 @@ def test_people_and_common_joints(root: Path) -> None:
     people = mpii.load_mpii(root, "trainval", size=32, canvas=48, cache_dir=root, progress=False)
     assert people.images.shape == (3, 3, 48, 48)
     assert people.joints == MPII
-    found = mpii.originals(mpii.select(mpii.read_annotations(root), "trainval"), root / "images")
-    torch.testing.assert_close(people.reference, torch.from_numpy(found.reference * 32 / found.side).float())
-    for after in (mpii.common_joints(found), mpii.common_joints_of_crops(people)):
-        assert after.joints == LSP
-        assert after.keypoints.shape == (3, 14, 2)
-    assert mpii.common_joints_of_crops(people).images is people.images
+    everybody = mpii.originals(mpii.select(mpii.read_annotations(root), "trainval"), root / "images")
+    torch.testing.assert_close(people.pck_length, torch.from_numpy(everybody.pck_length * 32 / everybody.side).float())
+    after = mpii.common_joints(everybody)
+    assert after.joints == LSP
+    assert after.keypoints.shape == (3, 14, 2)
     for index, name in zip(mpii.LSP_FROM_MPII, LSP.names, strict=True):
         assert MPII.names[index].removeprefix("upper ") == name
 
@@ -210,13 +211,14 @@ def test_mpii_with_lsp(root: Path, tmp_path: Path, joints: np.ndarray) -> None:
     flags = np.zeros((2, 14, 1))
     savemat(tmp_path / "lsp" / "joints.mat", {"joints": np.concatenate([joints[:, :14], flags], 2).transpose(2, 1, 0)})
     options: dict[str, Any] = {"size": 32, "canvas": 48, "cache_dir": root, "progress": False}
-    people = mpii.load_mpii_with_lsp(root, tmp_path, extension=False, **options)
+    everybody = concatenate([mpii.common_joints(mpii.read_mpii(root, "trainval")), lsp.read_lsp(tmp_path / "lsp").subset([0])])
+    people, _ = load_crops(everybody, "mpii-lsp", **options)
     assert len(people) == 4
     assert people.joints == LSP
     alone = lsp.load_lsp(tmp_path, "train", **options)
     torch.testing.assert_close(people.images[3:], alone.images)
     torch.testing.assert_close(people.keypoints[3:], alone.keypoints)
-    torch.testing.assert_close(people.reference[3:], alone.reference)
+    torch.testing.assert_close(people.pck_length[3:], alone.pck_length)
 
 
 # -- check -----------------------------------------------------------------------------------------------------------
@@ -224,38 +226,38 @@ def test_mpii_with_lsp(root: Path, tmp_path: Path, joints: np.ndarray) -> None:
 
 def test_check_says_what_is_wrong_file_by_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "valid_images.txt").write_text("d.jpg\n")
-    assert datasets.main(["check", "--mpii", str(root)]) == 0
+    assert check.main(["--mpii", str(root)]) == 0
     assert "complete" in capsys.readouterr().out
     images = root / "images"
     (images / "a.jpg").unlink()
     (images / "c.jpg").write_bytes((images / "c.jpg").read_bytes()[:700])
     (images / "d.jpg").write_bytes(b"")
-    assert datasets.main(["check", "--mpii", str(root), "--lsp", str(root)]) == 1
+    assert check.main(["--mpii", str(root), "--lsp", str(root)]) == 1
     text = capsys.readouterr().out
     assert "annotations: mpii_human_pose_v1_u12_1.mat" in text
     for line in (f"{images}/a.jpg is missing", f"{images}/c.jpg cannot be read", f"{images}/d.jpg is empty", "1 of 4 can"):
         assert line in text
     assert "mpii_human_pose_v1.tar.gz" in text  # what to download, and where to
     assert f"{root}/lsp" in text
-    assert datasets.main(["check", "--mpii", str(root), "--quick"]) == 1
+    assert check.main(["--mpii", str(root), "--quick"]) == 1
     assert "c.jpg" not in capsys.readouterr().out
 
 
 def test_check_without_annotations_or_with_few(tmp_path: Path, root: Path, joints: np.ndarray) -> None:
-    assert any("Found none" in problem for problem in datasets.check_mpii(tmp_path / "images").problems)
+    assert any("Found none" in problem for problem in check.check_mpii(tmp_path / "images").problems)
     (root / "mpii_annotations.json").write_text(json.dumps([hourglass_row(joints[0], [True] * 16)]))
-    assert any("is it cut off" in problem for problem in datasets.check_mpii(root, progress=False).problems)
+    assert any("is it cut off" in problem for problem in check.check_mpii(root, progress=False).problems)
     (root / "mpii_annotations.json").unlink()
     official = root / "mpii_human_pose_v1_u12_1.mat"
     official.write_bytes(official.read_bytes()[:2000])
-    (problem,) = datasets.check_mpii(root, progress=False).problems
+    (problem,) = check.check_mpii(root, progress=False).problems
     assert str(official) in problem
     assert "Download it again" in problem
-    report = datasets.Report("many", "help", problems=[str(i) for i in range(99)])
-    assert "and 49 more" in report.text()
-    assert "and 49 more" not in report.text(None)
+    inspection = check.Inspection("many", "help", problems=[str(i) for i in range(99)])
+    assert "and 49 more" in inspection.text()
+    assert "and 49 more" not in inspection.text(None)
     with pytest.raises(SystemExit):
-        datasets.main(["check"])
+        check.main([])
 
 
 # -- the real annotations --------------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ def test_head_sizes_follow_from_the_scale(published: list[mpii.Annotation]) -> N
 def test_the_published_images(tmp_path: Path, published: list[mpii.Annotation]) -> None:
     annotations = [p for p in published if (REAL / "mpii" / "images" / p.image).is_file()]
     crops = mpii.originals(annotations, REAL / "mpii" / "images")
-    people, _ = mpii.load_crops(crops, "few", size=64, canvas=96, cache_dir=tmp_path, progress=False)
+    people, _ = load_crops(crops, "few", size=64, canvas=96, cache_dir=tmp_path, progress=False)
     x, y = people.keypoints.round().long().clamp(0, 95).unbind(2)
     pixels = people.images.sum(1)[torch.arange(len(people))[:, None], y, x]
     assert (pixels[people.visibility > 0] > 0).float().mean() > 0.98

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from examples.hourglass.painting import dress, paint
-from examples.hourglass.people import LSP, MPII, Joints, People, join
-from examples.hourglass.skeleton import POSES, pose
-from examples.hourglass.synthetic import draw_people
+from examples.datasets.drawn_people import draw_people
+from examples.datasets.painting import dress, paint
+from examples.datasets.people import LSP, MPII, Joints, People
+from examples.datasets.skeleton import POSES, pose
 
 PoseName = Literal["narrow", "wide"]
 JOINTS = pytest.mark.parametrize("joints", [MPII, LSP], ids=lambda joints: joints.name)
@@ -74,10 +74,10 @@ def test_a_batch_can_be_changed_without_changing_the_people(few: People) -> None
     torch.testing.assert_close(few.keypoints, before)
 
 
-def test_subset_join_and_crop(few: People) -> None:
-    both = join([few.subset([3, 1]), few.subset(torch.tensor([0]))])
-    assert len(both) == 3
-    torch.testing.assert_close(both.images, few.images[[3, 1, 0]])
+def test_subset_and_crop(few: People) -> None:
+    for indices in ([3, 1, 0], torch.tensor([3, 1, 0])):
+        assert len(few.subset(indices)) == 3
+        torch.testing.assert_close(few.subset(indices).images, few.images[[3, 1, 0]])
     cropped = few.cropped(32)
     torch.testing.assert_close(cropped.images, few.images[:, :, 8:40, 8:40])
     torch.testing.assert_close(cropped.keypoints, few.keypoints - 8)
@@ -87,9 +87,9 @@ def test_subset_join_and_crop(few: People) -> None:
 
 def test_wrong_tensors_are_named(few: People) -> None:
     with pytest.raises(ValueError, match="`visibility` should be"):
-        People(few.images, few.keypoints, few.visibility[:, :3], few.reference, MPII)
+        People(few.images, few.keypoints, few.visibility[:, :3], few.pck_length, MPII)
     with pytest.raises(ValueError, match="`images` should be"):
-        People(few.images.float(), few.keypoints, few.visibility, few.reference, MPII)
+        People(few.images.float(), few.keypoints, few.visibility, few.pck_length, MPII)
 
 
 @BOTH
@@ -107,7 +107,7 @@ def test_people_stay_inside_the_central_crop_and_fill_it(poses: PoseName) -> Non
     assert people.keypoints.max() <= 31
     extent = (people.keypoints.amax(1) - people.keypoints.amin(1)).amax(1)
     assert extent.median() > 0.6 * 32
-    assert ((people.reference > 0.05 * 32) & (people.reference < 0.4 * 32)).all()
+    assert ((people.pck_length > 0.05 * 32) & (people.pck_length < 0.4 * 32)).all()
 
 
 @BOTH

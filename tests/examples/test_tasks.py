@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,22 +58,22 @@ def test_iou_is_that_of_a_plain_reference():
         valid = mask != 255
         union = ((mask == c) | (predicted == c)) & valid
         expected.append(((mask == c) & (predicted == c)).sum() / union.sum() if union.any() else math.nan)
-    found = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(mask).byte(), 5)
-    np.testing.assert_allclose(found.numpy(), expected)
+    iou = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(mask).byte(), 5)
+    np.testing.assert_allclose(iou.numpy(), expected)
     perfect = segmentation.class_iou(torch.from_numpy(predicted), torch.from_numpy(predicted).byte(), 5)
     np.testing.assert_array_equal(perfect.numpy(), [1, 1, 1, 1, math.nan])
 
 
 def test_segmentation_runs_and_ignored_pixels_stay_ignored(monkeypatch, capsys):
-    seen = []
+    labels = []
 
     def watched(output, batch, loss_fn=segmentation.loss_fn):
-        seen.append(batch["mask"].unique())
+        labels.append(batch["mask"].unique())
         return loss_fn(output, batch)
 
     monkeypatch.setattr(segmentation, "loss_fn", watched)
     scores = segmentation.main(["--size", "32", "--epochs", "1", "--batch-size", "6", "--scenes", "12", "4"])
-    assert set(torch.cat(seen).tolist()) <= {0, 1, 2, 3, 255}
+    assert set(torch.cat(labels).tolist()) <= {0, 1, 2, 3, 255}
     assert list(scores) == ["random", "adversarial"]
     for arm in scores.values():
         assert list(arm) == [*segmentation.CLASSES, "mIoU"]
@@ -118,9 +120,20 @@ def test_the_plain_loop_runs(capsys):
     assert f"{scores['adversarial'] - scores['random']:+6.1f}" in capsys.readouterr().out
 
 
+def test_the_plain_loop_can_be_copied_alone(tmp_path):
+    """It runs in an empty folder, with nothing but adaug on the path."""
+    shutil.copy(ROOT / "examples" / "plain_loop.py", tmp_path)
+    (tmp_path / "adaug").symlink_to(ROOT / "adaug")
+    command = [sys.executable, "plain_loop.py", "--epochs", "1", "--people", "12"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "difference" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [["examples/plain_loop.py"], ["-m", "examples.face_alignment"]])
 def test_scripts_start_both_ways(how):
-    found = subprocess.run([sys.executable, *how, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "--epochs" in found.stdout
+    done = subprocess.run([sys.executable, *how, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--epochs" in done.stdout

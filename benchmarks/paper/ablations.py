@@ -1,0 +1,136 @@
+"""Arms that the example leaves out: one change each of its augmenter, built from what the library offers everybody.
+
+    python -m benchmarks.paper.ablations --data DIR --arms asr+aho --until 0.7 --out runs/until
+    python -m benchmarks.paper.ablations --data DIR --arms asr+aho --one-for-all --update-every 4 --out runs/global
+
+Runs examples/hourglass_lsp.py, whose options follow as they are. `benchmarks/accuracy.py people` takes the same options behind
+the name of an arm, and calls "asr+aho --one-for-all" also "global".
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import adaug
+from adaug.operations import ClippedNormal
+from examples import hourglass_lsp
+from examples.datasets.people import Joints
+from examples.hourglass.augmentation import HIDES, READS, SHARE, make_augmenter, policy_of
+from examples.hourglass.config import Config
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """How an augmenter differs from the example's.
+
+    Attributes:
+        random: How random views are drawn from the ranges: "uniform", or "normal" about the image as it is, where 60 % are
+            not turned, as in the authors' release.
+        rest: Only the rows of ASR are scaled and turned.
+        share: Of each branch.
+        until: The fraction of stage 3 after which the branches rest.
+        reads: Layers that the generators read; none for the image.
+        hides: Layers that the masks of AHO multiply; none for the image.
+        one_for_all: One distribution for all images, in the place of one for each.
+        scoring, update_every: As of the augmenter.
+    """
+
+    random: Literal["uniform", "normal"] = "uniform"
+    rest: bool = False
+    share: float = SHARE
+    until: float = 1.0
+    reads: tuple[str, ...] = READS
+    hides: tuple[str, ...] = HIDES
+    one_for_all: bool = False
+    scoring: Literal["eval", "train"] = "eval"
+    update_every: int = 1
+
+    def __str__(self) -> str:
+        """What differs, as it is typed; nothing when nothing does."""
+        words = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                values = [] if value is True else value if isinstance(value, tuple) else [value]
+                words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+        return shlex.join(words)
+
+    def make_augmenter(self, config: Config, joints: Joints, steps: int) -> adaug.AdversarialAugmenter:
+        """For `train` and `compare`."""
+        return make_augmenter(
+            config,
+            joints,
+            steps,
+            policy=self.change(policy_of(config, joints), config),
+            features=() if self.one_for_all else self.reads,
+            occlude=self.hides,
+            generator=adaug.OneForAll if self.one_for_all else None,
+            scoring=self.scoring,
+            update_every=self.update_every,
+        )
+
+    def change(self, policy: adaug.Policy, config: Config) -> adaug.Policy:
+        """The policy of an arm with other random draws and shares; "none" and "trivial" have none of the paper's to change."""
+        if config.arm in ("none", "trivial"):
+            return policy
+        share = adaug.policies.Window(self.share, 0.0, self.until)
+        branches = [
+            replace(branch, operations=tuple(self._drawn(one, config) for one in branch.operations), share=share)
+            for branch in policy.branches
+        ]
+        return replace(policy, branches=tuple(branches), common=tuple(self._drawn(one, config) for one in policy.common))
+
+    def _drawn(self, operation: Any, config: Config) -> Any:
+        """Scale and rotation with this ablation's random draws; anything else as it is."""
+        (low, high), angle = config.scale, config.rotation
+        changes: dict[str, Any] = {}
+        if isinstance(operation, adaug.Scale):
+            distribution, rest = ClippedNormal(1.0, (high - low) / 4, low, high), 1.0
+        elif isinstance(operation, adaug.Rotate):
+            distribution, rest = ClippedNormal(0.0, angle / 2, -angle, angle, still=0.6), 0.0
+        else:
+            return operation
+        if self.random == "normal":
+            changes["random"] = distribution
+        if self.rest:
+            changes["rest"] = rest
+        return replace(operation, **changes)
+
+
+def parse(arguments: Sequence[str]) -> tuple[Ablation, list[str]]:
+    """The ablation in a command line, and the words that are the example's."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--random", choices=("uniform", "normal"))
+    parser.add_argument("--rest", action="store_true")
+    parser.add_argument("--share", type=float)
+    parser.add_argument("--until", type=float)
+    parser.add_argument("--reads", nargs="*")
+    parser.add_argument("--hides", nargs="*")
+    parser.add_argument("--one-for-all", action="store_true")
+    parser.add_argument("--scoring", choices=("eval", "train"))
+    parser.add_argument("--update-every", type=int)
+    options, rest = parser.parse_known_args(arguments)
+    given: dict[str, Any] = {name: value for name, value in vars(options).items() if value is not None}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return Ablation(**given), rest
+
+
+def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """What examples/hourglass_lsp.py returns, with the ablation that its arguments name."""
+    ablation, rest = parse(arguments)
+    if not str(ablation):
+        return hourglass_lsp.main(rest)
+    return hourglass_lsp.main(rest, variant=str(ablation), make_augmenter=ablation.make_augmenter)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Data sets that the examples share: people and faces, drawn from a seed or read from the files as published."""

@@ -1,0 +1,260 @@
+"""Crops that are cut once, by several processes, into a memory map: for sets that do not fit into memory.
+
+A finished cache is a folder `NAME-FINGERPRINT` with `images.npy`, uint8 [N, 3, C, C], and `targets.npz`. While it is
+cut it is called `.partial` and holds `done.npy`, from which a run that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+from examples.datasets.cropping import Originals, cut_rows, end_with_parent
+from examples.datasets.people import People
+
+FORMAT = 1  # raise it when the crops change: older caches are then not found
+CHUNK = 32  # people that a process cuts before it reports
+SEVERAL = 256  # people for whom it pays to start processes
+
+
+def load_crops(
+    originals: Originals,
+    name: str,
+    *,
+    size: int,
+    canvas: int,
+    cache_dir: str | Path | None = None,
+    workers: int | None = None,
+    skip_corrupt: bool = False,
+    progress: bool = True,
+) -> tuple[People, Originals]:
+    """Everybody's crop, from the cache or cut now, and where each stands in the photograph, in the same order.
+
+    The images are a view of the file: reading some reads those from the disk, and nothing is copied. Files that cannot
+    be read raise an error that names all of them; with `skip_corrupt=True` they are left out, a warning counts them,
+    and the last people take their places. Several processes may call this at once: one cuts and the others wait.
+    workers: processes that cut, by default one a core, at most 16. A script that starts them needs
+    `if __name__ == "__main__"`.
+    """
+    if not 1 <= size <= canvas or not len(originals):
+        raise ValueError(f"There should be people, and `size` = {size} from 1 to `canvas` = {canvas}. Found {len(originals)}.")
+    folder = cache_folder(cache_dir) / f"{name}-{fingerprint(originals, [FORMAT, size, canvas])}"
+    now = stamps(originals.files)
+    cached = _published(folder, now, canvas)
+    if cached is None:
+        with _locked(folder.with_suffix(".lock"), progress):
+            cached = _published(folder, now, canvas)  # by another process, while this one waited
+            if cached is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                _build(originals, folder, now, size, canvas, workers, skip_corrupt, progress)
+                cached = _published(folder, now, canvas)
+    if cached is None:
+        raise RuntimeError(f"{folder} should hold the crops that were just written there. Found it damaged: is the disk full?")
+    images, rows = cached
+    left_out = len(originals) - len(rows["kept"])
+    if left_out and not skip_corrupt:
+        raise unreadable(dict(zip(rows["left_out"].tolist(), rows["errors"].tolist(), strict=True)), len(originals))
+    if left_out:
+        warnings.warn(f"{left_out} of {len(originals)} people's images could not be read and were left out.", stacklevel=2)
+    tensors = {key: torch.from_numpy(rows[key]) for key in ("keypoints", "visibility", "pck_length")}
+    people = People(torch.from_numpy(images[: len(rows["kept"])]), **tensors, joints=originals.joints)
+    return people, originals.subset(rows["kept"])
+
+
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    """`cache_dir`, or `adaug` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaug"
+
+
+def fingerprint(originals: Originals, parameters: object) -> str:
+    """Changes with the list of images, the labels and the parameters of the crop."""
+    digest = hashlib.sha256(json.dumps([originals.joints.name, parameters]).encode())
+    digest.update("\n".join(path.name for path in originals.files).encode())
+    for array in (originals.centre, originals.side, originals.keypoints, originals.visibility, originals.pck_length):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:24]
+
+
+def stamps(files: Iterable[Path]) -> NDArray[np.int64]:
+    """Size and time of change of each file [N, 2]; zeros where it is missing."""
+    known: dict[Path, tuple[int, int]] = {}
+    for path in files:
+        if path not in known:
+            try:
+                stat = path.stat()
+                known[path] = (stat.st_size, stat.st_mtime_ns)
+            except OSError:
+                known[path] = (0, 0)
+    return np.array([known[path] for path in files], np.int64).reshape(-1, 2)
+
+
+def targets(originals: Originals, size: int, canvas: int) -> dict[str, NDArray[np.generic]]:
+    """What `People` hold beside the images, float32, in pixels of the canvas."""
+    return {
+        "keypoints": originals.to_crop(originals.keypoints, size, canvas).astype(np.float32),
+        "visibility": originals.visibility.astype(np.float32),
+        "pck_length": (originals.pck_length * size / originals.side).astype(np.float32),
+    }
+
+
+def unreadable(failed: Mapping[str, str], total: int) -> OSError:
+    """An error that names every file: path -> what was wrong with it."""
+    lines = "".join(f"\n  {path}: {error}" for path, error in failed.items())
+    return OSError(
+        f"All {total} people's images should be readable. Found {len(failed)} that are not:{lines}\n"
+        "Replace them, or leave them out by skip_corrupt=True."
+    )
+
+
+def _published(folder: Path, now: NDArray[np.int64], canvas: int) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]] | None:
+    """Images and targets of a finished cache; None where there is none, it is damaged, or images have changed."""
+    try:
+        # Opened here, because `np.load` leaves the file open when its contents are damaged.
+        with (folder / "targets.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            rows = dict(stored)
+        images = np.load(folder / "images.npy", mmap_mode="c")  # torch warns of read-only memory; this never writes back
+        stamp, kept = rows["stamps"], rows["kept"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if images.shape != (len(now), 3, canvas, canvas):
+        return None
+    gone = (now == 0).all(1) & np.isin(np.arange(len(now)), kept)  # who deletes the photographs may keep their crops
+    return (images, rows) if ((stamp == now).all(1) | gone).all() else None
+
+
+# -- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def _build(
+    originals: Originals,
+    folder: Path,
+    now: NDArray[np.int64],
+    size: int,
+    canvas: int,
+    workers: int | None,
+    skip_corrupt: bool,
+    progress: bool,
+) -> None:
+    partial, n = folder.with_suffix(".partial"), len(originals)
+    images, done = _open_partial(partial, n, canvas)  # done [N, 3]: 1 when cut, and the stamp of the file it was cut from
+    pending = np.flatnonzero((done[:, 0] == 0) | (done[:, 1:] != now).any(1))
+    needed, free = len(pending) * 3 * canvas**2, shutil.disk_usage(partial).free
+    if needed > free:  # a memory map on a full disk does not fail: it kills the process
+        raise OSError(
+            f"{folder.parent} should have {needed / 1e9:.1f} GB free for the crops. Found {free / 1e9:.1f} GB. "
+            "Give another `cache_dir`, or a smaller `canvas`."
+        )
+    # Neighbours often share a photograph, which the system then still has in memory.
+    chunks = [pending[first : first + CHUNK].tolist() for first in range(0, len(pending), CHUNK)]
+    calls = [
+        (
+            partial / "images.npy",
+            rows,
+            [originals.files[i] for i in rows],
+            originals.centre[rows],
+            originals.side[rows],
+            size,
+            canvas,
+        )
+        for rows in chunks
+    ]
+    if workers is None:
+        workers = min(os.cpu_count() or 1, 16) if len(pending) >= SEVERAL else 1
+    failed: dict[int, str] = {}
+    with tqdm(total=n, initial=n - len(pending), desc="crops", unit="person", disable=not progress) as bar:
+        for rows, wrong in _results(calls, workers):
+            cut = [row for row in rows if row not in wrong]
+            done[cut] = np.column_stack([np.ones(len(cut), np.int64), now[cut]])
+            done.flush()
+            failed |= wrong
+            bar.update(len(rows))
+    wrong_files = {str(originals.files[row]): failed[row] for row in sorted(failed)}
+    if failed and (not skip_corrupt or len(failed) == n):
+        raise unreadable(wrong_files, n)
+    # The last people move into the gaps, so that those who are kept are one piece that needs no copy.
+    kept = np.arange(n - len(failed))
+    gaps = [row for row in sorted(failed) if row < len(kept)]
+    kept[gaps] = [row for row in range(len(kept), n) if row not in failed]
+    for gap in gaps:
+        images[gap] = images[kept[gap]]
+    np.savez(
+        partial / "targets.npz",
+        **targets(originals.subset(kept), size, canvas),  # type: ignore[arg-type, unused-ignore]
+        kept=kept,
+        stamps=now,
+        left_out=np.array(list(wrong_files), dtype=np.str_),
+        errors=np.array(list(wrong_files.values()), dtype=np.str_),
+    )
+    os.replace(partial, folder)
+    (folder / "done.npy").unlink(missing_ok=True)
+
+
+def _open_partial(partial: Path, n: int, canvas: int) -> tuple[NDArray[np.uint8], np.memmap[Any, np.dtype[np.int64]]]:
+    """The files of a cache that is being cut: those that a killed run left, or new ones."""
+    try:
+        images = np.lib.format.open_memmap(partial / "images.npy", mode="r+")
+        done = np.lib.format.open_memmap(partial / "done.npy", mode="r+")
+        if images.shape == (n, 3, canvas, canvas) and done.shape == (n, 3):
+            return images, done
+    except (OSError, ValueError):
+        pass  # nothing there, or killed while the files were made
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(n, 3, canvas, canvas))
+    done = np.lib.format.open_memmap(partial / "done.npy", mode="w+", dtype=np.int64, shape=(n, 3))
+    return images, done
+
+
+def _results(calls: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[list[int], dict[int, str]]]:
+    """The rows of each call of `cut_rows` and those that failed, as they are finished."""
+    if workers <= 1:
+        for call in calls:
+            yield call[1], cut_rows(*call)
+        return
+    # Spawned, not forked: a fork of a process with threads, which torch has, may hang.
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
+        futures = {pool.submit(cut_rows, *call): call[1] for call in calls}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "The processes that cut crops should run to their end. Found one that was killed, perhaps for its memory. "
+                "Start again: what was cut is kept. A smaller `workers` needs less memory."
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _locked(path: Path, progress: bool) -> Iterator[None]:
+    """Only one process at a time gets in. The system frees the lock of a process that ends, however it ends."""
+    import fcntl  # here, because Windows has none: LSP's small caches work there
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if progress:
+                print(f"Another process cuts the crops of {path.stem}; waiting for it.", flush=True)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,89 @@
+"""How each arm augments: its policy, its augmenter, and what "harder" compares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import adaug
+from adaug import keypoints
+from examples.datasets.people import TARGETS, Batch, Joints
+from examples.hourglass.config import UNLEARNED, Config
+from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
+
+MakeAugmenter = Callable[[Config, Joints, int], adaug.AdversarialAugmenter]
+
+READS = ("hg.0.skip*", "hg.0.neck")  # layers that the generators read: the first hourglass's bridges, as in the paper
+HIDES = ("hg.*.skip*", "hg.*.neck")  # layers that the masks of AHO multiply: the bridges of every stack
+SHARE = 1 / 3  # of a mini-batch, for each branch
+
+
+def policy_of(config: Config, joints: Joints) -> adaug.Policy:
+    """The policy of an arm. All but "none" and "trivial" share ranges, and so their random views."""
+    scale, rotate = scale_and_rotation(config)
+    flip = adaug.Flip(joints.flip_pairs)
+    asr = adaug.Branch("asr", (scale, rotate), SHARE)
+    aho = adaug.Branch("aho", (adaug.OccludeFeatures(grid=(4, 4), cells=(1, 2)),), SHARE)
+    if config.arm == "none":
+        return adaug.Policy(())
+    if config.arm == "trivial":
+        return adaug.policies.trivial(joints.flip_pairs, learned=False)
+    if config.arm == "aho":
+        return adaug.Policy((aho,), (flip, scale, rotate))
+    policy = adaug.Policy((asr,) if config.arm == "asr" else (asr, aho), (flip,))
+    return adaug.policies.uniform(policy) if config.arm in UNLEARNED else policy
+
+
+def scale_and_rotation(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
+    """The scales and rotations of a run, of random and adversarial views alike."""
+    (low, high), angle = config.scale, config.rotation
+    return adaug.Scale(low, high, 7), adaug.Rotate(-angle, angle, 9)
+
+
+def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -> adaug.AdversarialAugmenter:
+    """The augmenter of an arm.
+
+    Args:
+        steps: How often it will be called in stage 3.
+        changes: Arguments of `AdversarialAugmenter` that take the place of these.
+    """
+    arguments: dict[str, Any] = {
+        "policy": policy_of(config, joints),
+        "features": READS,
+        "occlude": HIDES,
+        "targets": TARGETS,
+        "output_size": config.size,
+        "update": adaug.RewardPenalty(config.alpha, config.beta, config.cap),
+        "optimizer": lambda parameters: make_optimizer(config, parameters, config.generator_lr),
+        "difficulty": None if config.measure == "loss" else partial(difficulty_of, config),
+        "total_steps": max(1, steps),
+        "seed": config.seed,
+    }
+    return adaug.AdversarialAugmenter(**{**arguments, **changes})
+
+
+def make_optimizer(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """RMSProp as in the paper, or Adam."""
+    return torch.optim.RMSprop(parameters, lr=lr) if config.optimizer == "rmsprop" else torch.optim.Adam(parameters, lr=lr)
+
+
+def loss_of(config: Config, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+    """The heat-map loss of each person, [B]."""
+    h, w = outputs[-1].shape[-2:]
+    stride = batch["image"].shape[-1] / w
+    target = keypoints.render_heatmaps(batch["keypoints"], (h, w), 1.0, stride=stride, visibility=batch["visibility"])
+    return heatmap_loss(config.loss, outputs, target, batch["visibility"])
+
+
+def error_of(config: Config, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+    """The mean error of each person's joints over the person's size, [B]: a larger person is not a harder one."""
+    return keypoints.normalized_error(predicted_heatmaps(config.loss, outputs), batch)
+
+
+def difficulty_of(config: Config, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
+    """What "harder" compares, [B]."""
+    return (loss_of if config.measure == "loss" else error_of)(config, outputs, batch)

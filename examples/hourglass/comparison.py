@@ -1,0 +1,206 @@
+"""A comparison of arms: trains each, measures it, prints the tables, draws two pictures and writes the numbers as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from adaug import plots
+from examples.datasets.cropping import Array, Originals
+from examples.datasets.fixed_views import TEST_VIEWS, UPRIGHT, TestView
+from examples.datasets.people import TARGETS, People, Scores
+from examples.datasets.photograph_pck import pck_in_photographs
+from examples.hourglass import augmentation
+from examples.hourglass.augmentation import MakeAugmenter, loss_of
+from examples.hourglass.config import UNLEARNED, Config, Machine
+from examples.hourglass.data import Data
+from examples.hourglass.evaluation import evaluate, evaluating, predict
+from examples.hourglass.ranks import distributed, rank, ranks
+from examples.hourglass.training import Run, train
+from examples.markdown_tables import average, difference, markdown_table
+
+FILE = "results.json"
+VERSION = 2  # of that file; raise it when a reader could misread an older one
+
+
+def compare(
+    data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter = augmentation.make_augmenter
+) -> dict[str, Any]:
+    """Trains every arm with every seed on the same terms and says what came of it; returns what results.json holds."""
+    runs: dict[str, list[Run]] = {}
+    measured: dict[str, list[dict[str, Any]]] = {}
+    with distributed(Machine(options.device, options.compile, options.channels_last)) as machine:
+        if rank() == 0:
+            print(_heading(data, config, options), flush=True)
+        for seed in options.seeds:
+            for arm in options.arms:
+                of_arm, folder = replace(config, arm=arm, seed=seed), options.out / f"{arm}-seed{seed}"
+                more: dict[str, Any] = {"make_augmenter": make_augmenter, "machine": machine, "resume": options.resume}
+                run = train(data.people, data.test, of_arm, folder, threshold=data.metric.threshold, **more)
+                runs.setdefault(arm, []).append(run)
+                measured.setdefault(arm, []).append(
+                    {
+                        "seed": seed,
+                        "folder": run.folder.name,
+                        "seconds": round(sum(epoch.seconds for epoch in run.history), 1),
+                        "cpu_seconds": round(sum(epoch.cpu_seconds for epoch in run.history), 1),
+                        "images": run.history[-1].images,
+                        **_measure(run, data),
+                        "history": [dataclasses.asdict(epoch) for epoch in run.history],
+                    }
+                )
+        first = rank() == 0
+    some = next(iter(runs.values()))[0].model
+    results: dict[str, Any] = {
+        "version": VERSION,
+        "data": data.described(),
+        "metric": dataclasses.asdict(data.metric),
+        "parameters": sum(parameter.numel() for parameter in some.parameters()),
+        "people": {"train": len(data.people), "test": len(data.test), "joints": data.people.joints.name},
+        "config": dataclasses.asdict(config),
+        "machine": dataclasses.asdict(machine),
+        "arms": measured,
+    }
+    if first:  # after the ranks have parted, because drawing takes a step that the others know nothing of
+        print(score_tables(results), flush=True)
+        write_results(options.out / FILE, results)
+        drawn = draw({arm: of_arm[0] for arm, of_arm in runs.items()}, data.people, options.out)
+        print("\n".join([f"Written: {options.out / FILE}, and to look at:", *drawn, f"  tensorboard --logdir {options.out}"]))
+    return results
+
+
+def _heading(data: Data, config: Config, options: argparse.Namespace) -> str:
+    first, _, third = config.epochs
+    steps = (first + third) * (len(data.people) // config.batch_size)
+    return (
+        f"{config.stacks}-stack {config.block} hourglass, {config.size}×{config.size} crops: {len(data.people)} people "
+        f"to train on ({data.trained_on}), {len(data.test)} to test on ({data.tested_on}); {data.people.joints.name} joints.\n"
+        f"Arms {', '.join(options.arms)}; each takes {steps} steps of {config.batch_size} people from the same weights "
+        f"(seed {', '.join(map(str, options.seeds))}).\n"
+    )
+
+
+def _measure(run: Run, data: Data) -> dict[str, Any]:
+    def scores(people: People, view: TestView = UPRIGHT, thresholds: Sequence[float] = ()) -> dict[str, Scores]:
+        arguments: dict[str, Any] = {"size": run.config.size, "view": view, "rank": rank(), "ranks": ranks()}
+        table = evaluate(run.model, people, run.config.loss, thresholds=thresholds or [data.metric.threshold], **arguments)
+        return {str(threshold): row for threshold, row in table.items()}
+
+    thresholds, main = sorted({*data.metric.curve, data.metric.threshold}), str(data.metric.threshold)
+    in_photographs = {}
+    if data.originals is not None:
+        predicted = _predict_in_photographs(run, data.test, data.originals)
+        in_photographs = {str(at): pck_in_photographs(predicted, data.originals, at) for at in thresholds}
+    known = data.people.subset(range(min(len(data.people), len(data.test))))
+    return {
+        "pck": scores(data.test, thresholds=thresholds),
+        "pck_train": scores(known)[main],  # how far the two are apart is what augmentation can win
+        "benchmark": in_photographs,  # as the benchmarks count; empty for drawn people
+        "turned": {str(view): scores(data.test, view)[main]["Mean"] for view in TEST_VIEWS},
+    }
+
+
+def _predict_in_photographs(run: Run, test: People, originals: Originals) -> Array:
+    """Joints in the photographs, in the order of the people; every rank predicts its part and gets all."""
+    share = range(len(test))[rank() :: ranks()]
+    people, where = (test.subset(share), originals.subset(share)) if ranks() > 1 else (test, originals)
+    size = run.config.size
+    predicted = where.to_image(predict(run.model, people, size, run.config.loss).double().numpy(), size)
+    if ranks() == 1:
+        return predicted
+    parts: list[Any] = [None] * ranks()
+    dist.all_gather_object(parts, predicted)
+    together = np.empty_like(originals.keypoints)
+    for i, part in enumerate(parts):
+        together[i :: ranks()] = part
+    return together
+
+
+def score_tables(results: dict[str, Any]) -> str:
+    """The tables of a comparison, in Markdown."""
+    metric, arms = results["metric"], results["arms"]
+    main, name = str(metric["threshold"]), f"{metric['name']}@{metric['threshold']:g}"
+    seeds = len(next(iter(arms.values())))
+    over = f", mean of {seeds} seeds" if seeds > 1 else ""
+    seconds = {arm: sum(run["seconds"] for run in runs) / len(runs) for arm, runs in arms.items()}
+    parts = [
+        f"\n{name} of {results['people']['test']} test people ({results['data']['test']}), flip test{over}",
+        _with_differences({arm: average([run["pck"][main] for run in runs]) for arm, runs in arms.items()}),
+    ]
+    if all(run["benchmark"] for runs in arms.values() for run in runs):
+        parts += [
+            f"{name} as the benchmark counts it, in pixels of the original photographs{over}",
+            _with_differences({arm: average([run["benchmark"][main] for run in runs]) for arm, runs in arms.items()}),
+        ]
+    parts += [
+        f"Mean {name} when every test person is turned (counter-clockwise), scaled, or hidden in part (cells of 4 × 4)",
+        _with_differences({arm: average([run["turned"] for run in runs]) for arm, runs in arms.items()}),
+        "Training: " + ", ".join(f"{arm} {value:.0f} s" for arm, value in seconds.items()) + ".",
+    ]
+    if seeds > 1:
+        each = {arm: {f"seed {run['seed']}": run["pck"][main]["Mean"] for run in runs} for arm, runs in arms.items()}
+        parts += [f"Mean {name} of each seed", markdown_table(each, "%")]
+    return "\n\n".join(parts) + "\n"
+
+
+def _with_differences(scores: dict[str, Scores]) -> str:
+    """Each arm, then by how much each differs from the first."""
+    base = next(iter(scores))
+    rows: dict[str, Mapping[str, float | str]] = dict(scores)
+    rows |= {f"{arm} − {base}": difference(scores[arm], scores[base]) for arm in list(scores)[1:]}
+    return markdown_table(rows, "%")
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Written under another name and renamed. Lists and rows of numbers stand on one line, so that a person can read them."""
+    text = json.dumps(results, indent=1, ensure_ascii=False)
+    text = re.sub(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])", lambda m: m[1] + re.sub(r"\n\s+", " ", m[2]) + m[3], text)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:
+    """Two pictures of the last learned arm; returns where they are and what they show."""
+    run = next((run for arm, run in reversed(runs.items()) if arm not in UNLEARNED), None)
+    if run is None:
+        return []
+    shown = [f"  {out / 'views.png'}: a mini-batch as {run.config.arm} has it: random views, and each branch's"]
+    _draw_views(run, people).savefig(out / "views.png")
+    proposed = [(epoch.number, epoch.distribution) for epoch in run.history if epoch.distribution]
+    if proposed:
+        shown.append(f"  {out / 'distributions.png'}: what the generators asked for, epoch by epoch; 1 is uniform")
+        numbers, history = zip(*proposed, strict=True)
+        figure = plots.draw_distributions(history, policy=run.augmenter.policy, epochs=numbers)
+        figure.savefig(out / "distributions.png")
+    return shown
+
+
+def _draw_views(run: Run, people: People) -> Any:
+    """A batch as the finished generators would have it. The checkpoint is written: this step changes no result."""
+    device = next(run.model.parameters()).device
+    few = people.subset(range(min(18, len(people))))
+    batch = {name: value.to(device) for name, value in next(few.batches(18, shuffle=False)).items()}
+    run.augmenter.progress = 0.0  # the branches may rest at the end
+    with evaluating(run.model):
+        result = run.augmenter.step(run.model, batch, partial(loss_of, run.config))
+    order = result.branch.argsort(stable=True)
+    return plots.draw_views(
+        {name: value[order] for name, value in result.batch.items()},
+        view=result.view.select(order),
+        titles=[run.augmenter.branch_names[i] for i in result.branch[order].tolist()],
+        targets=TARGETS,
+        title=f"One mini-batch of {run.config.arm}",
+        **people.joints.as_drawn(),
+    )

@@ -1,0 +1,121 @@
+"""What training says of itself: means over an epoch, what an epoch left behind, the bar, and TensorBoard's curves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+
+from examples.datasets.people import Scores
+from examples.hourglass.config import Config
+from examples.hourglass.ranks import rank
+
+STAGES = {1: "1 random views", 2: "2 generators", 3: "3 joint"}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch left behind; plain numbers, for JSON. The means are those of the first rank's rows."""
+
+    stage: int
+    number: int  # from 1, all stages counted
+    images: int  # that the network has been trained on so far
+    seconds: float
+    lr: float
+    loss: dict[str, float]  # branch -> mean; in stage 2 branch.operation -> KL divergence
+    reward_rate: dict[str, float]  # branch -> how often its view was harder than the reference view
+    entropy: dict[str, float]  # branch.operation -> nats
+    distribution: dict[str, list[float]]  # branch.operation -> mean probability of each bin or cell
+    pck: Scores = field(default_factory=dict)  # empty when not evaluated
+    by_bin: dict[str, list[float]] = field(default_factory=dict)  # operation -> mean error (or loss) of each bin
+    cpu_seconds: float = 0.0  # of the first rank's process: what other programs take does not count. 0: not measured
+
+
+class Means:
+    """Running means of metrics "kind/name", kept on the device: asking for a number would wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def of_kind(self, kind: str) -> dict[str, Tensor]:
+        """Name -> mean, of one kind."""
+        names = {key.partition("/")[2]: key for key in self.sums if key.partition("/")[0] == kind}
+        return {name: self.sums[key] / self.counts[key] for name, key in names.items()}
+
+    def total(self, kind: str) -> Tensor:
+        """The mean over everything of a kind."""
+        means = [value.float() for value in self.of_kind(kind).values()]
+        return torch.stack(means).mean() if means else torch.zeros((), device=self.device)
+
+
+class Progress:
+    """The bar in the terminal, and the curves in TensorBoard; of the first rank alone.
+
+    Args:
+        plan, steps: The stage and the steps of each epoch.
+        done: The epochs before this run.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, plan: Sequence[int], steps: Sequence[int], done: Sequence[Epoch], bar: bool
+    ) -> None:
+        self.config, self.plan = config, plan
+        self.bar = tqdm(
+            total=sum(steps),
+            initial=sum(steps[: len(done)]),
+            unit="step",
+            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file needs no animation
+            disable=not (bar and rank() == 0),
+            bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}",
+        )
+        self.pck = next((epoch.pck["Mean"] for epoch in reversed(done) if epoch.pck), None)
+        self.writer: Any = None
+        if rank() == 0:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first rank writes
+
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(done) + 1)
+        self._describe(len(done))
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.writer is not None:
+            self.writer.close()
+
+    def step(self, means: Means) -> None:
+        """After each step of an optimizer."""
+        self.bar.update()
+        if not self.bar.disable and self.bar.n % 10 == 0:
+            shown = {"loss": f"{float(means.total('loss')):.3f}"} if means.sums else {}
+            shown |= {f"{name} harder": f"{float(value):.0%}" for name, value in means.of_kind("reward_rate").items()}
+            shown |= {} if self.pck is None else {"PCK": f"{self.pck:.1f}"}
+            self.bar.set_postfix(shown, refresh=False)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """After each epoch."""
+        self.pck = epoch.pck["Mean"] if epoch.pck else self.pck
+        if self.writer is not None:
+            scalars = {"lr": epoch.lr, "seconds": epoch.seconds}
+            for kind in ("loss", "reward_rate", "entropy", "pck"):
+                scalars |= {f"{kind}/{name}": value for name, value in getattr(epoch, kind).items()}
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, epoch.number)
+        self._describe(epoch.number)
+
+    def _describe(self, done: int) -> None:
+        if done < len(self.plan):
+            stage = self.plan[done]
+            name = "3 random views" if stage == 3 and self.config.arm == "random" else STAGES[stage]
+            self.bar.set_description_str(f"{self.config.arm:>7} | {name:<14} | epoch {done + 1:>2}/{len(self.plan)}")
