@@ -317,12 +317,12 @@ class Audit:
     def weakest(self, most: int = 10, views: str | Sequence[str] | None = None, group: str | None = None) -> list[Case]:
         """The images whose worst view is worst, each with that view.
 
-        Among images with equal worst views those come first that are worst on average; among equal views of an image the one
-        that is easiest for all others is named.
+        Among images with equal worst views those come first that are best as they are, so that it is the view's doing, and
+        then those that are worst on average. Among equal views of an image the one that is easiest for all others is named.
         """
         table, plain = self._sign * self.table(views, group), self.table(AS_IT_IS, group)[:, 0]
         worst, average = (np.asarray(f(table, axis=1), dtype=float) for f in (nanmin, nanmean))
-        order = [i for i in np.lexsort((average, worst)) if np.isfinite(worst[i])][:most]
+        order = [i for i in np.lexsort((average, -self._sign * plain, worst)) if np.isfinite(worst[i])][:most]
         names = [self.views[column] for column in self.columns(views)]
         return [Case(int(i), names[worst_view(table, i)], self._sign * float(worst[i]), float(plain[i])) for i in order]
 
