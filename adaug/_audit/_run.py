@@ -298,7 +298,7 @@ class _Run:
 def _families(plan: Plan) -> tuple[FamilyTable, ...]:
     starts, families = 0, []
     for family in plan.families:
-        families.append(FamilyTable(family.name, family.views, starts, family.axes))
+        families.append(FamilyTable(family.name, family.views, starts, family.axes, family.details))
         starts += len(family.views)
     return tuple(families)
 
