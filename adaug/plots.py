@@ -16,10 +16,10 @@ from adaug._apply import view_of
 from adaug._batch import Batch, UserBatch, check_operations, parse
 from adaug._hooks import quiet
 from adaug._kinds import Key, Target
-from adaug._network import Difficulty, LossFunction, device_of
+from adaug._network import Difficulty, LossFunction
 from adaug._view import View
 from adaug._warp import Size, as_size, inside
-from adaug._wrappers import unwrap
+from adaug._wrappers import device_of, unwrap
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policy import Policy

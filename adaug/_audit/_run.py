@@ -19,9 +19,8 @@ from adaug._audit._table import Audit, FamilyTable, Worse
 from adaug._batch import Batch, UserBatch, check_flip, check_operations, parse
 from adaug._hooks import quiet
 from adaug._kinds import Target
-from adaug._network import device_of
 from adaug._warp import Size, as_size, inside
-from adaug._wrappers import refuse_sharded, unwrap
+from adaug._wrappers import device_of, refuse_sharded, unwrap
 from adaug.keypoints import labelled
 from adaug.operations import Operation
 from adaug.policy import Policy
