@@ -15,9 +15,9 @@ from adaug._audit._comparison import Comparison
 from adaug._audit._plan import AS_IT_IS, DRAWS
 from adaug._audit._statistics import LEVEL, RESAMPLES, Estimate
 from adaug._audit._table import Audit, FamilyTable
-from adaug._audit.page import _heat as heat
 from adaug._audit.page._cards import cards
 from adaug._audit.page._drawing import Range, Series, curve
+from adaug._audit.page._heat import Heat, Scale, differences, labels_of, layout_of, means
 from adaug._audit.page._numbers import Numbers, minus, share
 from adaug._audit.page._tiles import Tiles
 from adaug._audit.page._words import sentences
@@ -82,7 +82,7 @@ class Maps:
 
     name: str
     note: str
-    tables: tuple[heat.Heat, ...]
+    tables: tuple[Heat, ...]
     cells: bool
 
 
@@ -94,7 +94,7 @@ class _Page:
         self.audits = [audit] if compared is None else [audit, compared]
         self.now, self.before = self.audits[-1], None if compared is None else audit
         self.numbers = Numbers(*self.audits)
-        self.scale = heat.Scale.of(*self.audits)
+        self.scale = Scale.of(*self.audits)
         every = [e for a in self.audits for f in a.families if len(f.axes) != 2 for e in a.by_view(f.name)]
         self.limits = Range.of(every, self.numbers)
 
@@ -169,18 +169,18 @@ class _Page:
     def maps(self, family: FamilyTable) -> Maps:
         """The heat maps of cells (one axis) or of a pair (two)."""
         cells = len(family.axes) == 1
-        shape = heat.layout_of(family.axes[0]) if cells else (len(family.axes[0].labels), len(family.axes[1].labels))
-        labels = heat.labels_of(family.axes)
+        shape = layout_of(family.axes[0]) if cells else (len(family.axes[0].labels), len(family.axes[1].labels))
+        labels = labels_of(family.axes)
         values = [np.array([float(mean) for mean in a.by_view(family.name)]).reshape(shape) for a in self.audits]
         counted = [a.counted(family.name).reshape(shape) for a in self.audits]
         captions = ["mean score"] if self.before is None else self.names()
         tables = [
-            heat.means(caption, value, count, labels, self.scale, self.numbers)
+            means(caption, value, count, labels, self.scale, self.numbers)
             for caption, value, count in zip(captions, values, counted, strict=True)
         ]
         if self.before is not None:
             difference, count = values[1] - values[0], np.minimum(*counted)
-            tables.append(heat.differences("difference", difference, count, labels, self.now.worse, self.numbers))
+            tables.append(differences("difference", difference, count, labels, self.now.worse, self.numbers))
         note = "" if cells else f"{family.axes[0].operation} down, {family.axes[1].operation} across"
         return Maps(family.name, note, tuple(tables), cells)
 
