@@ -177,7 +177,7 @@ def batches(faces: Rows, size: int = 64) -> list[Rows]:
 def windows(model: torch.nn.Module, folder: Path) -> str:
     """The share of points that are found in windows of other sizes and places, as Markdown."""
     lines = ["| window | up | points found | error |", "|--:|--:|--:|--:|"]
-    for wide, up in itertools.product((1.0, 1.2, 1.4), (0.0, 0.05, 0.1, 0.15, 0.2)):
+    for wide, up in itertools.product((0.8, 0.9, 1.0, 1.1, 1.2, 1.4), (0.0, 0.05, 0.1, 0.15, 0.2)):
         faces = load_faces(folder, 200, wide=wide, up=up)
         audited = [
             adaug.audit(model, batches(faces), score, [Rotate(-1, 1, 2)], draws=0, output_size=SIDE).mean("as it is")
@@ -269,6 +269,16 @@ def rotation(points: Audit, face: Audit, hand: Sequence[float]) -> str:
     return table(["turn", "points found", *GROUPS, "taken for a face", "points that count", "the loop"], rows)
 
 
+def along(name: str, points: Audit, face: Audit) -> str:
+    """The curve of another operation: all points, and faces."""
+    curve, seen = points.curve(name), face.curve(name)
+    rows = [
+        [label, per_cent(curve.mean[i]), per_cent(seen.mean[i]), f"{100 * curve.counted[i]:.1f}"]
+        for i, label in enumerate(curve.axis.labels)
+    ]
+    return table([f"{name}, factor", "points found", "taken for a face", "points that count"], rows)
+
+
 def groups(audit: Audit) -> str:
     """Each group as it is and under all views."""
     rows = []
@@ -341,6 +351,9 @@ def main() -> None:
             f"The independent loop differs by {apart['points found']:.1g} at most in the share of points that are found, and "
             f"by {apart['mean error']:.1g} in their mean error (as a part of the distance of the eyes).",
             rotation(points, face, hits),
+            "**Size and light.**",
+            along("scale", points, face),
+            along("brightness", points, face),
             "**Each group.**",
             groups(points),
             f"**Is it a face?** A probability above {FACE}, the threshold of the package.",
@@ -351,6 +364,9 @@ def main() -> None:
             "**Repaired without training.** The network looks at five turns of each crop (−60° to 60°), and the points of the "
             "one that is most like a face count.",
             changes(before, after),
+            "`before.compare(after).worse(by=0.02)`: "
+            + ", ".join(f'"{name}"' for name in before.compare(after).worse(by=0.02))
+            + ".",
         ]
     )
     audits = {"points": points, "face": face, "errors": turns, "finer": finer, "before": before, "after": after}
