@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from adaug import Audit
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8a8a8a"  # Okabe and Ito's palette
 COLOURS = (GREY, BLUE, "#56B4E9", GREEN, "#CC79A7", ORANGE, "#D55E00")
@@ -108,6 +112,53 @@ def over_time(scores: Mapping[str, Mapping[int, Mapping[str, float]]], time: str
         axes.tick_params(labelsize=8)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return figure
+
+
+def audited(points: Audit, face: Audit, repaired: Audit, loop: Sequence[float]) -> Figure:
+    """What an audit shows: each operation alone with its interval, hidden cells, and turns with sizes. Per cent."""
+    curves = [name for name in points.operations if isinstance(points.curve(name).axis.layout, int)]
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    panels = figure.subplots(2, 4)
+    lines = ((points, BLUE, "points found"), (face, ORANGE, "taken for a face"), (repaired, GREEN, "points found, repaired"))
+    for axes, name in zip(panels.flat, curves, strict=False):
+        for audit, colour, label in lines:
+            if name not in audit.operations:
+                continue
+            curve = audit.curve(name)
+            x, low, high = curve.axis.centres, [100 * mean.low for mean in curve.mean], [100 * mean.high for mean in curve.mean]
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+            axes.plot(x, [100 * mean for mean in curve.mean], "o-", color=colour, ms=2.5, lw=1, label=label)
+        x = points.curve(name).axis.centres
+        if name == "rotate":
+            axes.plot(x, [100 * hit for hit in loop], "x", color="#222222", ms=5, lw=0, label="points found, independent loop")
+        if min(x) > 0:  # factors
+            axes.set_xscale("log")
+            axes.set_xticks([round(x[0], 2), 1, round(x[-1], 2)], [f"{x[0]:.2g}", "1", f"{x[-1]:.2g}"])
+            axes.minorticks_off()
+        axes.set_title(name, fontsize=9)
+        axes.set_ylim(0, 102)
+        axes.grid(lw=0.4)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7)
+    cells, (turns, sizes) = points.curve("occlude"), points.grid("rotate", "scale").axes
+    hidden = [[float(mean) for mean in cells.mean[row * 4 : row * 4 + 4]] for row in range(4)]
+    _cells(panels.flat[-2], hidden, "points found, one cell hidden")
+    _cells(panels.flat[-1], points.grid("rotate", "scale").mean, "points found, turn and size")
+    panels.flat[-2].set(xticks=[], yticks=[])
+    panels.flat[-1].set_yticks(range(len(turns.labels)), turns.labels)
+    panels.flat[-1].set_xticks(range(len(sizes.labels)), sizes.labels, rotation=90)
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def _cells(axes: Axes, values: Sequence[Sequence[float]] | np.ndarray[Any, Any], title: str) -> None:
+    axes.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for row, of in enumerate(values):
+        for column, value in enumerate(of):
+            colour = "white" if value < 0.6 else "black"
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=6, color=colour)
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=7, length=0)
 
 
 mpl.rcParams.update({"svg.hashsalt": "adaug", "font.family": "DejaVu Sans"})
