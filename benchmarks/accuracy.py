@@ -30,12 +30,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from examples.datasets.fixed_views import HIDDEN, TURNED_OR_SCALED
+
 from benchmarks import draw
 from benchmarks.differences import MAIN, Runs, named, of_pairs, pairs_table, tables, usual_machine
 from benchmarks.paper import ablations
 from benchmarks.result_files import machine, save, split_arguments
 from examples import face_alignment
-from examples.datasets.fixed_views import HIDDEN, TURNED_OR_SCALED
 
 VIEWS = (*TURNED_OR_SCALED, *HIDDEN)
 OVER_TIME = ("upright", "turned, scaled", "hidden", "NME", "NME, turned")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,30 +12,37 @@ import adaug
 from examples.markdown_tables import markdown_table
 
 # Turned by -60 to 60 degrees in steps of 20, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden.
-VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), 1))
+VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
 PAGE = "audit.html"
 GRID = "rotate × scale"  # all rotations at all scales: the yardstick
 
 
-def statistics(said: Mapping[str, Any]) -> dict[str, float]:
-    """The main numbers of what `json.loads(audit.to_json())` gives: as it is, of the grid, and of hidden cells. In per cent."""
-    grid = said["families"][GRID]
+def said(audit: adaug.Audit) -> dict[str, Any]:
+    """What a results file keeps of an audit: the statistics of each kind of view and the curves, as plain values."""
+    everything = json.loads(audit.to_json())
+    return {name: everything[name] for name in ("families", "curves", "excluded")}
+
+
+def statistics(kept: Mapping[str, Any]) -> dict[str, float]:
+    """The main numbers of what `said` keeps: as it is, of the grid, and of hidden cells. In per cent."""
+    families = kept["families"]
+    grid, hidden = families[GRID], families["occlude"]
     values = {
-        "as it is": said["families"]["as it is"]["mean"],
+        "as it is": families["as it is"]["mean"],
         "grid mean": grid["mean"],
         "weakest view": grid["worst"],
         "worst per image": grid["worst_per_image"],
         "worst 10 %": grid["cvar"],
         "in every view": grid.get("in_every_view"),
-        "hidden": said["families"]["occlude"]["mean"],
-        "worst hidden": said["families"]["occlude"]["worst_per_image"],
+        "hidden": hidden["mean"],
+        "worst hidden": hidden["worst_per_image"],
     }
     return {name: _per_cent(value) for name, value in values.items() if value is not None}
 
 
-def each_view(said: Mapping[str, Any]) -> dict[str, float]:
+def each_view(kept: Mapping[str, Any]) -> dict[str, float]:
     """The mean of each rotation and each scale alone, in per cent."""
-    curves = {name: said["curves"][name] for name in ("rotate", "scale")}
+    curves = {name: kept["curves"][name] for name in ("rotate", "scale")}
     return {
         f"{name} {label}": _per_cent(mean)
         for name, curve in curves.items()

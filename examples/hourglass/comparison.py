@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +14,7 @@ import torch.distributed as dist
 
 import adaug
 from adaug import plots
-from examples.audit_tables import show, statistics
+from examples.audit_tables import said, show, statistics
 from examples.datasets.cropping import Array, Originals
 from examples.datasets.people import TARGETS, People, Scores
 from examples.datasets.photograph_pck import pck_in_photographs
@@ -29,9 +26,7 @@ from examples.hourglass.evaluation import audit, evaluate, evaluating, predict
 from examples.hourglass.ranks import distributed, rank, ranks
 from examples.hourglass.training import Run, train
 from examples.markdown_tables import average, markdown_table, with_differences
-
-FILE = "results.json"
-VERSION = 3  # of that file; raise it when a reader could misread an older one
+from examples.results_file import FILE, VERSION, write_results
 
 
 def compare(
@@ -60,7 +55,7 @@ def compare(
                         "history": [dataclasses.asdict(epoch) for epoch in run.history],
                     }
                 )
-        first = rank() == 0
+        alone = rank() == 0
     some = next(iter(runs.values()))[0].model
     results: dict[str, Any] = {
         "version": VERSION,
@@ -72,16 +67,15 @@ def compare(
         "machine": dataclasses.asdict(machine),
         "arms": measured,
     }
-    if first:  # after the ranks have parted, because audits and drawing take passes that the others know nothing of
+    if alone:  # after the ranks have parted, because audits and drawing take passes that the others know nothing of
         audits = {arm: [_audit(run, data, options.out) for run in of_arm] for arm, of_arm in runs.items()}
-        for arm, of_arm in measured.items():
-            for measures, audited in zip(of_arm, audits[arm], strict=True):
-                said = json.loads(audited.to_json())
-                measures["audit"] = {name: said[name] for name in ("families", "curves", "excluded")}
+        for arm, measures in measured.items():
+            for one, audited in zip(measures, audits[arm], strict=True):
+                one["audit"] = said(audited)
         print(score_tables(results), flush=True)
         write_results(options.out / FILE, results)
-        drawn = show({arm: of_arm[0] for arm, of_arm in audits.items()}, options.out)
-        drawn += draw({arm: of_arm[0] for arm, of_arm in runs.items()}, data.people, options.out)
+        drawn = show({arm: first for arm, (first, *_) in audits.items()}, options.out)
+        drawn += draw({arm: first for arm, (first, *_) in runs.items()}, data.people, options.out)
         print("\n".join([f"Written: {options.out / FILE}, and to look at:", *drawn, f"  tensorboard --logdir {options.out}"]))
     return results
 
@@ -99,8 +93,8 @@ def _heading(data: Data, config: Config, options: argparse.Namespace) -> str:
 
 def _measure(run: Run, data: Data) -> dict[str, Any]:
     def scores(people: People) -> dict[str, Scores]:
-        share: dict[str, Any] = {"rank": rank(), "ranks": ranks()}
-        table = evaluate(run.model, people, run.config.loss, size=run.config.size, thresholds=thresholds, **share)
+        size, part = run.config.size, {"rank": rank(), "ranks": ranks()}
+        table = evaluate(run.model, people, run.config.loss, size=size, thresholds=thresholds, **part)
         return {str(threshold): row for threshold, row in table.items()}
 
     thresholds, main = sorted({*data.metric.curve, data.metric.threshold}), str(data.metric.threshold)
@@ -167,15 +161,6 @@ def score_tables(results: dict[str, Any]) -> str:
         each = {arm: {f"seed {run['seed']}": run["pck"][main]["Mean"] for run in runs} for arm, runs in arms.items()}
         parts += [f"Mean {name} of each seed", markdown_table(each, "%")]
     return "\n\n".join(parts) + "\n"
-
-
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Written under another name and renamed. Lists and rows of numbers stand on one line, so that a person can read them."""
-    text = json.dumps(results, indent=1, ensure_ascii=False)
-    text = re.sub(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])", lambda m: m[1] + re.sub(r"\n\s+", " ", m[2]) + m[3], text)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:

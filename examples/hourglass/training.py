@@ -252,9 +252,8 @@ class _Session:
         means.add({f"distribution/{name}": value.mean(0) for name, value in distributions.items()})
 
     def _evaluate(self) -> Scores:
-        share: dict[str, Any] = {"rank": rank(), "ranks": ranks()}
-        at, size = [self.threshold], self.config.size
-        (scores,) = evaluate(self.model, self.test, self.config.loss, size=size, thresholds=at, **share).values()
+        at, size, part = [self.threshold], self.config.size, {"rank": rank(), "ranks": ranks()}
+        (scores,) = evaluate(self.model, self.test, self.config.loss, size=size, thresholds=at, **part).values()
         return {group: round(value, 4) for group, value in scores.items()}
 
     def _by_bin(self) -> dict[str, list[float]]:

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from examples.datasets.fixed_views import TestView as View
+from examples.datasets.fixed_views import show
 from torch import Tensor, nn
 
 from adaug import keypoints
 from examples.datasets.drawn_people import draw_people
-from examples.datasets.fixed_views import TestView as View
-from examples.datasets.fixed_views import show
 from examples.datasets.people import MPII, People
 from examples.hourglass.evaluation import evaluate, evaluating, pck, predict
 from examples.markdown_tables import average, difference, markdown_table

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from examples.datasets.fixed_views import TestView as View
+from examples.datasets.fixed_views import show
 from PIL import Image
 
 from adaug.keypoints import flip_keypoints, render_heatmaps
 from examples import face_alignment
 from examples.datasets.drawn_faces import draw_faces, frontal, pose_face, shape_face
-from examples.datasets.fixed_views import TestView as View
-from examples.datasets.fixed_views import show
 from examples.datasets.w300 import W300, auc, failure_rate, inter_ocular, load_w300, nme, read_pts, write_pts
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "face300w" / "helen"
