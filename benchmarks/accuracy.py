@@ -39,6 +39,7 @@ from benchmarks.differences import Runs, named, of_pairs, pairs_table, tables, u
 from benchmarks.paper import ablations
 from benchmarks.result_files import machine, save, split_arguments
 from examples import face_alignment
+from examples.audit_tables import each_view, statistics
 
 DRAWN = ("as it is", "grid mean", "worst per image", "in every view")
 VERSION = 2  # of a finished run; 2: its scores are the statistics of an audit
