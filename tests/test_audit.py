@@ -239,7 +239,7 @@ def test_the_page_fits_a_terminal_and_says_what_there_is() -> None:
     audit = adaug.audit(nets.make_network(), loader(), hits, adaug.policies.wide([(0, 1)]), groups=groups)
     text = str(audit)
     assert all(len(line) <= 96 for line in text.splitlines())
-    assert len(text.splitlines()) < 40
+    assert len(text.splitlines()) < 45
     for word in ("10 images of 2 parts", "as it is", "rotate", "scale × rotate", "draws", "tail", "worst per image", "Weakest"):
         assert word in text
     assert repr(audit) == f"<Audit: 10 images, {len(audit.views)} views, 2 parts; print it for a page>"
@@ -350,6 +350,11 @@ def test_other_images_other_views_or_fewer_images_are_not_taken_for_the_same(tmp
         with pytest.raises(ValueError, match=pattern):
             adaug.audit(model, batches, hits, views, draws=0, path=path)
         assert path.read_bytes() == held
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)  # as after a step of training
+    with pytest.raises(ValueError, match="of the same model"):
+        adaug.audit(model, loader(), hits, VIEWS, draws=0, path=path)
+    assert path.read_bytes() == held
 
 
 # ---- two audits

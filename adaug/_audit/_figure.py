@@ -47,7 +47,7 @@ def draw(audit: Audit, compared: Audit | None = None) -> Figure:
     heights = [CURVE] * math.ceil(len(curves) / COLUMNS) + [MAP] * math.ceil(
         len(maps) * (1 if compared is None else 3) / COLUMNS
     )
-    figure = Figure(figsize=(WIDTH, 0.5 + sum(heights)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.6 + sum(heights)), dpi=150, layout="constrained")
     figure.suptitle(panels.heading(), fontsize=9, color=INK, x=0.01, ha="left")
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     for i, family in enumerate(curves):
@@ -87,7 +87,7 @@ class _Panels:
             return " → ".join(self.numbers.value(audit.mean(family)) for audit in self.audits)
 
         worst = " → ".join(self.numbers.value(audit.worst_per_image()) for audit in self.audits)
-        alone = [f"{family.name} {values(family.name)}" for family in now.families if len(family.views) == 1]
+        alone = [f"{_short(family.name, 24)} {values(family.name)}" for family in now.families if len(family.views) == 1]
         return f"{len(before)} images, {len(before.views)} views: {', '.join([*alone, f'worst per image {worst}'])}"
 
     # ---- curves
@@ -106,7 +106,7 @@ class _Panels:
             self._one(axis, where, means, float(audit.mean(AS_IT_IS)), colour, mark)
         room = 0.08 * (self.high - self.low)
         axis.set_ylim(self.low - room, self.high + room)
-        axis.set_title(family.name, loc="left", fontsize=9, color=INK)
+        axis.set_title(_short(family.name, 36), loc="left", fontsize=9, color=INK)
         axis.set_xlabel(self._below(family), fontsize=8, color=SOFT)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=not family.axes))
         if len(where) == 1:
@@ -135,7 +135,7 @@ class _Panels:
     @staticmethod
     def _below(family: FamilyTable) -> str:
         if family.axes:
-            return family.axes[0].quantity
+            return _short(family.axes[0].quantity, 36)
         return "joint draws, worst first" if family.name == DRAWS else ""
 
     # ---- maps
@@ -145,8 +145,8 @@ class _Panels:
         shape = layout_of(family.axes[0]) if len(family.axes) == 1 else tuple(len(axis.labels) for axis in family.axes)
         means = [np.array([float(mean) for mean in audit.by_view(family.name)]).reshape(shape) for audit in self.audits]
         if len(means) == 1:
-            return [(family.name, means[0])]
-        return [(f"{family.name}, before", means[0]), ("after", means[1]), ("difference", means[1] - means[0])]
+            return [(_short(family.name, 30), means[0])]
+        return [(f"{_short(family.name, 24)}, before", means[0]), ("after", means[1]), ("difference", means[1] - means[0])]
 
     def map(self, axis: Axes, family: FamilyTable, title: str, values: Array) -> None:
         """A heat map with its numbers: the darker, the weaker; blue where a difference is better, orange where worse."""
@@ -171,12 +171,16 @@ class _Panels:
             size = 7 if across <= 8 else 5
             axis.text(i % across, i // across, text, ha="center", va="center", fontsize=size, color="white" if light else INK)
         down, over = labels_of(family.axes)
-        axis.set_xticks(range(len(over)), list(map(minus, over)), rotation=0 if len(over) < 5 else 45)
-        axis.set_yticks(range(len(down)), list(map(minus, down)))
+        axis.set_xticks(range(len(over)), [_short(minus(label), 12) for label in over], rotation=0 if len(over) < 5 else 45)
+        axis.set_yticks(range(len(down)), [_short(minus(label), 12) for label in down])
         axis.tick_params(labelsize=6.5, colors=SOFT, length=0)
         axis.spines[:].set_visible(False)
         unit = "" if not self.numbers.shares else ", points" if differs else ", %"
         axis.set_title(f"{title}{unit}", loc="left", fontsize=9, color=INK)
+
+
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def _luminance(colour: Sequence[float]) -> float:
@@ -192,4 +196,4 @@ def _legend(figure: Figure, *, before: bool) -> None:
     if before:
         after = Line2D([], [], color=NOW, marker="o", markersize=4, label="after")
         marks = [Line2D([], [], color=BEFORE, marker="s", markersize=4, label="before"), after, *marks]
-    figure.legend(handles=marks, loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=marks, loc="outside lower center", ncols=3, fontsize=8, frameon=False)

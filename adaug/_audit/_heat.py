@@ -122,6 +122,6 @@ def _heat(
             says = f"{label}, {name}: {full[at]}"
             if counted[i, j] < 0.995:
                 says += f"; {share(float(counted[i, j]))} counts"
-            cells.append(Cell(texts[at], colours[at], says, bool(counted[i, j] < FEW)))
+            cells.append(Cell(texts[at], colours[at], says, bool(counted[i, j] < FEW and np.isfinite(values[i, j]))))
         rows.append((label, tuple(cells)))
     return Heat(caption, tuple(across), tuple(rows), any(cell.few for _, cells in rows for cell in cells))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from adaug._audit._comparison import Change
 from adaug._audit._statistics import Estimate, nanmean
 from adaug._audit._table import Audit
 
@@ -66,6 +67,10 @@ class Numbers:
             return ""
         return " to ".join(self.difference(end).removesuffix(f"{GAP}points") for end in (estimate.low, estimate.high))
 
+    def verdict(self, change: Change) -> str:
+        """ "better" or "worse"; nothing where it cannot be told, as from one image."""
+        return {True: "better", False: "worse", None: ""}[change.better if self.images > 1 else None]
+
     def short(self, values: Iterable[float], *, sign: bool = False) -> list[str]:
         """The numbers of a table, all with as many decimals: without their unit, as long as its cells are wide."""
         scaled = [100 * value if self.shares else value for value in values]
@@ -96,7 +101,7 @@ def share(value: float) -> str:
 
 def minus(text: str) -> str:
     """The text, or a name that holds numbers, with true minus signs before them."""
-    return re.sub(r"(?<![\w-])-(?=[\d.])", "−", text)
+    return re.sub(r"(?<![\w-])-(?=[\d.])|(?<=\de)-(?=\d)", "−", text)
 
 
 def _percent(value: float) -> str:

@@ -63,7 +63,8 @@ def audit(
         groups: Name -> the parts that belong to it, e.g. {"arms": [1, 2, 3]}.
         draws: The number of joint draws.
         seed: Of the joint draws.
-        path: Where the audit is saved, from time to time and at its end. What stands there already is not computed again.
+        path: Where the audit is saved, from time to time and at its end. What stands there already, of the same model and the
+            same views, is not computed again.
         progress: Whether a bar shows how far it is (needs tqdm); by default on a terminal.
 
     Raises:
@@ -119,6 +120,7 @@ class _Run:
         self.device = device_of(self.model, None) if isinstance(self.model, nn.Module) else None
         self.score, self.plan, self.worse, self.targets, self.view_size = score, plan, worse, targets, view_size
         self.groups, self.seed = groups, seed
+        self.fingerprint = _weights(self.model)
         self.families = _families(plan)
         self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
         self.images: list[str] = []
@@ -140,6 +142,7 @@ class _Run:
             self.groups,
             tuple(self.images),
             self.seed,
+            self.fingerprint,
             dict(self.excluded),
             self.gallery.pictures(),
         )
@@ -158,6 +161,11 @@ class _Run:
         if known.families != self.families or known.worse != self.worse or known.seed != self.seed:
             raise ValueError(
                 f"{path} should hold an audit of the same views. Found other views, `worse` or `seed`; name another file."
+            )
+        if known.model != self.fingerprint:
+            raise ValueError(
+                f"{path} should hold an audit of the same model. Found one whose weights differ; name another file for another "
+                "model, also for the same one after more training."
             )
         self.known, self.saved = known, len(known)
 
@@ -297,6 +305,18 @@ def _families(plan: Plan) -> tuple[FamilyTable, ...]:
 
 def _to(entry: Any, device: torch.device) -> Any:
     return entry.to(device, non_blocking=True) if isinstance(entry, Tensor) else entry
+
+
+def _weights(model: Any) -> str:
+    """What tells a model's weights from others."""
+    if not isinstance(model, nn.Module):
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(tensor, Tensor):
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprints(image: Tensor) -> list[str]:

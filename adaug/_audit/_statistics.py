@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 Array = npt.NDArray[np.float64]
 RESAMPLES = 1000
+NUMBERS = 2 * 10**7  # that the bootstrap may hold: with very many images, whose intervals are narrow, it resamples less often
 LEVEL = 0.95
 T = TypeVar("T")
 
@@ -43,9 +44,10 @@ class Estimate(float):
 
 
 def weights(images: int, seed: int) -> Array:
-    """How often each image is drawn in each resample of the bootstrap, [RESAMPLES, N]."""
+    """How often each image is drawn in each resample of the bootstrap, [R, N]."""
     random = np.random.default_rng(seed)
-    return random.multinomial(images, np.full(images, 1 / images), size=RESAMPLES).astype(float)
+    resamples = max(100, min(RESAMPLES, NUMBERS // max(1, images)))
+    return random.multinomial(images, np.full(images, 1 / images), size=resamples).astype(float)
 
 
 def quiet_nan(function: Callable[..., T]) -> Callable[..., T]:

@@ -66,7 +66,7 @@ class Curve:
     counted: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grid:
     """The mean score at each pair of bins of two operations together.
 
@@ -98,7 +98,7 @@ class Case:
     as_it_is: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """What the network saw in a case, with labels and predictions.
 
@@ -117,7 +117,7 @@ class Picture:
     predictions: Mapping[str, np.ndarray[Any, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audit:
     """The scores of a model on every image under every view, from `adaug.audit`.
 
@@ -132,6 +132,7 @@ class Audit:
         groups: Name -> the parts (joints, classes) that belong to it.
         images: A fingerprint of each image, [N], by which two audits are compared.
         seed: Of the joint draws and the bootstrap.
+        model: A fingerprint of the model's weights; empty for a model that is no torch.nn.Module.
         excluded: What could not count, by reason, and how often.
         pictures: What the network saw in the views that hurt an image most.
     """
@@ -142,6 +143,7 @@ class Audit:
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
     images: Sequence[str] = ()
     seed: int = 0
+    model: str = ""
     excluded: Mapping[str, int] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
 
@@ -315,14 +317,14 @@ class Audit:
     def weakest(self, most: int = 10, views: str | Sequence[str] | None = None, group: str | None = None) -> list[Case]:
         """The images whose worst view is worst, each with that view.
 
-        Among images with equal worst views those come first that are worst on average; among equal views of an image the one
-        that is easiest for all others is named.
+        Among images with equal worst views those come first that are best as they are, so that it is the view's doing, and
+        then those that are worst on average. Among equal views of an image the one that is easiest for all others is named.
         """
         table, plain = self._sign * self.table(views, group), self.table(AS_IT_IS, group)[:, 0]
         worst, average = (np.asarray(f(table, axis=1), dtype=float) for f in (nanmin, nanmean))
-        order = [i for i in np.lexsort((average, worst)) if np.isfinite(worst[i])][:most]
+        order = [i for i in np.lexsort((average, -self._sign * plain, worst)) if np.isfinite(worst[i])][:most]
         names = [self.views[column] for column in self.columns(views)]
-        return [Case(int(i), names[worst_view(table, i)], self._sign * worst[i], float(plain[i])) for i in order]
+        return [Case(int(i), names[worst_view(table, i)], self._sign * float(worst[i]), float(plain[i])) for i in order]
 
     def compare(self, other: Audit) -> Comparison:
         """What changes from this audit to another one of the same images: differences are the other's less this one's."""
@@ -384,6 +386,7 @@ class Audit:
             "groups": {name: list(map(int, parts)) for name, parts in self.groups.items()},
             "images": list(self.images),
             "seed": self.seed,
+            "model": self.model,
             "excluded": dict(self.excluded),
             "pictures": pictures,
         }
@@ -441,7 +444,9 @@ def _from(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> Audit:
         Picture(picture["image"], picture["view"], arrays[f"picture{i}"], parts(i, "labels"), parts(i, "predictions"))
         for i, picture in enumerate(described["pictures"])
     )
-    kept = {name: described[name] for name in ("worse", "groups", "images", "seed", "excluded")}
+    kept = {name: described[name] for name in ("worse", "groups", "images", "seed", "model", "excluded")}
+    if arrays["scores"].shape[:2] != (len(kept["images"]), sum(len(family.views) for family in families)):
+        raise ValueError(f"scores of shape {arrays['scores'].shape}")
     return Audit(arrays["scores"], families, pictures=pictures, **kept)
 
 

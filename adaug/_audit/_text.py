@@ -27,6 +27,12 @@ def page(audit: Audit) -> str:
     curves = [*_curves(audit)]
     if curves:
         lines += ["", "Each operation alone (left to right: its range)", *curves]
+    stays = audit.in_all_views()
+    if stays < 0.995:
+        lines += [
+            "",
+            f"{stays:.0%} of what counts as it is counts in all views; curve(..., alike=True) compares bins on the like",
+        ]
     if audit.groups:
         lines += ["", *_groups(audit)]
     cases = audit.weakest(5)

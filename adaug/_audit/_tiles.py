@@ -96,6 +96,6 @@ class Tiles:
             numbers.interval(value),
             numbers.value(change.before),
             f"{difference} ({ends})" if ends else difference,
-            {True: "better", False: "worse", None: ""}[change.better],
+            numbers.verdict(change),
             note,
         )

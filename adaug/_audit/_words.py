@@ -31,8 +31,8 @@ def sentences(audit: Audit, comparison: Comparison | None, numbers: Numbers) -> 
     return said
 
 
-def beyond_doubt(audit: Audit, column: int) -> bool:
-    """Whether a view is worse than the images as they are, with its whole paired interval."""
+def hurts_clearly(audit: Audit, column: int) -> bool:
+    """Whether a view is worse than the images as they are, with its whole paired interval (if there is one)."""
     plain = audit.columns(AS_IT_IS)[0]
     table = audit.table()
     drop = mean_of(_sign(audit) * (table[:, column] - table[:, plain]), audit.drawn)
@@ -57,15 +57,15 @@ class _Says:
 
     def as_it_is(self) -> Sentence:
         audit, numbers = self.audit, self.numbers
-        images = "The one image" if len(audit) == 1 else f"The {len(audit)} images"
         value = numbers.with_interval(audit.mean(AS_IT_IS))
+        one = len(audit) == 1
+        text = "The one image as it is" if one else f"The {len(audit):,} images as they are"
         if numbers.shares:
             right = "right" if audit.worse == "lower" else "wrong"
-            what = f"{value} of the parts of an image are {right}" if audit.scores.ndim == 3 else f"{value} are {right}"
-            count = "the one image" if len(audit) == 1 else f"the {len(audit)} images"
-            text = f"Of {count} as they are, {what}" if audit.scores.ndim < 3 else f"Over {count} as they are, {what}"
+            text += f": {value} of {'its parts' if one else 'their parts'}" if audit.scores.ndim == 3 else f": {value}"
+            text += f" {'is' if one and audit.scores.ndim < 3 else 'are'} {right}"
         else:
-            text = f"{images} as they are: {value} on average; {audit.worse} is worse"
+            text += f": {value}{'' if one else ' on average'}; {audit.worse} is worse"
         return Sentence(AS_IT_IS, f"{text}{self._was(None if self.before is None else self.before.mean(AS_IT_IS))}.")
 
     def operations(self) -> list[Sentence]:
@@ -76,7 +76,7 @@ class _Says:
             view, worst = audit.worst(name)
             family = audit.family(name)
             number = family.views.index(view)
-            if np.isfinite(worst) and beyond_doubt(audit, family.start + number):
+            if np.isfinite(worst) and hurts_clearly(audit, family.start + number):
                 hurts.append((_sign(audit) * float(worst), family, number))
         if not hurts:
             return [Sentence("operations", "No operation alone hurts beyond doubt.")] if audit.operations else []
@@ -96,7 +96,9 @@ class _Says:
 
     def _from_where(self, family: FamilyTable, axis: Axis) -> list[str]:
         """From which bin on it is worse than as it is: what a user may still do to an image."""
-        clear = [beyond_doubt(self.audit, column) for column in family.columns]
+        if len(self.audit) < 2:
+            return []  # nothing is beyond doubt
+        clear = [hurts_clearly(self.audit, column) for column in family.columns]
         if isinstance(axis.layout, tuple):
             which = f"all {len(clear)} cells" if all(clear) else f"{sum(clear)} of {len(clear)} cells"
             return [f"It hurts beyond doubt in {which}."]
@@ -151,8 +153,8 @@ class _Says:
         for axis, label in zip(family.axes, divmod(number, across), strict=True):
             single = audit.family(axis.operation).axes[0].labels if axis.operation in audit.operations else ()
             if axis.labels[label] in single:
-                curve = audit.curve(axis.operation)
-                alone.append(numbers.value(curve.mean[single.index(axis.labels[label])]))
+                mean = audit.curve(axis.operation).mean[single.index(axis.labels[label])]
+                alone += [numbers.value(mean)] if np.isfinite(mean) else []
         before = None if self.before is None else float(self.before.by_view([view])[0])
         text = f"Of two operations together, {minus(view)} is worst: {numbers.value(_sign(audit) * value)}{self._was(before)}"
         text += f"; alone they leave {' and '.join(alone)}" if len(alone) == 2 else ""
@@ -180,8 +182,8 @@ class _Says:
 def _changes(comparison: Comparison, numbers: Numbers) -> list[Sentence]:
     """What got better and what got worse beyond doubt, the largest first."""
     said = []
-    for about, better in (("better", True), ("worse", False)):
-        found = sorted((c for c in comparison.changes if c.better is better), key=lambda c: -abs(float(c.gain)))
+    for about in ("better", "worse"):
+        found = sorted((c for c in comparison.changes if numbers.verdict(c) == about), key=lambda c: -abs(float(c.gain)))
         named = list({(c.before, c.after): _from_to(c, numbers) for c in reversed(found)}.values())[::-1][:MOST]
         if not found:
             text = f"None of {len(comparison.changes)} figures is {about} beyond doubt."
