@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,10 @@ from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
 from adaug._layers import Layer, Probe, find_layers, match_layers, probe
 from adaug._warp import Size
-from adaug._wrappers import is_compiled, refuse_inner_ddp, refuse_sharded, unwrap
+from adaug._wrappers import device_of, is_compiled, refuse_inner_ddp, refuse_sharded, unwrap
 from adaug.policy import Policy
 
 LossFunction = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> one number per sample, [B]
-D = TypeVar("D", torch.device, None)
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,6 @@ def _on_image(policy: Policy) -> Policy:
         replace(branch, operations=[operation.on_image() for operation in branch.operations]) for branch in policy.branches
     ]
     return replace(policy, branches=branches)
-
-
-def device_of(model: nn.Module, default: D) -> torch.device | D:
-    """Where the model is; `default` when it has no parameters."""
-    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
-    return default if tensor is None else tensor.device
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:

@@ -1,13 +1,17 @@
-"""What stands around the user's model: DistributedDataParallel, torch.compile, Fabric; and what cannot be looked through."""
+"""What stands around the user's model (DistributedDataParallel, torch.compile, Fabric), and what cannot be looked through."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
+from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+D = TypeVar("D", torch.device, None)
 SHARDED: tuple[type, ...] = ()
 if dist.is_available():
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
@@ -60,3 +64,9 @@ def is_compiled(modules: Iterable[nn.Module]) -> bool:
         or hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
         for module in modules
     )
+
+
+def device_of(model: nn.Module, default: D) -> torch.device | D:
+    """Where the model is; `default` when it has no parameters."""
+    tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return default if tensor is None else tensor.device

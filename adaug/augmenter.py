@@ -19,7 +19,7 @@ from adaug import policies
 from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size, uniform
 from adaug._batch import Batch, UserBatch, parse
 from adaug._kinds import Target, as_targets
-from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy, device_of
+from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import Pretraining
 from adaug._random import Stream, seeded
 from adaug._reward import RewardPenalty
@@ -27,7 +27,7 @@ from adaug._scoring import SCORING
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, propose
 from adaug._view import View
 from adaug._warp import Size, as_size
-from adaug._wrappers import unwrap
+from adaug._wrappers import device_of, unwrap
 from adaug.policy import RANDOM, Policy
 
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for

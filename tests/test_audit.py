@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from typing import Any
 
 import networks as nets
@@ -82,6 +83,18 @@ def test_joint_draws_are_the_same_for_all_images_models_and_batches() -> None:
 def positions(output: Any, batch: dict[str, Tensor]) -> Tensor:
     """A score that tells the view alone."""
     return batch["keypoints"].sum((1, 2))
+
+
+def test_a_joint_draw_says_what_was_drawn() -> None:
+    audit = adaug.audit(nets.make_network(), loader(), by_image, Policy([Branch("a", VIEWS, 0.5)], [Flip([(0, 1)])]), draws=8)
+    assert audit.detail("rotate +0°") == "rotate +0°"
+    details = [audit.detail(view) for view in audit.family("draws").views]
+    assert len(set(details)) == 8
+    for i, detail in enumerate(details):
+        assert re.fullmatch(rf"draw {i + 1} \(rotate [+-]\d+°, scale \d\.\d\d, occlude \(\d, \d\)(, mirrored)?\)", detail), (
+            detail
+        )
+    assert {detail.endswith("mirrored)") for detail in details} == {True, False}
 
 
 def test_a_policy_gives_its_operations_once_and_its_mirror() -> None:
@@ -215,6 +228,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         assert mean.low < mean < mean.high
     assert held >= 51  # 57 are expected of 60
     assert make_audit([[1.0, 0.0]] * 5, ("a",)).mean().low == 0.5
+
+
+def test_one_image_says_nothing_of_others() -> None:
+    audit, other = make_audit([[1.0, 0.5]], ("a",)), make_audit([[0.0, 0.0]], ("a",))
+    assert float(audit.mean()) == 0.75
+    assert math.isnan(audit.mean().low)
+    comparison = audit.compare(other)
+    assert comparison.worse() == comparison.better() == []
+    assert "–" in str(audit)
 
 
 def test_an_estimate_is_a_number() -> None:

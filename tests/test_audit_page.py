@@ -23,12 +23,12 @@ from torch import Tensor
 
 import adaug
 from adaug import Audit, OccludeImage, Rotate, Scale
-from adaug._audit._cards import encoded, outline
-from adaug._audit._numbers import Numbers, minus, share
 from adaug._audit._plan import Axis
 from adaug._audit._statistics import Estimate
 from adaug._audit._table import FamilyTable, Picture
-from adaug._audit._words import sentences
+from adaug._audit.page._cards import encoded, outline
+from adaug._audit.page._numbers import Numbers, minus, share
+from adaug._audit.page._words import sentences
 
 ALONE = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
 SCALES, TURNS = ("0.50", "1.00", "2.00"), ("-40°", "+0°", "+40°")
@@ -466,7 +466,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_template_is_part_of_the_package() -> None:
-    assert {"page.html.j2", "page.css"} <= {file.name for file in files("adaug._audit").iterdir()}
+    assert {"page.html.j2", "page.css"} <= {file.name for file in files("adaug._audit.page").iterdir()}
 
 
 # ---- the figure

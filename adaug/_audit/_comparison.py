@@ -92,7 +92,7 @@ class Comparison:
     def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
         """The mean over images of the mean over each one's worst share of views."""
         values = [lowest_share(table, share) for table in self._tables(views, group)]
-        return self._of_images(f"worst {share:.0%} per image", values, views)
+        return self._of_images(f"worst {share * 100:g} % per image", values, views)
 
     def worst(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
         """The mean of the worst view, which may be another one before and after."""

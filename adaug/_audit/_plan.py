@@ -58,6 +58,7 @@ class Family:
         axes: What changes from view to view.
         done: (operation, its magnitude in each view: [V] or [V, ...]), in the order in which they are done.
         mirrored: Which views are mirrored, [V] bool; None where none is.
+        details: What each view does, where its name does not tell.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Family:
     axes: tuple[Axis, ...] = ()
     done: tuple[tuple[Operation, Tensor], ...] = ()
     mirrored: Tensor | None = None
+    details: tuple[str, ...] = ()
 
     def view(
         self, numbers: Sequence[int], n: int, canvas: Size, view_size: Size, pairs: Pairs | None, device: torch.device
@@ -168,4 +170,8 @@ def _draws(operations: dict[str, Operation], draws: int, seed: int, *, mirrors: 
         chosen = operation.choose(torch.zeros(draws, operation.bins), stream)
         done.append((operation, operation.draw(chosen, stream)))
     mirrored = stream.uniform(draws) < 0.5 if mirrors else None
-    return Family(DRAWS, tuple(f"draw {i + 1}" for i in range(draws)), (), tuple(done), mirrored)
+    details = []
+    for i in range(draws):
+        parts = [f"{name} {op.label(magnitude[i])}" for name, (op, magnitude) in zip(operations, done, strict=True)]
+        details.append(", ".join(parts + (["mirrored"] if mirrored is not None and mirrored[i] else [])))
+    return Family(DRAWS, tuple(f"draw {i + 1}" for i in range(draws)), (), tuple(done), mirrored, tuple(details))

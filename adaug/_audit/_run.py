@@ -19,9 +19,8 @@ from adaug._audit._table import Audit, FamilyTable, Worse
 from adaug._batch import Batch, UserBatch, check_flip, check_operations, parse
 from adaug._hooks import quiet
 from adaug._kinds import Target
-from adaug._network import device_of
 from adaug._warp import Size, as_size, inside
-from adaug._wrappers import refuse_sharded, unwrap
+from adaug._wrappers import device_of, refuse_sharded, unwrap
 from adaug.keypoints import labelled
 from adaug.operations import Operation
 from adaug.policy import Policy
@@ -298,7 +297,7 @@ class _Run:
 def _families(plan: Plan) -> tuple[FamilyTable, ...]:
     starts, families = 0, []
     for family in plan.families:
-        families.append(FamilyTable(family.name, family.views, starts, family.axes))
+        families.append(FamilyTable(family.name, family.views, starts, family.axes, family.details))
         starts += len(family.views)
     return tuple(families)
 

@@ -45,6 +45,8 @@ class Estimate(float):
 
 def weights(images: int, seed: int) -> Array:
     """How often each image is drawn in each resample of the bootstrap, [R, N]."""
+    if images < 2:  # one image says nothing of others: its intervals are not known
+        return np.full((1, images), np.nan)
     random = np.random.default_rng(seed)
     resamples = max(100, min(RESAMPLES, NUMBERS // max(1, images)))
     return random.multinomial(images, np.full(images, 1 / images), size=resamples).astype(float)

@@ -38,12 +38,21 @@ Worse = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class FamilyTable:
-    """The views of one kind in an audit: their names, where they stand in the table, and what changes among them."""
+    """The views of one kind in an audit.
+
+    Attributes:
+        name: E.g. "rotate", "scale × rotate", "draws".
+        views: The name of each view.
+        start: Where they begin in the table.
+        axes: What changes from view to view: one operation, two, or nothing with an order.
+        details: What each view does, where its name does not tell.
+    """
 
     name: str
     views: tuple[str, ...]
     start: int
     axes: tuple[Axis, ...] = ()
+    details: tuple[str, ...] = ()
 
     @property
     def columns(self) -> range:
@@ -156,6 +165,13 @@ class Audit:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def detail(self, view: str) -> str:
+        """The name of a view, with what it does where the name does not tell: "draw 3 (scale 1.31, rotate -48°)"."""
+        for family in self.families:
+            if view in family.views and family.details:
+                return f"{view} ({family.details[family.views.index(view)]})"
+        return view
 
     def family(self, name: str) -> FamilyTable:
         """The views of one kind. Raises KeyError that names those there are."""
@@ -351,13 +367,13 @@ class Audit:
             compared: Another audit of the same images, e.g. after training: the page shows what changed.
             title: Of the page.
         """
-        from adaug._audit._page import write
+        from adaug._audit.page import write
 
         return write(self, Path(path), compared, title)
 
     def figure(self, compared: Audit | None = None) -> Figure:
         """Curves and grids as a matplotlib figure (`pip install adaug[viz]`)."""
-        from adaug._audit._figure import draw
+        from adaug._audit.page import draw
 
         return draw(self, compared)
 
@@ -432,6 +448,7 @@ def _from(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> Audit:
                 )
                 for axis in family["axes"]
             ),
+            tuple(family["details"]),
         )
         for family in described["families"]
     )

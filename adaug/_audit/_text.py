@@ -39,7 +39,7 @@ def page(audit: Audit) -> str:
     if cases:
         lines += ["", "Weakest images"]
         lines += [
-            f"  image {case.image}: {_number(case.score)} under {case.view} (as it is {_number(case.as_it_is)})"
+            f"  image {case.image}: {_number(case.score)} under {audit.detail(case.view)} (as it is {_number(case.as_it_is)})"
             for case in cases
         ]
     if audit.excluded:

@@ -65,8 +65,12 @@ class Operation(ABC):
         """The magnitude (or the cell) that stands for each bin, as `at` takes it. [k]."""
 
     @abstractmethod
+    def label(self, magnitude: Tensor) -> str:
+        """What the magnitude of one row is called in a picture."""
+
     def labels(self) -> list[str]:
         """What each bin is called in a picture. [k]."""
+        return [self.label(self.at(centre, 1)[0]) for centre in self.centres()]
 
     # ---- drawing
 
@@ -180,8 +184,8 @@ class Binned(Operation):
         return [math.sqrt(a * b) if self.log else (a + b) / 2 for a, b in itertools.pairwise(edges)]
 
     @override
-    def labels(self) -> list[str]:
-        return [f"{centre:.2f}" for centre in self.centres()]
+    def label(self, magnitude: Tensor) -> str:
+        return f"{float(magnitude):.2f}"
 
     @override
     def choose(self, log_probs: Tensor, stream: Stream) -> Tensor:

@@ -64,8 +64,8 @@ class Rotate(Geometric):
         return "rotation"
 
     @override
-    def labels(self) -> list[str]:
-        return _in_degrees(self.centres())
+    def label(self, magnitude: Tensor) -> str:
+        return _in_degrees(magnitude)
 
     @override
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
@@ -113,8 +113,8 @@ class Shear(Geometric):
         return f"shear_{self.axis}"
 
     @override
-    def labels(self) -> list[str]:
-        return _in_degrees(self.centres())
+    def label(self, magnitude: Tensor) -> str:
+        return _in_degrees(magnitude)
 
     @override
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
@@ -129,8 +129,8 @@ def _affine(linear: Tensor) -> Tensor:
     return F.pad(linear, (0, 1, 0, 1)) + corner.to(linear.device, non_blocking=True)
 
 
-def _in_degrees(magnitudes: list[float]) -> list[str]:
-    return [f"{magnitude:+.0f}°" for magnitude in magnitudes]
+def _in_degrees(magnitude: Tensor) -> str:
+    return f"{float(magnitude):+.0f}°"
 
 
 def _check_axis(axis: str) -> None:

@@ -79,8 +79,10 @@ class Occlusion(Operation):
         return list(range(self.bins))
 
     @override
-    def labels(self) -> list[str]:
-        return [f"({cell // self.grid[1] + 1}, {cell % self.grid[1] + 1})" for cell in range(self.bins)]
+    def label(self, magnitude: Tensor) -> str:
+        """The cells that are hidden, as (row, column) from 1."""
+        cells = F.adaptive_avg_pool2d(magnitude[:1].float(), self.grid)[0] < 0.5  # of the finest mask
+        return " ".join(f"({row + 1}, {column + 1})" for row, column in torch.nonzero(cells).tolist())
 
     @override
     def choose(self, log_probs: Tensor, stream: Stream) -> Tensor:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from adaug._audit import _heat as heat
-from adaug._audit._cards import cards
 from adaug._audit._comparison import Comparison
-from adaug._audit._drawing import Range, Series, curve
-from adaug._audit._numbers import Numbers, minus, share
 from adaug._audit._plan import AS_IT_IS, DRAWS
 from adaug._audit._statistics import LEVEL, RESAMPLES, Estimate
 from adaug._audit._table import Audit, FamilyTable
-from adaug._audit._tiles import Tiles
-from adaug._audit._words import sentences
+from adaug._audit.page import _heat as heat
+from adaug._audit.page._cards import cards
+from adaug._audit.page._drawing import Range, Series, curve
+from adaug._audit.page._numbers import Numbers, minus, share
+from adaug._audit.page._tiles import Tiles
+from adaug._audit.page._words import sentences
 
 
 def write(audit: Audit, path: Path, compared: Audit | None, title: str) -> Path:
@@ -51,7 +51,7 @@ def _render(audit: Audit, compared: Audit | None, title: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["drawn"] = markupsafe.Markup  # SVG that was made and escaped here
-    here = files("adaug._audit")
+    here = files("adaug._audit.page")
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
     style = markupsafe.Markup((here / "page.css").read_text(encoding="utf-8"))
     return template.render(style=style, title=title, **_Page(audit, compared).contents())
@@ -203,4 +203,4 @@ class _Page:
         beyond = "below" if self.now.worse == "lower" else "above"
         places = {"worst": 0, f"a quarter is {beyond}": most // 4, f"half is {beyond}": most // 2, "best": most - 1}
         rows = [self.row(name, [one[at] for one in means]) for name, at in places.items()]
-        return {"drawing": drawing, "rows": rows, "number": most, "worst": minus(there[-1][0][0])}
+        return {"drawing": drawing, "rows": rows, "number": most, "worst": minus(self.now.detail(there[-1][0][0]))}

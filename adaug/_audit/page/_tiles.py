@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from adaug._audit._comparison import Change, Comparison
-from adaug._audit._numbers import GAP, Numbers, minus
 from adaug._audit._plan import AS_IT_IS
 from adaug._audit._statistics import Estimate
 from adaug._audit._table import Audit
+from adaug._audit.page._numbers import GAP, Numbers, minus
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Tiles:
             return [mean]
         now, comparison = self.now, self.comparison
         view, worst = now.worst(views, group)
-        note = minus(view) if np.isfinite(worst) else ""
+        note = minus(now.detail(view)) if np.isfinite(worst) else ""
         named = [
             ("worst view", worst, note),
             ("worst per image", now.worst_per_image(views, group), ""),

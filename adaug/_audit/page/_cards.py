@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from adaug._audit._numbers import Numbers, minus
 from adaug._audit._plan import AS_IT_IS
 from adaug._audit._table import Audit, Picture
+from adaug._audit.page._numbers import Numbers, minus
 
 LARGEST = 320  # pixels of a side: about as wide as a card
 BYTES = 40_000  # of an image: without loss where that is enough, so that twelve stay below 1 MB
@@ -56,7 +56,7 @@ def cards(audit: Audit, before: Audit | None, numbers: Numbers) -> list[Card]:
     made = []
     for picture in audit.pictures:
         height, width = picture.pixels.shape[:2]
-        view = minus(audit.views[picture.view])
+        view = minus(audit.detail(audit.views[picture.view]))
         scores = [("here", _score(table[picture.image, picture.view], audit, numbers))]
         if before is not None:
             scores.append(("here before", _score(before.table()[picture.image, picture.view], audit, numbers)))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from adaug._audit._comparison import Change, Comparison
-from adaug._audit._numbers import GAP, Numbers, minus
 from adaug._audit._plan import AS_IT_IS, Axis
 from adaug._audit._statistics import mean_of
 from adaug._audit._table import Audit, FamilyTable
+from adaug._audit.page._numbers import GAP, Numbers, minus
 
 MOST = 3  # of a kind in one sentence
 
@@ -117,10 +117,10 @@ class _Says:
         view, worst = audit.worst()
         if not np.isfinite(worst):
             return []
-        text = f"Of {len(audit.views)} views, {minus(view)} is worst: {self.numbers.with_interval(worst)}"
+        text = f"Of {len(audit.views)} views, {minus(audit.detail(view))} is worst: {self.numbers.with_interval(worst)}"
         if self.before is not None:
             other, was = self.before.worst()
-            text += self._was(was) + (f" under {minus(other)}" if np.isfinite(was) and other != view else "")
+            text += self._was(was) + (f" under {minus(audit.detail(other))}" if np.isfinite(was) and other != view else "")
         return [Sentence("worst view", f"{text}.")]
 
     def worst_per_image(self) -> list[Sentence]:
