@@ -1,25 +1,18 @@
-"""Pictures: what the network was shown, what the generators prefer, and where the network is weak.
-
-Needs matplotlib (`pip install adaug[viz]`), but for `loss_by_bin`.
-"""
+"""Pictures: what the network was shown, and what the generators prefer. Needs matplotlib (`pip install adaug[viz]`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from adaug._apply import view_of
-from adaug._batch import Batch, UserBatch, check_operations, parse
-from adaug._hooks import quiet
+from adaug._batch import Batch, UserBatch, parse
 from adaug._kinds import Key, Target
-from adaug._network import Difficulty, LossFunction
 from adaug._view import View
-from adaug._warp import Size, as_size, inside
-from adaug._wrappers import device_of, unwrap
+from adaug._warp import Size, inside
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policy import Policy
@@ -31,53 +24,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 LEFT, RIGHT, MIDDLE = "#56B4E9", "#E69F00", "#F0E442"
 INK, FAINT = "#222222", "#888888"
-
-
-def loss_by_bin(
-    model: nn.Module,
-    loader: Iterable[UserBatch],
-    operation: Operation,
-    loss_fn: LossFunction,
-    *,
-    targets: Mapping[Key, str | Target] | None = None,
-    output_size: Size | int | None = None,
-) -> Tensor:
-    """Where is my network weak? The mean loss of any model when every image is seen at each bin's centre.
-
-    Leaves no trace on the model: eval behaviour, no gradients, flags and random state put back.
-
-    Args:
-        model: The model.
-        loader: Batches.
-        operation: An operation with bins, or one that hides cells of the image.
-        loss_fn: (output, batch) -> [B], or any difficulty.
-        targets: Key or position in the batch -> kind.
-        output_size: (height, width) of a view.
-
-    Returns:
-        [k], float32. An image whose loss is not finite in some bin counts in none.
-    """
-    if not isinstance(operation, Operation) or operation.hides == "features":
-        raise TypeError(
-            f"`operation` should be a binned operation or OccludeImage. Found {type(operation).__name__}; masks on features "
-            "need a bound model, so look at OccludeImage of the same grid."
-        )
-    inner, difficulty, size = unwrap(model), Difficulty(loss_fn, "loss_fn"), as_size(output_size)
-    tables: list[Tensor] = []
-    for batch in loader:
-        parsed = parse(batch, targets, device_of(inner, None))
-        check_operations(parsed, [operation], wait=not tables)
-        columns = []
-        for centre in operation.centres():
-            seen = parsed.apply(view_of(parsed, [(operation, centre)], size or parsed.size), size or parsed.size)
-            with quiet(inner, parsed.image.device):
-                columns.append(difficulty(inner(seen.image), seen))
-        tables.append(torch.stack(columns, 1))
-    if not tables:
-        raise ValueError("`loader` should give at least one batch. Found none; pass a list or a DataLoader.")
-    table = torch.cat(tables)  # [N, k]
-    finite = table[torch.isfinite(table).all(1)]
-    return finite.mean(0)
 
 
 # -- views -----------------------------------------------------------------------------------------------------------

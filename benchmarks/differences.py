@@ -13,7 +13,7 @@ from examples.markdown_tables import markdown_table
 
 Scores = dict[str, float]
 Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what a run found: its scores, cpu_seconds, machine
-MAIN = 5  # the first scores of a run, which are compared; the views follow
+MAIN = 7  # the first scores of a run, which are compared: statistics of its audit; errors and single views follow
 
 
 def named(arm: str) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, 
                 markdown_table(cells, "arm"),
             ]
     if names[MAIN:]:
-        text += ["", "Each view", "", markdown_table({arm: means(arm, names[MAIN:]) for arm in scores}, "arm")]
+        text += ["", "Other scores", "", markdown_table({arm: means(arm, names[MAIN:]) for arm in scores}, "arm")]
     if sharp := {arm: known for arm, of_arm in runs.items() if (known := peaks(of_arm))}:
         text += ["", "The largest probability of the mean distribution in the last epoch, times the bins (1: uniform)", ""]
         text += [markdown_table(sharp, "arm")]

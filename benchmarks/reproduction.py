@@ -23,8 +23,9 @@ from benchmarks.paper.comparisons import Comparison, read_comparisons
 from benchmarks.paper.tables import tables_of
 from benchmarks.result_files import RESULTS, save, split_arguments, with_spread
 from examples import hourglass_lsp
-from examples.hourglass.comparison import FILE
+from examples.audit_tables import statistics
 from examples.markdown_tables import markdown_table
+from examples.results_file import FILE
 
 ARMS = ("random", "asr", "aho", "asr+aho")
 SMALL = ["--size", "64", "--epochs", "1", "1", "2", "--channels-last", "--evaluate-every", "5", "--bins-every", "1"]
@@ -42,20 +43,22 @@ def run(data: str, block: str, arm: str, seed: int, folder: Path, rest: list[str
     made.write_text(shlex.join(arguments))
 
 
-def views(comparison: Comparison) -> str:
-    """The mean PCK under every kind of view, and what a run costs, as Markdown."""
+def audits(comparison: Comparison) -> str:
+    """The statistics of the audits, and what a run costs, as Markdown."""
     rows = {}
     for arm, runs in comparison.runs.items():
-        rows[arm] = {name: with_spread([run["turned"][name] for run in runs]) for name in runs[0]["turned"]}
+        scores = [statistics(run["audit"]) for run in runs]
+        rows[arm] = {name: with_spread([score[name] for score in scores]) for name in scores[0]}
         rows[arm]["training people"] = with_spread([run["pck_train"]["Mean"] for run in runs])
         rows[arm]["CPU s"] = f"{sum(run['cpu_seconds'] for run in runs) / len(runs):.0f}"
     return markdown_table(rows, "Mean")
 
 
 def section(comparison: Comparison) -> str:
-    """A table beside the paper's, then the views."""
+    """A table beside the paper's, then the audits."""
     table = tables_of(3, [comparison])[-1]
-    return f"{table.markdown()}\n\nTurned, scaled, hidden in part (cells of 4 × 4), in the crops:\n\n{views(comparison)}"
+    about = "Audits of the crops, without flip test: turned and scaled together, and one of 4 × 4 cells hidden"
+    return f"{table.markdown()}\n\n{about}:\n\n{audits(comparison)}"
 
 
 def main() -> None:
@@ -98,7 +101,7 @@ def write(folders: list[Path], options: argparse.Namespace) -> None:
 
 
 def _kept(comparison: Comparison) -> dict[str, Any]:
-    names = ("seed", "seconds", "cpu_seconds", "images", "pck", "pck_train", "benchmark", "turned")
+    names = ("seed", "seconds", "cpu_seconds", "images", "pck", "pck_train", "benchmark", "audit")
     return {arm: [{name: run[name] for name in names} for run in runs] for arm, runs in comparison.runs.items()}
 
 

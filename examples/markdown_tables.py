@@ -29,6 +29,14 @@ def markdown_table(rows: Mapping[str, Mapping[str, float | str]], corner: str = 
     return "\n".join([joined(lines[0]), f"|{rule}|", *map(joined, lines[1:])])
 
 
+def with_differences(scores: Mapping[str, Mapping[str, float]], corner: str = "") -> str:
+    """A table of each arm, then of by how much each differs from the first."""
+    base = next(iter(scores))
+    rows: dict[str, Mapping[str, float | str]] = dict(scores)
+    rows |= {f"{arm} − {base}": difference(scores[arm], scores[base]) for arm in list(scores)[1:]}
+    return markdown_table(rows, corner)
+
+
 def _cell(value: float | str | None) -> str:
     if value is None or isinstance(value, str):
         return value or "–"

@@ -1,9 +1,11 @@
 """Segmentation of textured shapes on clutter by a small U-Net: adversarial against random augmentation.
 
-    python examples/segmentation.py               # about a minute; the same steps from the same weights for both
+    python examples/segmentation.py               # a minute or two; the same steps from the same weights for both
+    python examples/segmentation.py --out runs/segmentation             # and a page of where both are weak
 
 The masks mark the borders with the ignore index 255, and `Target("mask", fill=255)` gives it to whatever a rotation or
-zooming out brings in from outside: those pixels count neither in the loss nor in "harder". One seed is an anecdote.
+zooming out brings in from outside: those pixels count neither in the loss, nor in "harder", nor in the audit of turned,
+scaled and hidden scenes. One seed is an anecdote.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
+from examples.audit_tables import VIEWS, said, show, statistics
 
 Rows = dict[str, Tensor]
 ARMS = ("random", "adversarial")
 CLASSES = ("background", "disc", "square", "star")
 IGNORE = 255
+TARGETS = {"mask": adaug.Target("mask", fill=IGNORE)}
 FINE = 3  # samples per pixel and axis: antialiased images, and the pixels that a border crosses
 
 
@@ -146,6 +150,17 @@ def class_iou(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
     return overlap / (confusion.sum(0) + confusion.sum(1) - overlap)
 
 
+def iou_of_each(output: Tensor, batch: Rows) -> Tensor:
+    """Intersection over union of each class in each image, [B, classes]; NaN for a class that an image lacks."""
+    predicted, mask = output.argmax(1), batch["mask"]
+    valid, scores = mask != IGNORE, []
+    for label in range(len(CLASSES)):
+        there, seen = mask == label, (predicted == label) & valid
+        iou = (there & seen).sum((1, 2)) / (there | seen).sum((1, 2))
+        scores.append(torch.where(there.any(2).any(1), iou, torch.nan))
+    return torch.stack(scores, 1)
+
+
 # -- training --------------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +183,7 @@ def train(arm: str, data: Rows, args: argparse.Namespace) -> UNet:
         adaug.policies.paper(flip_pairs=()),  # scales and rotations; hidden features; flips, without names to exchange
         features=["down.*"],
         occlude=["down.*"],
-        targets={"mask": adaug.Target("mask", fill=IGNORE)},
+        targets=TARGETS,
         seed=args.seed,
     )
     for epoch in tqdm(range(args.epochs), arm):
@@ -194,25 +209,38 @@ def evaluate(model: UNet, data: Rows) -> dict[str, float]:
     return {**dict(zip(CLASSES, iou.tolist(), strict=True)), "mIoU": float(iou.nanmean())}
 
 
+def audit(model: UNet, data: Rows) -> adaug.Audit:
+    """The IoU of scenes as they are, turned, scaled, and hidden in part."""
+    rows = [dict(zip(data, part, strict=True)) for part in zip(*(value.split(64) for value in data.values()), strict=True)]
+    groups = {name: [label] for label, name in enumerate(CLASSES)}
+    return adaug.audit(model, rows, iou_of_each, VIEWS, targets=TARGETS, groups=groups, draws=0)
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Trains both arms, prints their IoU, and returns them: arm -> class or "mIoU" -> per cent."""
+    """Trains and audits both arms, prints their IoU, and returns it: arm -> class, "mIoU" or statistic -> per cent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=48, help="side of an image in pixels, divisible by 16")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--scenes", type=int, nargs=2, default=(150, 150), help="images to train on and to test on")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a folder for audit.html")
     args = parser.parse_args(argv)
 
     data = [draw_scenes(n, args.size, seed=i) for i, n in enumerate(args.scenes)]
-    scores = {arm: evaluate(train(arm, data[0], args), data[1]) for arm in ARMS}
+    models = {arm: train(arm, data[0], args) for arm in ARMS}
+    scores = {arm: evaluate(model, data[1]) for arm, model in models.items()}
 
     print(f"{args.scenes[0]} training and {args.scenes[1]} test images, {args.epochs} epochs, seed {args.seed}")
     print(f"{'IoU, %':12s}" + "".join(f"{name:>14s}" for name in (*ARMS, "difference")))
     for name in scores[ARMS[0]]:
         random, adversarial = (scores[arm][name] for arm in ARMS)
         print(f"{name:12s}{random:14.1f}{adversarial:14.1f}{adversarial - random:+14.1f}")
-    return scores
+    audits = {arm: audit(model, data[1]) for arm, model in models.items()}
+    print("\nIoU in per cent, the mean of the classes in an image")
+    for line in show(audits, args.out):
+        print(line)
+    return {arm: {**of_arm, **statistics(said(audits[arm]))} for arm, of_arm in scores.items()}
 
 
 if __name__ == "__main__":

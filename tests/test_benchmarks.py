@@ -39,7 +39,7 @@ def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
     assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |    10 |" in text  # the seconds of the machine of most runs
     assert numbers["random"]["asr+aho --until 0.7"]["upright"]["mean"] == 1.5
     assert numbers["uniform"]["random"]["upright"]["seeds"] == 1
-    assert "Each view" not in text
+    assert "Other scores" not in text
 
 
 def test_pairs_are_compared_each_and_all_together() -> None:
@@ -62,15 +62,15 @@ def test_an_arm_may_have_a_name_for_the_tables() -> None:
     assert differences.named("early: asr+aho --until 0.7") == ("early", "asr+aho --until 0.7")
 
 
-def test_views_have_a_table_of_their_own() -> None:
-    names = ["NME", *"abcd", "+30°"]
+def test_other_scores_have_a_table_of_their_own() -> None:
+    names = ["grid mean", *"abcdef", "NME"]
     text, _ = differences.tables(
         {"none": {0: {"scores": dict.fromkeys(names, 5.555), "cpu_seconds": 7.0, "machine": "a"}}}, [], decimals=2
     )
-    first, second = text.split("Each view")
-    assert "+30°" not in first
-    assert "| none |     1 | 5.55 |" in first
-    assert "NME" not in second
+    first, second = text.split("Other scores")
+    assert "NME" not in first
+    assert "| none |     1 |      5.55 |" in first
+    assert "grid mean" not in second
     assert "| none | 5.55 |" in second
 
 
@@ -83,13 +83,17 @@ def test_the_table_says_how_sharp_the_generators_ended() -> None:
     assert differences.peaks({0: run, 1: run | arms["asr"]}) == {"asr.scale": "6.50"}
 
 
-def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch) -> None:
+def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch, capsys) -> None:
     made = []
     monkeypatch.setitem(accuracy.TASKS, "people", lambda arguments, seed, folder: made.append(arguments) or {"scores": {}})
     for rest in (["--people", "3"], ["--people", "3"], ["--people", "4"]):
         accuracy.run_once("people", "asr+aho --until 0.7", 1, rest, tmp_path)
     assert accuracy.run_once("people", "random", 1, ["--people", "4"], tmp_path, train=False) is None
     assert accuracy.run_once("people", "asr+aho --until 0.7", 1, ["--people", "4"], tmp_path, train=False) is not None
+    path = next(tmp_path.rglob("finished.json"))
+    path.write_text(json.dumps({"arguments": json.loads(path.read_text())["arguments"], "scores": {"upright": 1}}))
+    assert accuracy.run_once("people", "asr+aho --until 0.7", 1, ["--people", "4"], tmp_path, train=False) is None
+    assert "should hold the scores of an audit. Found a run from before; without --finished" in capsys.readouterr().out
     assert made == [["--people", n, "--arms", "asr+aho", "--until", "0.7"] for n in ("3", "4")]
 
 

@@ -1,11 +1,12 @@
 """A default dtype of float64 is the user's affair: the same views are drawn, and everything still runs."""
 
 import networks as nets
+import numpy as np
 import pytest
 import torch
 
 import adaug
-from adaug import plots, policies
+from adaug import policies
 
 
 @pytest.fixture
@@ -42,6 +43,6 @@ def test_pretraining_runs(double):
     nets.make_augmenter().pretrain(nets.make_network(), [DOUBLE], nets.loss_fn, steps=1, most_views=2)
 
 
-def test_losses_of_bins_can_be_asked_for(double):
-    found = plots.loss_by_bin(nets.make_network(), [DOUBLE], adaug.Rotate(-30, 30, 3), nets.loss_fn)
-    assert found.isfinite().all()
+def test_a_network_can_be_audited(double):
+    found = adaug.audit(nets.make_network(), [DOUBLE], nets.loss_fn, [adaug.Rotate(-30, 30, 3)], worse="higher", draws=2)
+    assert np.isfinite(found.scores).all()

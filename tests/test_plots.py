@@ -14,8 +14,6 @@ matplotlib = pytest.importorskip("matplotlib")
 
 
 class Net(nn.Module):
-    """Has every kind of state that a look could disturb."""
-
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
@@ -47,82 +45,6 @@ def inked(figure: Any) -> bool:
     figure.savefig(file, format="png")
     picture = matplotlib.image.imread(io.BytesIO(file.getvalue()))
     return bool(picture[..., :3].std() > 0.01)
-
-
-@pytest.mark.parametrize(
-    "operation",
-    [
-        adaug.Rotate(-60, 60, 5),
-        adaug.Scale(0.5, 2, 4, log=True),
-        adaug.Brightness(0.5, 1.5, 3),
-        adaug.OccludeImage((2, 2), (1,)),
-    ],
-    ids=lambda operation: type(operation).__name__,
-)
-def test_loss_by_bin_against_one_view_after_the_other(operation: Any) -> None:
-    torch.manual_seed(0)
-    model, loader = Net().eval(), batches()
-    found = plots.loss_by_bin(model, loader, operation, loss_fn, output_size=16)
-    expected = []
-    for i in range(operation.bins):
-        losses = []
-        for batch in loader:
-            seen = dict(batch)
-            if isinstance(operation, adaug.OccludeImage):
-                seen = _turned(batch, ())
-                row, column = divmod(i, 2)
-                seen["image"][:, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 0
-            else:
-                constant = type(operation)(
-                    operation.low, operation.high, 2, random=lambda u, i=i: torch.full_like(u, operation.centres()[i])
-                )
-                seen = _turned(batch, (constant,))
-            with torch.no_grad():
-                losses.append(loss_fn(model(seen["image"]), seen))
-        expected.append(torch.cat(losses).mean())
-    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
-
-
-def _turned(batch: dict[str, Tensor], common: Any) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = adaug.AdversarialAugmenter(adaug.Policy((), common), output_size=16).random(batch)
-    return result
-
-
-def test_loss_by_bin_leaves_no_trace() -> None:
-    model, loader = Net().train(), batches()
-    model.layers[3].eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    images, random = loader[0]["image"].clone(), torch.get_rng_state()
-    first = plots.loss_by_bin(model, loader, adaug.Rotate(-30, 30, 3), loss_fn)
-    assert torch.equal(first, plots.loss_by_bin(model, loader, adaug.Rotate(-30, 30, 3), loss_fn))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert [module.training for module in model.modules()] == [True, True, True, True, True, False]
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
-    assert not any(module._forward_hooks for module in model.modules())
-    assert torch.equal(torch.get_rng_state(), random)
-    assert torch.equal(loader[0]["image"], images)
-    assert not first.requires_grad
-
-
-def test_an_image_without_a_finite_loss_counts_in_no_bin() -> None:
-    def partly(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        return torch.cat([torch.full((1,), torch.nan), loss_fn(output, batch)[1:]])
-
-    torch.manual_seed(0)
-    model, loader = Net().eval(), batches()
-    rest = [{name: value[1:] for name, value in batch.items()} for batch in loader]
-    found = plots.loss_by_bin(model, loader, adaug.Rotate(-30, 30, 3), partly)
-    torch.testing.assert_close(found, plots.loss_by_bin(model, rest, adaug.Rotate(-30, 30, 3), loss_fn))
-
-
-def test_loss_by_bin_says_what_is_wrong() -> None:
-    rotate = adaug.Rotate(-30, 30, 3)
-    with pytest.raises(TypeError, match=r"`operation` should be a binned operation.*Found OccludeFeatures"):
-        plots.loss_by_bin(Net(), batches(), adaug.OccludeFeatures(), loss_fn)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"at least one batch\. Found none"):
-        plots.loss_by_bin(Net(), [], rotate, loss_fn)
-    with pytest.raises(ValueError, match=r"one loss per sample, shape \(5,\)\. Found shape \(\)"):
-        plots.loss_by_bin(Net(), batches(), rotate, lambda output, batch: output.mean())
 
 
 def test_views_of_a_step() -> None:

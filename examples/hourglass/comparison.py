@@ -1,13 +1,9 @@
-"""A comparison of arms: trains each, measures it, prints the tables, draws two pictures and writes the numbers as JSON."""
+"""A comparison of arms: trains each, measures and audits it, prints tables, draws, and writes the numbers as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,22 +12,21 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
+import adaug
 from adaug import plots
+from examples.audit_tables import said, show, statistics
 from examples.datasets.cropping import Array, Originals
-from examples.datasets.fixed_views import TEST_VIEWS, UPRIGHT, TestView
 from examples.datasets.people import TARGETS, People, Scores
 from examples.datasets.photograph_pck import pck_in_photographs
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, loss_of
 from examples.hourglass.config import UNLEARNED, Config, Machine
 from examples.hourglass.data import Data
-from examples.hourglass.evaluation import evaluate, evaluating, predict
+from examples.hourglass.evaluation import audit, evaluate, evaluating, predict
 from examples.hourglass.ranks import distributed, rank, ranks
 from examples.hourglass.training import Run, train
-from examples.markdown_tables import average, difference, markdown_table
-
-FILE = "results.json"
-VERSION = 2  # of that file; raise it when a reader could misread an older one
+from examples.markdown_tables import average, markdown_table, with_differences
+from examples.results_file import FILE, VERSION, write_results
 
 
 def compare(
@@ -60,7 +55,7 @@ def compare(
                         "history": [dataclasses.asdict(epoch) for epoch in run.history],
                     }
                 )
-        first = rank() == 0
+        alone = rank() == 0
     some = next(iter(runs.values()))[0].model
     results: dict[str, Any] = {
         "version": VERSION,
@@ -72,10 +67,15 @@ def compare(
         "machine": dataclasses.asdict(machine),
         "arms": measured,
     }
-    if first:  # after the ranks have parted, because drawing takes a step that the others know nothing of
+    if alone:  # after the ranks have parted, because audits and drawing take passes that the others know nothing of
+        audits = {arm: [_audit(run, data, options.out) for run in of_arm] for arm, of_arm in runs.items()}
+        for arm, measures in measured.items():
+            for one, audited in zip(measures, audits[arm], strict=True):
+                one["audit"] = said(audited)
         print(score_tables(results), flush=True)
         write_results(options.out / FILE, results)
-        drawn = draw({arm: of_arm[0] for arm, of_arm in runs.items()}, data.people, options.out)
+        drawn = show({arm: first for arm, (first, *_) in audits.items()}, options.out)
+        drawn += draw({arm: first for arm, (first, *_) in runs.items()}, data.people, options.out)
         print("\n".join([f"Written: {options.out / FILE}, and to look at:", *drawn, f"  tensorboard --logdir {options.out}"]))
     return results
 
@@ -92,9 +92,9 @@ def _heading(data: Data, config: Config, options: argparse.Namespace) -> str:
 
 
 def _measure(run: Run, data: Data) -> dict[str, Any]:
-    def scores(people: People, view: TestView = UPRIGHT, thresholds: Sequence[float] = ()) -> dict[str, Scores]:
-        arguments: dict[str, Any] = {"size": run.config.size, "view": view, "rank": rank(), "ranks": ranks()}
-        table = evaluate(run.model, people, run.config.loss, thresholds=thresholds or [data.metric.threshold], **arguments)
+    def scores(people: People) -> dict[str, Scores]:
+        size, part = run.config.size, {"rank": rank(), "ranks": ranks()}
+        table = evaluate(run.model, people, run.config.loss, size=size, thresholds=thresholds, **part)
         return {str(threshold): row for threshold, row in table.items()}
 
     thresholds, main = sorted({*data.metric.curve, data.metric.threshold}), str(data.metric.threshold)
@@ -104,11 +104,18 @@ def _measure(run: Run, data: Data) -> dict[str, Any]:
         in_photographs = {str(at): pck_in_photographs(predicted, data.originals, at) for at in thresholds}
     known = data.people.subset(range(min(len(data.people), len(data.test))))
     return {
-        "pck": scores(data.test, thresholds=thresholds),
+        "pck": scores(data.test),
         "pck_train": scores(known)[main],  # how far the two are apart is what augmentation can win
         "benchmark": in_photographs,  # as the benchmarks count; empty for drawn people
-        "turned": {str(view): scores(data.test, view)[main]["Mean"] for view in TEST_VIEWS},
     }
+
+
+def _audit(run: Run, data: Data, out: Path) -> adaug.Audit:
+    """The audit of a run on the test people, which is saved beside the results."""
+    config = run.config
+    audited = audit(run.model, data.test, config.loss, size=config.size, threshold=data.metric.threshold)
+    audited.save(out / f"audit-{run.folder.name}.npz")
+    return audited
 
 
 def _predict_in_photographs(run: Run, test: People, originals: Originals) -> Array:
@@ -136,39 +143,24 @@ def score_tables(results: dict[str, Any]) -> str:
     seconds = {arm: sum(run["seconds"] for run in runs) / len(runs) for arm, runs in arms.items()}
     parts = [
         f"\n{name} of {results['people']['test']} test people ({results['data']['test']}), flip test{over}",
-        _with_differences({arm: average([run["pck"][main] for run in runs]) for arm, runs in arms.items()}),
+        with_differences({arm: average([run["pck"][main] for run in runs]) for arm, runs in arms.items()}, "%"),
     ]
     if all(run["benchmark"] for runs in arms.values() for run in runs):
         parts += [
             f"{name} as the benchmark counts it, in pixels of the original photographs{over}",
-            _with_differences({arm: average([run["benchmark"][main] for run in runs]) for arm, runs in arms.items()}),
+            with_differences({arm: average([run["benchmark"][main] for run in runs]) for arm, runs in arms.items()}, "%"),
         ]
-    parts += [
-        f"Mean {name} when every test person is turned (counter-clockwise), scaled, or hidden in part (cells of 4 × 4)",
-        _with_differences({arm: average([run["turned"] for run in runs]) for arm, runs in arms.items()}),
-        "Training: " + ", ".join(f"{arm} {value:.0f} s" for arm, value in seconds.items()) + ".",
-    ]
+    if len(arms) > 2 or seeds > 1:  # else the comparison of both says it, with intervals
+        audited = {arm: average([statistics(run["audit"]) for run in runs]) for arm, runs in arms.items()}
+        parts += [
+            f"{name} of the audits, no flip test: turned and scaled (the grid), or one of 4 × 4 cells hidden{over}",
+            with_differences(audited, "%"),
+        ]
+    parts.append("Training: " + ", ".join(f"{arm} {value:.0f} s" for arm, value in seconds.items()) + ".")
     if seeds > 1:
         each = {arm: {f"seed {run['seed']}": run["pck"][main]["Mean"] for run in runs} for arm, runs in arms.items()}
         parts += [f"Mean {name} of each seed", markdown_table(each, "%")]
     return "\n\n".join(parts) + "\n"
-
-
-def _with_differences(scores: dict[str, Scores]) -> str:
-    """Each arm, then by how much each differs from the first."""
-    base = next(iter(scores))
-    rows: dict[str, Mapping[str, float | str]] = dict(scores)
-    rows |= {f"{arm} − {base}": difference(scores[arm], scores[base]) for arm in list(scores)[1:]}
-    return markdown_table(rows, "%")
-
-
-def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Written under another name and renamed. Lists and rows of numbers stand on one line, so that a person can read them."""
-    text = json.dumps(results, indent=1, ensure_ascii=False)
-    text = re.sub(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])", lambda m: m[1] + re.sub(r"\n\s+", " ", m[2]) + m[3], text)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""How good predictions are: PCK per joint group of crops, upright, turned, scaled and hidden in part."""
+"""How good predictions are: PCK per joint group of crops as they are, and audits of turned, scaled and hidden people."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+import adaug
 from adaug import keypoints
-from examples.datasets.fixed_views import UPRIGHT, TestView, show
-from examples.datasets.people import People, Scores
+from examples.audit_tables import VIEWS
+from examples.datasets.people import TARGETS, Batch, People, Scores
 from examples.hourglass.losses import Loss, predicted_heatmaps
 
 
@@ -55,16 +56,39 @@ def evaluate(
     *,
     size: int,
     thresholds: Sequence[float],
-    view: TestView = UPRIGHT,
     rank: int = 0,
     ranks: int = 1,
 ) -> dict[float, Scores]:
-    """PCK at each threshold, of everybody's central crop under a test view. A rank predicts every `ranks`-th person."""
-    numbers = range(rank, len(people), ranks)
-    shown = show(people.subset(numbers), size, view, numbers=numbers)
+    """PCK at each threshold, of everybody's central crop. A rank predicts every `ranks`-th person."""
+    shown = people.subset(range(rank, len(people), ranks)).cropped(size)
     predicted = predict(model, shown, size, loss)
     device = next(model.parameters()).device
     return {threshold: pck(predicted, shown, threshold, device=device) for threshold in thresholds}
+
+
+def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold: float) -> adaug.Audit:
+    """Which joints are found (1) or not (0), as PCK counts but without flip test. Joints in no group do not count.
+
+    A view changes the length that PCK divides by as it changes the spread of the joints: by its scale.
+    """
+    others = [joint for joint in range(len(people.joints)) if joint not in sum(people.joints.groups.values(), ())]
+
+    def found(output: Sequence[Tensor], batch: Batch) -> Tensor:
+        maps, joints = predicted_heatmaps(loss, output), batch["keypoints"]
+        distance = (keypoints.decode_heatmaps(maps, stride=size / maps.shape[-1])[0] - joints).norm(dim=-1)
+        hits = (distance <= threshold * (batch["length_to_spread"] * _spread(joints))[:, None]).float()
+        hits[:, others] = torch.nan
+        return hits
+
+    batches = people.batches(64, shuffle=False)
+    shown = ({**batch, "length_to_spread": batch["pck_length"] / _spread(batch["keypoints"])} for batch in batches)
+    targets, groups = {**TARGETS, "length_to_spread": "other"}, people.joints.groups
+    return adaug.audit(model, shown, found, VIEWS, targets=targets, output_size=size, groups=groups, draws=0)
+
+
+def _spread(joints: Tensor) -> Tensor:
+    """How far joints [B, J, 2] are from their mean, [B]."""
+    return (joints - joints.mean(1, keepdim=True)).norm(dim=(1, 2))
 
 
 @contextmanager

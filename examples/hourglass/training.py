@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
-from adaug import plots
 from examples.datasets.people import TARGETS, Batch, Joints, People, Scores
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, difficulty_of, loss_of, make_optimizer, scale_and_rotation
@@ -253,18 +252,18 @@ class _Session:
         means.add({f"distribution/{name}": value.mean(0) for name, value in distributions.items()})
 
     def _evaluate(self) -> Scores:
-        share: dict[str, Any] = {"rank": rank(), "ranks": ranks()}
-        at, size = [self.threshold], self.config.size
-        (scores,) = evaluate(self.model, self.test, self.config.loss, size=size, thresholds=at, **share).values()
+        at, size, part = [self.threshold], self.config.size, {"rank": rank(), "ranks": ranks()}
+        (scores,) = evaluate(self.model, self.test, self.config.loss, size=size, thresholds=at, **part).values()
         return {group: round(value, 4) for group, value in scores.items()}
 
     def _by_bin(self) -> dict[str, list[float]]:
         """The error per bin of scale and rotation, of training people: others may be turned to begin with."""
         few = self.people.subset(range(min(BIN_PEOPLE, len(self.people))))
         batches = [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)]
-        difficulty, size = partial(difficulty_of, self.config), self.config.size
-        look = partial(plots.loss_by_bin, self.model, batches, loss_fn=difficulty, targets=TARGETS, output_size=size)
-        return {operation.name: _rounded(look(operation=operation)) for operation in scale_and_rotation(self.config)}
+        difficulty, views = partial(difficulty_of, self.config), scale_and_rotation(self.config)
+        more: dict[str, Any] = {"worse": "higher", "targets": TARGETS, "output_size": self.config.size, "progress": False}
+        looks = {view.name: adaug.audit(self.model, batches, difficulty, [view], draws=0, **more) for view in views}
+        return {name: [round(float(mean), 5) for mean in look.curve(name, alike=True).mean] for name, look in looks.items()}
 
     # -- data, precision, ranks
 

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from adaug import keypoints
+from examples.audit_tables import GRID, said, show, statistics
 from examples.datasets.drawn_people import draw_people
-from examples.datasets.fixed_views import TestView as View
-from examples.datasets.fixed_views import show
 from examples.datasets.people import MPII, People
-from examples.hourglass.evaluation import evaluate, evaluating, pck, predict
+from examples.hourglass.evaluation import audit, evaluate, evaluating, pck, predict
 from examples.markdown_tables import average, difference, markdown_table
 
 
@@ -74,46 +76,90 @@ def test_every_person_counts_once_whatever_the_number_of_ranks(people: People) -
     assert sum(part * n for part, n in zip(parts, sizes, strict=True)) / 12 == pytest.approx(whole)
 
 
-def test_turning_moves_joints_about_the_centre(people: People) -> None:
-    upright, quarter = show(people, 32, View()), show(people, 32, View(90))
-    torch.testing.assert_close(upright.images, people.cropped(32).images)
-    x, y = upright.keypoints.unbind(-1)
-    torch.testing.assert_close(quarter.keypoints, torch.stack([y, 31 - x], -1), atol=1e-3, rtol=0)
-    torch.testing.assert_close(quarter.images.int(), upright.images.rot90(1, (2, 3)).int(), atol=2, rtol=0)
-    larger = show(people, 32, View(scale=1.4))
-    torch.testing.assert_close(larger.pck_length, people.pck_length * 1.4)
-    torch.testing.assert_close(larger.keypoints - 15.5, (upright.keypoints - 15.5) * 1.4, atol=1e-3, rtol=0)
-    gone = ((larger.keypoints < -0.5) | (larger.keypoints >= 31.5)).any(-1)
-    assert gone.any()
-    assert not larger.visibility[gone].any()
-    assert larger.visibility[~gone].all()
+DOTS = torch.tensor([[40.0, 40.0], [56.0, 44.0], [46.0, 58.0]])  # red, green and blue, on a canvas of 96 pixels
+LAYOUT = 47.5 + 17 * torch.rand(len(MPII), 2, generator=torch.Generator().manual_seed(0)).mul(2).sub(1)
+JOINTS = [joint for group in MPII.groups.values() for joint in group]
 
 
-@pytest.mark.parametrize("view", [View(hidden_cells=3), View(90, hidden_cells=3)], ids=str)
-def test_hidden_cells_are_black_and_the_same_every_time(people: People, view: View) -> None:
-    plain, hidden = show(people, 32, View(view.rotation)), show(people, 32, view)
-    cells = (hidden.images == 0).all(1).unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).all(3).flatten(1)  # [n, 16]
-    dark = (plain.images == 0).all(1).unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).all(3).flatten(1)
-    assert ((cells & ~dark).sum(1) <= 3).all()
-    assert cells.sum(1).float().mean() >= 3
-    assert len(cells.unique(dim=0)) > 6  # others in each image
-    kept = ~cells.view(-1, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
-    assert torch.equal(hidden.images * kept, plain.images * kept)
-    assert torch.equal(hidden.images, show(people, 32, view).images)
-    assert torch.equal(hidden.keypoints, plain.keypoints)  # a hidden joint is still asked for
-    assert torch.equal(hidden.visibility, plain.visibility)
+def dotted(beside: float = 0.0) -> People:
+    """Three people in one pose: a dot of each colour tells a view, and with it where the joints are, or `beside` them."""
+    images = (255 * keypoints.render_heatmaps(DOTS[None], 96, 2.0)).byte().repeat(3, 1, 1, 1)
+    joints = (LAYOUT + torch.tensor([beside, 0.0])).repeat(3, 1, 1)
+    return People(images, joints, torch.ones(3, len(MPII)), torch.full((3,), 8.0), MPII)
 
 
-def test_hidden_cells_belong_to_a_person(people: People) -> None:
-    """However many ranks share the people."""
-    whole, numbers = show(people, 32, View(hidden_cells=2)), range(1, 12, 3)
-    part = show(people.subset(numbers), 32, View(hidden_cells=2), numbers=numbers)
-    assert torch.equal(part.images, whole.images[1::3])
+class SeesDots(nn.Module):
+    """Finds the dots, and so the view, and so the joints, but for those that it has lost."""
+
+    def __init__(self, lost: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.scale, self.lost = nn.Parameter(torch.ones(())), lost
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        weight = image.clamp(min=0).flatten(2).unsqueeze(-1)
+        row, column = torch.meshgrid(*[torch.arange(float(side)) for side in image.shape[-2:]], indexing="ij")
+        dots = (weight * torch.stack([column, row], -1).flatten(0, 1)).sum(2) / weight.sum(2).clamp(min=1e-6)
+        known, wanted = (torch.cat([points, torch.ones(len(points), 1)], 1) for points in (DOTS, LAYOUT))
+        joints = wanted @ torch.linalg.solve(known, dots)
+        joints[:, list(self.lost)] = 0
+        return [keypoints.render_heatmaps(joints, image.shape[-1]) * self.scale]
 
 
-def test_names_of_views() -> None:
-    names = [str(view) for view in (View(), View(-30), View(scale=0.7), View(60, 1.4), View(hidden_cells=2))]
-    assert names == ["upright", "-30°", "×0.7", "+60° ×1.4", "2 hidden"]
+def test_an_audit_finds_the_joints_wherever_a_view_puts_them() -> None:
+    audited = audit(SeesDots(lost=(0, 5)), dotted(), "mse", size=64, threshold=0.2)
+    assert [family.name for family in audited.families] == ["as it is", "rotate", "scale", "occlude", GRID]
+    assert len(audited.columns(GRID)) == 21
+    assert [round(centre) for centre in audited.curve("rotate").axis.centres] == [-60, -40, -20, 0, 20, 40, 60]
+    np.testing.assert_allclose(audited.curve("scale").axis.centres, [0.5**0.5, 1, 2**0.5], rtol=1e-6)
+    assert dict(audited.groups) == dict(MPII.groups)
+    assert np.isnan(audited.scores[..., [6, 7]]).all(), "pelvis and thorax are in no group"
+    seen = audited.scores[:, audited.columns(GRID)]
+    assert np.isfinite(seen[..., JOINTS]).mean() > 0.9
+    assert np.nanmin(seen[..., [joint for joint in JOINTS if joint not in (0, 5)]]) == 1
+    assert float(audited.mean(group="Ank.")) == 0
+    assert float(audited.in_every_view(GRID)) == pytest.approx(12 / 14)
+    assert statistics(said(audited))["in every view"] == pytest.approx(100 * 12 / 14)
+
+
+@pytest.mark.parametrize(("threshold", "hits"), [(0.45, 0), (0.55, 1)])
+def test_the_length_that_pck_divides_by_follows_the_view(threshold: float, hits: int) -> None:
+    """Joints half a length beside the labels are half a length beside them in a view of any size."""
+    audited = audit(SeesDots(), dotted(beside=4.0), "mse", size=64, threshold=threshold)
+    seen = audited.scores[:, audited.columns(GRID)]
+    assert (seen[np.isfinite(seen)] == hits).all()
+
+
+def test_an_audit_counts_as_pck_does(people: People) -> None:
+    rng = np.random.default_rng(0)
+    off = replace(people, keypoints=people.keypoints + torch.from_numpy(rng.normal(0, 2, people.keypoints.shape)).float())
+    cropped = people.cropped(32)
+    model = Oracle(cropped)
+    audited = audit(model, off, "mse", size=32, threshold=0.5)
+    shown = off.cropped(32)
+    there = ((shown.keypoints >= -0.5) & (shown.keypoints < 31.5)).all(-1)
+    inside = replace(shown, visibility=shown.visibility * there)
+    expected = pck(predict(model, cropped, 32, "mse", flip=False), inside, 0.5)
+    plain = audited.scores[:, 0]
+    for group, joints in MPII.groups.items():
+        assert 100 * np.nanmean(plain[:, joints]) == pytest.approx(expected[group])
+    assert 100 * np.nanmean(plain) == pytest.approx(expected["Mean"])
+
+
+def test_a_comparison_is_short_and_says_what_is_beyond_doubt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people = dotted()
+    worse, better = (audit(SeesDots(lost), people, "mse", size=64, threshold=0.2) for lost in ((0, 5), ()))
+    lines = show({"a": worse, "b": worse, "c": better}, tmp_path)
+    printed = capsys.readouterr().out
+    assert printed.startswith("From a to c: 3 images turned and scaled (the grid: 21 views)")
+    assert len(printed.splitlines()) < 16
+    assert all(len(line) <= 96 for line in printed.splitlines())
+    assert "| in every view   | 85.7 | 100.0 |      +14.3 |" in printed
+    assert lines == [f"  {tmp_path / 'audit.html'}: where both are weak, on which images, and what is different with c"]
+    assert "From a to c" in (tmp_path / "audit.html").read_text()
+    assert show({"a": worse}, None) == []
+    (line,) = show({"a": worse}, tmp_path)
+    assert line.endswith("where a is weak")
+    assert capsys.readouterr().out == ""
 
 
 def test_evaluating_puts_flags_back_after_an_error() -> None:

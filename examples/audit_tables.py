@@ -1,0 +1,101 @@
+"""The views that every example audits its networks under, and what audits say as short tables in per cent."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import adaug
+from examples.markdown_tables import markdown_table
+
+# Turned by -60 to 60 degrees in steps of 20, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden.
+VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
+PAGE = "audit.html"
+GRID = "rotate × scale"  # all rotations at all scales: the yardstick
+
+
+def said(audit: adaug.Audit) -> dict[str, Any]:
+    """What a results file keeps of an audit: the statistics of each kind of view and the curves, as plain values."""
+    everything = json.loads(audit.to_json())
+    return {name: everything[name] for name in ("families", "curves", "excluded")}
+
+
+def statistics(kept: Mapping[str, Any]) -> dict[str, float]:
+    """The main numbers of what `said` keeps: as it is, of the grid, and of hidden cells. In per cent."""
+    families = kept["families"]
+    grid, hidden = families[GRID], families["occlude"]
+    values = {
+        "as it is": families["as it is"]["mean"],
+        "grid mean": grid["mean"],
+        "weakest view": grid["worst"],
+        "worst per image": grid["worst_per_image"],
+        "worst 10 %": grid["cvar"],
+        "in every view": grid.get("in_every_view"),
+        "hidden": hidden["mean"],
+        "worst hidden": hidden["worst_per_image"],
+    }
+    return {name: _per_cent(value) for name, value in values.items() if value is not None}
+
+
+def each_view(kept: Mapping[str, Any]) -> dict[str, float]:
+    """The mean of each rotation and each scale alone, in per cent."""
+    curves = {name: kept["curves"][name] for name in ("rotate", "scale")}
+    return {
+        f"{name} {label}": _per_cent(mean)
+        for name, curve in curves.items()
+        for label, mean in zip(curve["labels"], curve["mean"], strict=True)
+    }
+
+
+def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) -> str:
+    """What changes from one network to another, with 95 % intervals over the images, as Markdown in per cent."""
+    comparison = before.compare(after)
+    changes = {
+        "as it is": comparison.mean("as it is"),
+        "grid mean": comparison.mean(GRID),
+        "weakest view": comparison.worst(GRID),
+        "worst per image": comparison.worst_per_image(GRID),
+        "worst 10 %": comparison.cvar(views=GRID),
+    }
+    if before.right_or_wrong and after.right_or_wrong:
+        changes["in every view"] = comparison.in_every_view(GRID)
+    changes |= {"hidden": comparison.mean("occlude"), "worst hidden": comparison.worst_per_image("occlude")}
+    words = {True: "better", False: "worse", None: "unclear"}
+    rows: dict[str, dict[str, float | str]] = {
+        name: {
+            names[0]: 100 * change.before,
+            names[1]: 100 * change.after,
+            "difference": _signed(change.difference),
+            "95 % interval": f"{_signed(change.difference.low)} to {_signed(change.difference.high)}",
+            "": words[change.better],
+        }
+        for name, change in changes.items()
+    }
+    return (
+        f"{len(before)} images turned and scaled (the grid: {len(before.family(GRID).views)} views) or hidden in part\n\n"
+        f"{markdown_table(rows, '%')}"
+    )
+
+
+def show(audits: Mapping[str, adaug.Audit], out: Path | None) -> list[str]:
+    """Prints how the last network differs from the first; with a folder it writes a page of both and says so."""
+    (first, before), *_, (last, after) = [*audits.items()] * 2
+    if first != last:
+        print(f"From {first} to {last}: {compared(before, after, (first, last))}\n", flush=True)
+    if out is None:
+        return []
+    if first == last:
+        return [f"  {before.html(out / PAGE)}: where {first} is weak"]
+    page = before.html(out / PAGE, compared=after, title=f"From {first} to {last}")
+    return [f"  {page}: where both are weak, on which images, and what is different with {last}"]
+
+
+def _per_cent(value: Mapping[str, float | None]) -> float:
+    return math.nan if value["value"] is None else 100 * value["value"]
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
