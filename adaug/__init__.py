@@ -2,11 +2,11 @@
 
 from adaug import keypoints, operations, plots, policies
 from adaug._apply import apply_view
-from adaug._audit import Audit, audit
 from adaug._generator import Generator, OneForAll
 from adaug._kinds import Target
 from adaug._reward import RewardPenalty
 from adaug._view import View
+from adaug.audits import Audit, audit
 from adaug.augmenter import AdversarialAugmenter, StepResult
 from adaug.operations import (
     Brightness,

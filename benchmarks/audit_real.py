@@ -40,9 +40,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import adaug
 from adaug import Audit, Brightness, Contrast, OccludeImage, Rotate, Scale, Translate
 from benchmarks import draw
-from benchmarks.report import save
-from examples.hourglass.cropping import cut, to_crop
-from examples.w300 import read_pts
+from benchmarks.result_files import save
+from examples.datasets.cropping import cut, to_crop
+from examples.datasets.w300 import read_pts
 
 Rows = dict[str, Tensor]
 SIDE, CANVAS = 48, 120  # pixels

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import adaug
 from adaug import Audit, Branch, Brightness, Flip, OccludeFeatures, OccludeImage, Policy, Rotate, Scale, apply_view
-from adaug._audit._statistics import Estimate
-from adaug._audit._table import FamilyTable
+from adaug.audits._statistics import Estimate
+from adaug.audits._table import FamilyTable
 
 ROTATE, SCALE, CELLS = Rotate(-60, 60, 5), Scale(0.5, 2.0, 3, log=True), OccludeImage((2, 2), 1)
 VIEWS = [ROTATE, SCALE, CELLS]
@@ -264,6 +264,14 @@ def test_the_page_fits_a_terminal_and_says_what_there_is() -> None:
     assert len(text.splitlines()) < 45
     for word in ("10 images of 2 parts", "as it is", "rotate", "scale × rotate", "draws", "tail", "worst per image", "Weakest"):
         assert word in text
+    many = tuple(f"translate_x {i}, translate_y {i}" for i in range(3))
+    wide = (
+        FamilyTable("as it is", ("as it is",), 0),
+        FamilyTable("translate_x × translate_y, and a name without an end", many, 1),
+    )
+    page = str(Audit(np.eye(5, 4, dtype=np.float32), wide, images=tuple("12345")))
+    assert all(len(line) <= 96 for line in page.splitlines())
+    assert "in every view" in page
     assert repr(audit) == f"<Audit: 10 images, {len(audit.views)} views, 2 parts; print it for a page>"
     assert json.loads(audit.to_json())["families"]["rotate"]["mean"]["value"] == pytest.approx(float(audit.mean("rotate")))
 
@@ -409,6 +417,26 @@ def test_what_gets_worse_is_named_and_what_stays_is_not() -> None:
     assert all(len(line) <= 110 for line in str(comparison).splitlines())
 
 
+def test_of_many_figures_that_move_by_chance_none_is_beyond_doubt() -> None:
+    random, named, alone = np.random.default_rng(0), 0, 0
+    for i in range(30):
+        scores = (random.random((100, 9)) < 0.7).astype(float)
+        again = np.where(random.random(scores.shape) < 0.2, random.random(scores.shape) < 0.7, scores)
+        comparison = make_audit(scores, tuple("abcdefgh"), seed=i).compare(make_audit(again, tuple("abcdefgh"), seed=i))
+        named += bool(comparison.worse() or comparison.better())
+        alone += any(change.difference.low > 0 or change.difference.high < 0 for change in comparison.changes)
+    assert alone > 5  # each for itself, some figure nearly always seems to have moved
+    assert named <= 5
+
+
+def test_per_cent_is_the_unit_of_scores_of_0_and_100() -> None:
+    audit, other = make_audit([[100, 100], [100, 0]] * 50, ("a",)), make_audit([[100, 0], [100, 0]] * 50, ("a",))
+    assert float(audit.in_every_view()) == 50.0
+    assert "in every view, all views" in audit.compare(other).worse(by=0.5)
+    assert audit.compare(other).worse(by=60) == []
+    assert "in every view" in str(audit)
+
+
 def test_where_higher_is_worse_more_is_worse() -> None:
     before, after = (make_audit(audit.scores, worse="higher") for audit in pair(0.5))
     assert "mean, some" in before.compare(after).worse(by=0.1)
@@ -451,6 +479,14 @@ def test_audits_of_other_things_are_not_compared() -> None:
         ({"worse": "less"}, ValueError, "'lower' or 'higher'. Found 'less'"),
         ({"draws": -1}, ValueError, "at least 0. Found -1"),
         ({"loader": []}, ValueError, "at least one batch. Found none"),
+        ({"loader": nets.make_batch(3)}, TypeError, r"Found dict, a batch itself; pass \[batch\]"),
+        ({"views": "rotate"}, TypeError, "operations such as adaug.Rotate. Found 'rotate'"),
+        ({"groups": {"left": [0]}}, ValueError, r"of parts, as in scores \[B, K\]. Found left"),
+        (
+            {"score": hits, "groups": {"left": [2]}},
+            ValueError,
+            r"`groups\['left'\]` should hold parts from 0 to 1. Found \[2\]",
+        ),
         ({"targets": {"image": "picture"}}, ValueError, "Found 'picture'"),
         ({"views": [Brightness(0.5, 1.5, 2)], "loader": [{"image": torch.randn(2, 3, 32, 32)}]}, ValueError, r"\[0, 1\]"),
         ({"loader": [{"image": torch.rand(2, 3, 32, 32), "depth": torch.rand(2, 32, 32)}]}, ValueError, "Found 'depth'"),
@@ -470,6 +506,29 @@ def test_parts_that_differ_from_batch_to_batch_are_refused() -> None:
     with pytest.raises(ValueError, match=r"the same parts for every batch, \(2,\)\. Found \(3,\)") as caught:
         adaug.audit(nets.make_network(), batches, score, [CELLS], draws=0)
     assert len(caught.value.audit) == 4
+
+
+def test_a_mask_whose_outside_nobody_named_is_not_silent() -> None:
+    batch = {"image": torch.rand(2, 3, 16, 16), "mask": torch.ones(2, 16, 16).long()}
+
+    def score(output: Any, batch: dict[str, Tensor]) -> Tensor:
+        return (batch["mask"] == 1).float().mean((1, 2))
+
+    with pytest.warns(UserWarning, match=r"what lies outside the canvas.*Found no fill.*fill=255"):
+        adaug.audit(lambda image: image, [batch], score, [SCALE])
+    adaug.audit(lambda image: image, [batch], score, [CELLS])  # nothing moves
+    adaug.audit(lambda image: image, [batch], score, [SCALE], targets={"mask": adaug.Target("mask", fill=255)})
+
+
+def test_one_operation_a_numpy_score_and_no_pairs_will_do() -> None:
+    one = adaug.audit(nets.make_network(), loader(), lambda o, b: by_image(o, b).numpy(), ROTATE, draws=0)
+    assert [family.name for family in one.families] == ["as it is", "rotate"]
+    assert float(one.mean("rotate +0°")) == float(one.by_view("rotate")[2])
+    assert len(adaug.audit(nets.make_network(), loader(), by_image, VIEWS, draws=0, pairs=False).views) == 1 + 5 + 3 + 4
+    with pytest.raises(KeyError, match="`operation` should be one of rotate"):
+        one.curve("rotation")
+    with pytest.raises(TypeError, match="should be compared with an Audit"):
+        one.compare("another")  # type: ignore[arg-type]
 
 
 def test_images_without_a_score_are_counted_and_named() -> None:

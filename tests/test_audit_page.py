@@ -23,12 +23,12 @@ from torch import Tensor
 
 import adaug
 from adaug import Audit, OccludeImage, Rotate, Scale
-from adaug._audit._plan import Axis
-from adaug._audit._statistics import Estimate
-from adaug._audit._table import FamilyTable, Picture
-from adaug._audit.page._cards import encoded, outline
-from adaug._audit.page._numbers import Numbers, minus, share
-from adaug._audit.page._words import sentences
+from adaug.audits._html._cards import encoded, outline
+from adaug.audits._html._numbers import Numbers, minus, share
+from adaug.audits._html._words import sentences
+from adaug.audits._plan import Axis
+from adaug.audits._statistics import Estimate
+from adaug.audits._table import FamilyTable, Picture
 
 ALONE = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
 SCALES, TURNS = ("0.50", "1.00", "2.00"), ("-40°", "+0°", "+40°")
@@ -466,7 +466,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_template_is_part_of_the_package() -> None:
-    assert {"page.html.j2", "page.css"} <= {file.name for file in files("adaug._audit.page").iterdir()}
+    assert {"page.html.j2", "page.css"} <= {file.name for file in files("adaug.audits._html").iterdir()}
 
 
 # ---- the figure
@@ -507,6 +507,7 @@ def test_audits_of_networks_have_pages(tmp_path: Path) -> None:
         [masks],
         lambda output, batch: (output.argmax(1) == batch["mask"]).float().mean((1, 2)),
         [Scale(0.5, 2.0, 3), Rotate(-60, 60, 3)],
+        targets={"mask": adaug.Target("mask", fill=0)},
     )
     assert read(segments.html(tmp_path / "segments.html")).all("path", "true")
 

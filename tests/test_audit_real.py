@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import adaug
 from benchmarks import audit_real
-from examples.w300 import write_pts
+from examples.datasets.w300 import write_pts
 
 
 class Network(nn.Module):

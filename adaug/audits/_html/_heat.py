@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaug._audit._plan import Axis
-from adaug._audit._statistics import Array
-from adaug._audit._table import Audit
-from adaug._audit.page._numbers import Numbers, minus, share
+from adaug.audits._html._numbers import Numbers, minus, share
+from adaug.audits._plan import Axis
+from adaug.audits._statistics import Array
+from adaug.audits._table import Audit
 
 STEPS = 8  # of colour from the best to the weakest: classes h0 to h8
 TURNS = 4  # from no difference to the largest: classes worse1 to worse4 and better1 to better4

@@ -10,8 +10,8 @@ from html import escape
 
 import numpy as np
 
-from adaug._audit._statistics import Estimate
-from adaug._audit.page._numbers import Numbers, minus, share
+from adaug.audits._html._numbers import Numbers, minus, share
+from adaug.audits._statistics import Estimate
 
 WIDTH, HEIGHT = 360, 216
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 30

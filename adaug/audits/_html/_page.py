@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from adaug._audit._comparison import Comparison
-from adaug._audit._plan import AS_IT_IS, DRAWS
-from adaug._audit._statistics import LEVEL, RESAMPLES, Estimate
-from adaug._audit._table import Audit, FamilyTable
-from adaug._audit.page._cards import cards
-from adaug._audit.page._drawing import Range, Series, curve
-from adaug._audit.page._heat import Heat, Scale, differences, labels_of, layout_of, means
-from adaug._audit.page._numbers import Numbers, minus, share
-from adaug._audit.page._tiles import Tiles
-from adaug._audit.page._words import sentences
+from adaug.audits._comparison import Comparison
+from adaug.audits._html._cards import cards
+from adaug.audits._html._drawing import Range, Series, curve
+from adaug.audits._html._heat import Heat, Scale, differences, labels_of, layout_of, means
+from adaug.audits._html._numbers import Numbers, minus, share
+from adaug.audits._html._tiles import Tiles
+from adaug.audits._html._words import sentences
+from adaug.audits._plan import AS_IT_IS, DRAWS
+from adaug.audits._statistics import LEVEL, RESAMPLES, Estimate
+from adaug.audits._table import Audit, FamilyTable
 
 
 def write(audit: Audit, path: Path, compared: Audit | None, title: str) -> Path:
@@ -51,7 +51,7 @@ def _render(audit: Audit, compared: Audit | None, title: str) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters["drawn"] = markupsafe.Markup  # SVG that was made and escaped here
-    here = files("adaug._audit.page")
+    here = files("adaug.audits._html")
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
     style = markupsafe.Markup((here / "page.css").read_text(encoding="utf-8"))
     return template.render(style=style, title=title, **_Page(audit, compared).contents())

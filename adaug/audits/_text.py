@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from adaug._audit._plan import AS_IT_IS
-from adaug._audit._statistics import Estimate
+from adaug.audits._plan import AS_IT_IS
+from adaug.audits._statistics import Estimate
 
 if TYPE_CHECKING:
-    from adaug._audit._comparison import Change, Comparison
-    from adaug._audit._table import Audit
+    from adaug.audits._comparison import Change, Comparison
+    from adaug.audits._table import Audit
 
 WIDTH = 96
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -26,7 +26,7 @@ def page(audit: Audit) -> str:
     ]
     curves = [*_curves(audit)]
     if curves:
-        lines += ["", "Each operation alone (left to right: its range)", *curves]
+        lines += ["", "Each operation alone (left to right: its range; one scale for all)", *curves]
     stays = audit.in_all_views()
     if stays < 0.995:
         lines += [
@@ -73,6 +73,9 @@ def _groups(audit: Audit) -> list[str]:
 
 def _curves(audit: Audit) -> list[str]:
     lines = []
+    means = [float(mean) for name in audit.operations for mean in audit.curve(name).mean if math.isfinite(mean)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    high = max(high, low + 0.1 * abs(high))  # one range for all, and no cliff out of nothing
     for name in audit.operations:
         curve = audit.curve(name)
         values = [float(mean) for mean in curve.mean]
@@ -80,17 +83,13 @@ def _curves(audit: Audit) -> list[str]:
         fewest = min(curve.counted)
         note = f"; {fewest:.0%} counts at the least" if fewest < 0.995 else ""
         ends = f"{curve.axis.labels[0]} to {curve.axis.labels[-1]}"
-        lines.append(
-            f"  {name:12} {_sparkline(values)}  {ends}; worst {_number(worst)} at {view.removeprefix(name).strip()}{note}"
-        )
+        where = view.removeprefix(name).strip()
+        lines.append(f"  {name:12} {_sparkline(values, low, high)}  {ends}; worst {_number(worst)} at {where}{note}")
     return lines
 
 
-def _sparkline(values: list[float]) -> str:
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return "?" * len(values)
-    low, span = min(finite), max(max(finite) - min(finite), 1e-12)
+def _sparkline(values: list[float], low: float, high: float) -> str:
+    span = max(high - low, 1e-12)
     return "".join(BLOCKS[1 + round((v - low) / span * (len(BLOCKS) - 2))] if math.isfinite(v) else "?" for v in values)
 
 
@@ -112,10 +111,12 @@ def _signed(change: Change) -> str:
 
 def _table(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
 
     def line(row: list[str]) -> str:
         first, *others = zip(row, widths, strict=True)
-        return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
+        name = first[0] if len(first[0]) <= first[1] else f"{first[0][: first[1] - 1]}…"
+        return "  ".join([name.ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip()
 
     return list(map(line, rows))
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaug._audit._statistics import worst_view
-from adaug._audit._table import Audit, Picture, Worse
 from adaug._batch import Batch
+from adaug.audits._statistics import worst_view
+from adaug.audits._table import Audit, Picture, Worse
 from adaug.keypoints import decode_heatmaps, labelled
 
 MOST = 12

@@ -68,11 +68,19 @@ def quiet_nan(function: Callable[..., T]) -> Callable[..., T]:
 
 nanmean = quiet_nan(np.nanmean)
 nanmin = quiet_nan(np.nanmin)
+nanstd = quiet_nan(np.nanstd)
 
 
 def mean_of(values: Array, drawn: Array) -> Estimate:
     """The mean over images of [N], with its interval."""
     return ratio_of(np.where(np.isfinite(values), values, 0), np.isfinite(values).astype(float), drawn)
+
+
+def resampled_mean(values: Array, drawn: Array) -> Array:
+    """The mean over images of [N] in each resample, [R]."""
+    finite = np.isfinite(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((drawn @ np.where(finite, values, 0)) / (drawn @ finite.astype(float)), dtype=float)
 
 
 def ratio_of(hits: Array, counts: Array, drawn: Array) -> Estimate:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaug._audit._comparison import Change, Comparison
-from adaug._audit._plan import AS_IT_IS, Axis
-from adaug._audit._statistics import mean_of
-from adaug._audit._table import Audit, FamilyTable
-from adaug._audit.page._numbers import GAP, Numbers, minus
+from adaug.audits._comparison import Change, Comparison
+from adaug.audits._html._numbers import GAP, Numbers, minus
+from adaug.audits._plan import AS_IT_IS, Axis
+from adaug.audits._statistics import mean_of
+from adaug.audits._table import Audit, FamilyTable
 
 MOST = 3  # of a kind in one sentence
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,7 +102,7 @@ class Plan:
     operations: dict[str, Operation]
 
 
-def plan_of(views: Policy | Sequence[Operation], draws: int, seed: int) -> Plan:
+def plan_of(views: Policy | Operation | Sequence[Operation], draws: int, seed: int, *, pairs: bool = True) -> Plan:
     """The views of a policy, or of operations. Masks on features become masks on the image."""
     flip = views.flip if isinstance(views, Policy) else None
     operations = _named(list(views.operations.items()) if isinstance(views, Policy) else _listed(views))
@@ -111,14 +111,16 @@ def plan_of(views: Policy | Sequence[Operation], draws: int, seed: int) -> Plan:
     if flip is not None:
         families.append(Family(MIRRORED, (MIRRORED,), mirrored=torch.tensor([True])))
     geometric = [(name, operation) for name, operation in operations.items() if operation.moves]
-    families += [_grid(one, other) for one, other in itertools.combinations(geometric, 2)]
+    families += [_grid(one, other) for one, other in itertools.combinations(geometric, 2) if pairs]
     if draws and operations:
         families.append(_draws(operations, draws, seed, mirrors=flip is not None))
     return Plan(tuple(families), None if flip is None else flip.pairs, operations)
 
 
-def _listed(views: Sequence[Operation]) -> list[tuple[str, Operation]]:
-    listed = list(views)
+def _listed(views: Operation | Sequence[Operation]) -> list[tuple[str, Operation]]:
+    if not isinstance(views, (Operation, Iterable)) or isinstance(views, str):
+        raise TypeError(f"`views` should be a Policy, or operations such as adaug.Rotate. Found {views!r}.")
+    listed = [views] if isinstance(views, Operation) else list(views)
     for operation in listed:
         if not isinstance(operation, Operation):
             raise TypeError(f"`views` should be a Policy, or operations such as adaug.Rotate. Found {operation!r} among them.")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adaug._audit._comparison import Comparison
-from adaug._audit._plan import AS_IT_IS, DRAWS
-from adaug._audit._statistics import Array, Estimate
-from adaug._audit._table import Audit, FamilyTable
-from adaug._audit.page._heat import labels_of, layout_of
-from adaug._audit.page._numbers import Numbers, minus
+from adaug.audits._comparison import Comparison
+from adaug.audits._html._heat import labels_of, layout_of
+from adaug.audits._html._numbers import Numbers, minus
+from adaug.audits._plan import AS_IT_IS, DRAWS
+from adaug.audits._statistics import Array, Estimate
+from adaug.audits._table import Audit, FamilyTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from adaug._audit._plan import AS_IT_IS
-from adaug._audit._table import Audit, Picture
-from adaug._audit.page._numbers import Numbers, minus
+from adaug.audits._html._numbers import Numbers, minus
+from adaug.audits._plan import AS_IT_IS
+from adaug.audits._table import Audit, Picture
 
 LARGEST = 320  # pixels of a side: about as wide as a card
 BYTES = 40_000  # of an image: without loss where that is enough, so that twelve stay below 1 MB

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from adaug._audit._comparison import Change
-from adaug._audit._statistics import Estimate, nanmean
-from adaug._audit._table import Audit
+from adaug.audits._comparison import Change
+from adaug.audits._statistics import Estimate, nanmean
+from adaug.audits._table import Audit
 
 NONE = "–"
 GAP = "\u00a0"  # between a number and its unit, where a line does not break

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adaug._audit._comparison import Change, Comparison
-from adaug._audit._plan import AS_IT_IS
-from adaug._audit._statistics import Estimate
-from adaug._audit._table import Audit
-from adaug._audit.page._numbers import GAP, Numbers, minus
+from adaug.audits._comparison import Change, Comparison
+from adaug.audits._html._numbers import GAP, Numbers, minus
+from adaug.audits._plan import AS_IT_IS
+from adaug.audits._statistics import Estimate
+from adaug.audits._table import Audit
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from adaug._audit._plan import AS_IT_IS, DRAWS, Axis
-from adaug._audit._statistics import (
+from adaug.audits._plan import AS_IT_IS, DRAWS, Axis
+from adaug.audits._statistics import (
     Array,
     Estimate,
     lowest_share,
@@ -30,7 +30,7 @@ from adaug._audit._statistics import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from adaug._audit._comparison import Comparison
+    from adaug.audits._comparison import Comparison
 
 VERSION = 1  # of the file
 Worse = Literal["lower", "higher"]
@@ -181,9 +181,11 @@ class Audit:
         raise KeyError(f"`views` should be one of {', '.join(family.name for family in self.families)}. Found {name!r}.")
 
     def columns(self, views: str | Sequence[str] | None = None) -> list[int]:
-        """Where views stand in the table: all, those of a family, or those named."""
+        """Where views stand in the table: all, those of a family, one by its name, or those named."""
         if views is None:
             return list(range(len(self.views)))
+        if isinstance(views, str) and views in self.views and all(views != family.name for family in self.families):
+            return [self.views.index(views)]
         if isinstance(views, str):
             return list(self.family(views).columns)
         unknown = [name for name in views if name not in self.views]
@@ -200,7 +202,7 @@ class Audit:
         chosen = self.scores[:, self.columns(views)].astype(float)
         if group is None:
             return chosen
-        if group not in self.groups or chosen.ndim < 3:
+        if group not in self.groups:
             raise KeyError(f"`group` should be one of {', '.join(self.groups) or 'none'}. Found {group!r}.")
         return chosen[:, :, list(self.groups[group])]
 
@@ -246,28 +248,34 @@ class Audit:
 
     @cached_property
     def right_or_wrong(self) -> bool:
-        """Whether every score is 0 or 1."""
+        """Whether every score is 0 or 1, or every score is 0 or 100 (per cent)."""
         finite = self.scores[np.isfinite(self.scores)]
-        return bool(np.isin(finite, (0, 1)).all())
+        return any(bool(np.isin(finite, (0, top)).all()) for top in (1, 100))
 
     def in_every_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
-        """The share of images (or of their parts) that are right in every view in which they count.
+        """The share of images (or of their parts) that are right in every view in which they count, in the scores' own unit.
 
         Raises:
-            ValueError: Scores are not right (1) or wrong (0).
+            ValueError: Scores are not right (1 or 100) or wrong (0).
         """
-        return ratio_of(*self.always_right(views, group), self.drawn)
+        share, top = ratio_of(*self.always_right(views, group), self.drawn), self.top
+        return Estimate(top * share, top * share.low, top * share.high)
+
+    @property
+    def top(self) -> float:
+        """What a share of 1 is in the unit of right or wrong scores: 1, or 100 for per cent."""
+        return 100.0 if (self.scores[np.isfinite(self.scores)] > 1).any() else 1.0
 
     def always_right(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[Array, Array]:
         """How many parts of each image are right in every view in which they count, [N], and how many count, [N]."""
         if not self.right_or_wrong:
             raise ValueError(
-                "`in_every_view` should have scores of 0 and 1. Found others; let `score` say whether an image (or a part) "
-                "is right, e.g. an error below a threshold."
+                "`in_every_view` should have scores of 0 and 1, or of 0 and 100. Found others; let `score` say whether an "
+                "image (or a part) is right, e.g. an error below a threshold."
             )
         chosen = self._chosen(views, group)
         chosen = chosen[..., None] if chosen.ndim == 2 else chosen  # [N, V, K]
-        right = 1.0 if self.worse == "lower" else 0.0
+        right = self.top if self.worse == "lower" else 0.0
         counts = np.isfinite(chosen).any(1)  # [N, K]
         always = counts & ((chosen == right) | ~np.isfinite(chosen)).all(1)
         return always.sum(1).astype(float), counts.sum(1).astype(float)
@@ -297,9 +305,9 @@ class Audit:
             alike: Whether only those parts count that count at every bin, so that bins compare like with like: a joint that
                 leaves the frame at one bin counts at none.
         """
+        if operation not in self.operations:
+            raise KeyError(f"`operation` should be one of {', '.join(self.operations) or 'none'}. Found {operation!r}.")
         family = self.family(operation)
-        if len(family.axes) != 1:
-            raise KeyError(f"`operation` should be one of {', '.join(self.operations)}. Found {operation!r}.")
         chosen = self._chosen(operation, group)
         if alike:
             chosen = np.where(np.isfinite(chosen).all(1, keepdims=True), chosen, np.nan)
@@ -344,14 +352,14 @@ class Audit:
 
     def compare(self, other: Audit) -> Comparison:
         """What changes from this audit to another one of the same images: differences are the other's less this one's."""
-        from adaug._audit._comparison import Comparison
+        from adaug.audits._comparison import Comparison
 
         return Comparison(self, other)
 
     # ---- to read
 
     def __str__(self) -> str:
-        from adaug._audit._text import page
+        from adaug.audits._text import page
 
         return page(self)
 
@@ -367,19 +375,19 @@ class Audit:
             compared: Another audit of the same images, e.g. after training: the page shows what changed.
             title: Of the page.
         """
-        from adaug._audit.page import write
+        from adaug.audits._html import write
 
         return write(self, Path(path), compared, title)
 
     def figure(self, compared: Audit | None = None) -> Figure:
         """Curves and grids as a matplotlib figure (`pip install adaug[viz]`)."""
-        from adaug._audit.page import draw
+        from adaug.audits._html import draw
 
         return draw(self, compared)
 
     def to_json(self) -> str:
         """Everything but the table and the pictures: views, statistics of every family and group."""
-        from adaug._audit._text import summary
+        from adaug.audits._text import summary
 
         return json.dumps(summary(self), indent=1, allow_nan=False)
 

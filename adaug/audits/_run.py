@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaug._audit._pictures import Gallery
-from adaug._audit._plan import Plan, plan_of
-from adaug._audit._table import Audit, FamilyTable, Worse
 from adaug._batch import Batch, UserBatch, check_flip, check_operations, parse
 from adaug._hooks import quiet
 from adaug._kinds import Target
 from adaug._warp import Size, as_size, inside
 from adaug._wrappers import device_of, refuse_sharded, unwrap
+from adaug.audits._pictures import Gallery
+from adaug.audits._plan import Plan, plan_of
+from adaug.audits._table import Audit, FamilyTable, Worse
 from adaug.keypoints import labelled
 from adaug.operations import Operation
 from adaug.policy import Policy
@@ -33,13 +34,14 @@ def audit(
     model: nn.Module | Callable[[Tensor], Any],
     loader: Iterable[UserBatch],
     score: Score,
-    views: Policy | Sequence[Operation],
+    views: Policy | Operation | Sequence[Operation],
     *,
     worse: Worse = "lower",
     targets: Mapping[Any, str | Target] | None = None,
     output_size: Size | int | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
     draws: int = 24,
+    pairs: bool = True,
     seed: int = 0,
     path: str | Path | None = None,
     progress: bool | None = None,
@@ -54,13 +56,15 @@ def audit(
         model: Called with images [B, C, H, W].
         loader: Batches. A DataLoader should not shuffle, if audits are to be compared.
         score: (output, batch) -> one number per image [B], or one per part [B, K] (joints, classes), NaN where it does not
-            count. Keypoints that a view moves out of the frame do not count, whatever their score.
+            count. Right or wrong is 1 or 0, or 100 or 0 for statistics in per cent. Keypoints that a view moves out of the
+            frame do not count, whatever their score.
         views: A policy, or operations. Masks on features become masks on the image.
         worse: Whether "lower" or "higher" scores are worse.
         targets: Key or position in the batch -> kind, where the name does not tell.
         output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
         groups: Name -> the parts that belong to it, e.g. {"arms": [1, 2, 3]}.
         draws: The number of joint draws.
+        pairs: Whether pairs of geometric operations are seen together: up to 49 views a pair.
         seed: Of the joint draws.
         path: Where the audit is saved, from time to time and at its end. What stands there already, of the same model and the
             same views, is not computed again.
@@ -78,7 +82,9 @@ def audit(
             raise TypeError(f"`{name}` should be callable. Found {type(function).__name__}.")
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
         raise ValueError(f"`draws` should be an integer of at least 0. Found {draws!r}.")
-    plan = plan_of(views, draws, seed)
+    if isinstance(loader, (Mapping, Tensor)):
+        raise TypeError(f"`loader` should give batches. Found {type(loader).__name__}, a batch itself; pass [batch].")
+    plan = plan_of(views, draws, seed, pairs=pairs)
     run = _Run(model, score, plan, worse, targets, as_size(output_size), dict(groups or {}), seed)
     if path is not None:
         run.resume(Path(path))
@@ -207,6 +213,8 @@ class _Run:
         if not self.images and any(family.mirrored is not None for family in self.plan.families):
             check_flip(parsed, self.plan.pairs)  # the first batch tells what all are like
         check_operations(parsed, list(self.plan.operations.values()), wait=not self.images)
+        if not self.images:
+            _warn_of_fill(parsed, self.plan, self.targets)
         return parsed
 
     def _skipped(self, prints: list[str]) -> bool:
@@ -237,6 +245,7 @@ class _Run:
             raise ValueError(
                 f"`score` should return the same parts for every batch, {self.parts}. Found {tuple(scores.shape[1:])}."
             )
+        _check_groups(self.groups, self.parts)
         scores = _without_what_left(scores, seen)
         if torch.isinf(scores).any():
             raise ValueError("`score` should be finite, or NaN where it does not count. Found inf.")
@@ -247,6 +256,7 @@ class _Run:
         with self._untouched():
             output = self.model(seen.image)
             scores = self.score(output, seen.to_user())
+        scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
         _check_scores(scores, len(seen))
         return seen, scores.detach()
 
@@ -329,6 +339,33 @@ def _check_scores(scores: Any, n: int) -> None:
     if scores.ndim not in (1, 2) or len(scores) != n or scores.is_complex():
         raise ValueError(
             f"`score` should return one number per image, ({n},), or one per part, ({n}, parts). Found {tuple(scores.shape)}."
+        )
+
+
+def _check_groups(groups: Mapping[str, Sequence[int]], parts: tuple[int, ...]) -> None:
+    """Raises ValueError when groups name parts that scores do not have."""
+    if groups and not parts:
+        raise ValueError(
+            f"`groups` should be of parts, as in scores [B, K]. Found {', '.join(groups)}, and scores of images, [B]."
+        )
+    for name, members in groups.items():
+        wrong = [part for part in members if not 0 <= part < parts[0]]
+        if wrong or not len(members):
+            raise ValueError(f"`groups[{name!r}]` should hold parts from 0 to {parts[0] - 1}. Found {wrong or 'none'}.")
+
+
+def _warn_of_fill(parsed: Batch, plan: Plan, targets: Mapping[Any, str | Target] | None) -> None:
+    """Warns where a mask gets class 0 outside the canvas without anybody having said so."""
+    silent = [
+        key
+        for key, target in parsed.kinds.items()
+        if target.kind == "mask" and not isinstance((targets or {}).get(key), Target)
+    ]
+    if silent and any(operation.moves for operation in plan.operations.values()):
+        warnings.warn(
+            f"{silent[0]!r} should say what lies outside the canvas. Found no fill, so it is class 0 there; pass targets="
+            f'{{{silent[0]!r}: adaug.Target("mask", fill=255)}} and leave 255 out of the score, or fill=0 if class 0 is meant.',
+            stacklevel=5,
         )
 
 

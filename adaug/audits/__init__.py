@@ -1,0 +1,9 @@
+"""Where is a network weak? The audit, and what it is made of."""
+
+from adaug.audits._comparison import Change, Comparison
+from adaug.audits._plan import Axis
+from adaug.audits._run import audit
+from adaug.audits._statistics import Estimate
+from adaug.audits._table import Audit, Case, Curve, FamilyTable, Grid, Picture
+
+__all__ = ["Audit", "Axis", "Case", "Change", "Comparison", "Curve", "Estimate", "FamilyTable", "Grid", "Picture", "audit"]
