@@ -8,7 +8,7 @@ TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
 .PHONY: demo test fast float64 lowest lint hooks bench gpu docs clean
 
-demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversarial, and draw what happened
+demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversarial, and audit both
 	$(BIN)/python examples/hourglass_mpii.py --out runs/demo
 
 test: lint float64  ## everything that CI runs

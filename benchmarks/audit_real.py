@@ -20,7 +20,6 @@ import argparse
 import hashlib
 import importlib
 import itertools
-import json
 import math
 import sys
 import time
@@ -375,7 +374,7 @@ def main() -> None:
         "weights": weights,
         "loop": {"points found": hits, "mean error": distances, "largest difference": apart},
         "blur": blur,
-        "audits": {name: json.loads(made.to_json()) for name, made in audits.items()},
+        "audits": {name: made.to_dict() for name, made in audits.items()},
     }
     print(text)
     print(f"written to {save(args.name, result, text, draw.audited(points, face, after, hits))}")

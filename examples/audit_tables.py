@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ GRID = "rotate × scale"  # all rotations at all scales: the yardstick
 
 def said(audit: adaug.Audit) -> dict[str, Any]:
     """What a results file keeps of an audit: the statistics of each kind of view and the curves, as plain values."""
-    everything = json.loads(audit.to_json())
+    everything = audit.to_dict()
     return {name: everything[name] for name in ("families", "curves", "excluded")}
 
 

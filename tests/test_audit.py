@@ -327,6 +327,13 @@ def test_pictures_show_what_a_view_hurts_most() -> None:
     assert first.pixels.max() == 0
 
 
+def test_pictures_may_be_few_or_none() -> None:
+    model = nets.make_network().eval()
+    many, few, none = (adaug.audit(model, loader(40), by_image, VIEWS, draws=0, pictures=n).pictures for n in (12, 3, 0))
+    assert [picture.image for picture in few] == [picture.image for picture in many[:3]]
+    assert none == ()
+
+
 def test_the_gallery_is_bounded_and_the_same_in_any_batches() -> None:
     model = nets.make_network().eval()
     one, other = (adaug.audit(model, loader(40, batch), by_image, VIEWS, draws=0) for batch in (40, 3))
@@ -477,7 +484,8 @@ def test_audits_of_other_things_are_not_compared() -> None:
         ({"views": ["rotate"]}, TypeError, "operations such as adaug.Rotate. Found 'rotate'"),
         ({"views": Policy((), [Flip()])}, ValueError, "A Flip should know which keypoints change places"),
         ({"worse": "less"}, ValueError, "'lower' or 'higher'. Found 'less'"),
-        ({"draws": -1}, ValueError, "at least 0. Found -1"),
+        ({"draws": -1}, ValueError, "`draws` should.*at least 0. Found -1"),
+        ({"pictures": 1.5}, ValueError, r"`pictures` should.*Found 1\.5"),
         ({"loader": []}, ValueError, "at least one batch. Found none"),
         ({"loader": nets.make_batch(3)}, TypeError, r"Found dict, a batch itself; pass \[batch\]"),
         ({"views": "rotate"}, TypeError, "operations such as adaug.Rotate. Found 'rotate'"),

@@ -14,14 +14,14 @@ from adaug.audits._statistics import worst_view
 from adaug.audits._table import Audit, Picture, Worse
 from adaug.keypoints import decode_heatmaps, labelled
 
-MOST = 12
 Case = tuple[float, float]  # how weak: by how much the worst view is worse than the image as it is, then the mean over views
 
 
 class Gallery:
     """The weakest cases so far, one an image."""
 
-    def __init__(self, worse: Worse) -> None:
+    def __init__(self, worse: Worse, most: int) -> None:
+        self.most = most
         self.sign = 1.0 if worse == "lower" else -1.0
         self.kept: list[tuple[Case, Picture]] = []
 
@@ -31,13 +31,15 @@ class Gallery:
 
     def candidates(self, scores: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
         """(row, column) of the images [n, V] whose worst view would be among the weakest so far."""
+        if not self.most:
+            return []
         cases = []
         for row, values in enumerate(scores):
             if np.isfinite(values).any():
                 column = worst_view(self.sign * scores, row)
                 cases.append((self._case(values, column), row, column))
-        weakest = sorted(cases)[:MOST]
-        limit = self.kept[-1][0] if len(self.kept) == MOST else (np.inf, np.inf)
+        weakest = sorted(cases)[: self.most]
+        limit = self.kept[-1][0] if len(self.kept) == self.most else (np.inf, np.inf)
         return [(row, column) for case, row, column in weakest if case < limit]
 
     def add(self, values: np.ndarray[Any, Any], image: int, column: int, seen: Batch, output: Any) -> None:
@@ -56,7 +58,7 @@ class Gallery:
         return self.sign * (float(values[column]) - plain), self.sign * float(np.nanmean(values))
 
     def _insert(self, case: Case, picture: Picture) -> None:
-        self.kept = sorted([*self.kept, (case, picture)], key=lambda item: (item[0], item[1].image))[:MOST]
+        self.kept = sorted([*self.kept, (case, picture)], key=lambda item: (item[0], item[1].image))[: self.most]
 
 
 def _pixels(image: Tensor) -> np.ndarray[Any, Any]:

@@ -42,6 +42,7 @@ def audit(
     groups: Mapping[str, Sequence[int]] | None = None,
     draws: int = 24,
     pairs: bool = True,
+    pictures: int = 12,
     seed: int = 0,
     path: str | Path | None = None,
     progress: bool | None = None,
@@ -65,6 +66,7 @@ def audit(
         groups: Name -> the parts that belong to it, e.g. {"arms": [1, 2, 3]}.
         draws: The number of joint draws.
         pairs: Whether pairs of geometric operations are seen together: up to 49 views a pair.
+        pictures: How many of the cases that a view hurts most are kept for the page, as the network saw them.
         seed: Of the joint draws.
         path: Where the audit is saved, from time to time and at its end. What stands there already, of the same model and the
             same views, is not computed again.
@@ -80,12 +82,13 @@ def audit(
     for name, function in {"model": model, "score": score}.items():
         if not callable(function):
             raise TypeError(f"`{name}` should be callable. Found {type(function).__name__}.")
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 0:
-        raise ValueError(f"`draws` should be an integer of at least 0. Found {draws!r}.")
+    for name, number in {"draws": draws, "pictures": pictures}.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+            raise ValueError(f"`{name}` should be an integer of at least 0. Found {number!r}.")
     if isinstance(loader, (Mapping, Tensor)):
         raise TypeError(f"`loader` should give batches. Found {type(loader).__name__}, a batch itself; pass [batch].")
     plan = plan_of(views, draws, seed, pairs=pairs)
-    run = _Run(model, score, plan, worse, targets, as_size(output_size), dict(groups or {}), seed)
+    run = _Run(model, score, plan, worse, targets, as_size(output_size), dict(groups or {}), seed, pictures)
     if path is not None:
         run.resume(Path(path))
     try:
@@ -118,6 +121,7 @@ class _Run:
         view_size: Size | None,
         groups: dict[str, Sequence[int]],
         seed: int,
+        pictures: int,
     ) -> None:
         self.model: Any = unwrap(model) if isinstance(model, nn.Module) else model
         if isinstance(self.model, nn.Module):
@@ -130,7 +134,7 @@ class _Run:
         self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
         self.images: list[str] = []
         self.excluded: dict[str, int] = {}
-        self.gallery = Gallery(worse)
+        self.gallery = Gallery(worse, pictures)
         self.known: Audit | None = None  # what a file held already
         self.saved = 0  # images in the file
         self.parts: tuple[int, ...] | None = None  # () or (K,), as the first score had them

@@ -385,11 +385,15 @@ class Audit:
 
         return draw(self, compared)
 
-    def to_json(self) -> str:
-        """Everything but the table and the pictures: views, statistics of every family and group."""
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the table and the pictures, as plain values: views, statistics of every family and group."""
         from adaug.audits._text import summary
 
-        return json.dumps(summary(self), indent=1, allow_nan=False)
+        return summary(self)
+
+    def to_json(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     # ---- to keep
 

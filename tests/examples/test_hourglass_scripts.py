@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat  # type: ignore[import-untyped, unused-ignore]
 
+import adaug
+from benchmarks import accuracy, result_files
 from benchmarks.paper import server_file
 from benchmarks.paper.comparisons import load_model
 from examples import hourglass_lsp, hourglass_mpii
@@ -178,6 +180,27 @@ def test_lsp_from_end_to_end(lsp_root: Path, tmp_path: Path, capsys: pytest.Capt
     # The torso scales with the crop, so both coordinates count the same joints.
     assert scores["benchmark"]["0.2"]["Mean"] == pytest.approx(scores["pck"]["0.2"]["Mean"])
     assert "PCK@0.2 as the benchmark counts it" in capsys.readouterr().out
+
+
+def test_the_accuracy_benchmark_scores_people_by_their_audits(
+    lsp_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(result_files, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(result_files, "RAW", tmp_path / "raw")
+    rest = [*TINY[: TINY.index("--arms")], "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    words = ["people", "--data", str(lsp_root), "--arms", "random", "uniform", "--seeds", "0", "--name", "of_a_test"]
+    monkeypatch.setattr("sys.argv", ["accuracy.py", *words, "--out", str(tmp_path / "runs"), "--", *rest])
+    accuracy.main()
+    assert (tmp_path / "results" / "of_a_test.svg").is_file()
+    printed = capsys.readouterr().out
+    assert "| arm     | seeds | as it is | grid mean | weakest view | worst per image | worst 10 % | in every view |" in printed
+    assert "rotate -60°" in printed.split("Other scores")[-1]
+    run = json.loads(next((tmp_path / "runs").rglob("finished.json")).read_text())
+    audit = adaug.Audit.load(next((tmp_path / "runs").rglob("audit-*.npz")))
+    assert run["version"] == accuracy.VERSION
+    assert run["scores"]["grid mean"] == pytest.approx(100 * float(audit.mean("rotate × scale")))
+    assert run["scores"]["hidden"] == pytest.approx(100 * float(audit.mean("occlude")))
+    assert {"PCK, flip test", "training gap", "scale 1.41"} <= run["scores"].keys()
 
 
 def test_paper_gives_other_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
