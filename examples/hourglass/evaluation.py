@@ -61,8 +61,7 @@ def evaluate(
 ) -> dict[float, Scores]:
     """PCK at each threshold, of everybody's central crop. A rank predicts every `ranks`-th person."""
     shown = people.subset(range(rank, len(people), ranks)).cropped(size)
-    predicted = predict(model, shown, size, loss)
-    device = next(model.parameters()).device
+    predicted, device = predict(model, shown, size, loss), next(model.parameters()).device
     return {threshold: pck(predicted, shown, threshold, device=device) for threshold in thresholds}
 
 
