@@ -268,3 +268,34 @@ def close_gradients(found, expected):
 def occluding(share=1.0, **kwargs):
     """Every row occluded, nothing else: what is easiest to compare."""
     return make_augmenter(adaug.Policy([adaug.Branch("aho", [adaug.OccludeFeatures()], share)]), **kwargs)
+
+
+# ---- a smaller one, with every kind of state
+
+
+class Small(nn.Module):
+    """Has every kind of state that a look could disturb."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.layers(image)
+        return result
+
+
+def small_batches(n: int = 5, canvas: int = 24) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "image": torch.rand(m, 3, canvas, canvas, generator=generator),
+            "keypoints": torch.rand(m, 4, 2, generator=generator) * (canvas - 1),
+            "visibility": torch.ones(m, 4),
+        }
+        for m in (n, 2)
+    ]
+
+
+def small_loss(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    return output.square().mean((1, 2, 3)) + batch["keypoints"][..., 0].mean(1) + batch["visibility"].mean(1)

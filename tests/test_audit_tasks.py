@@ -7,37 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import Small as Net
+from networks import small_batches as batches
+from networks import small_loss as loss_fn
 from torch import Tensor, nn
 
 import adaug
-
-
-class Net(nn.Module):
-    """Has every kind of state that a look could disturb."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        result: Tensor = self.layers(image)
-        return result
-
-
-def batches(n: int = 5, canvas: int = 24) -> list[dict[str, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    return [
-        {
-            "image": torch.rand(m, 3, canvas, canvas, generator=generator),
-            "keypoints": torch.rand(m, 4, 2, generator=generator) * (canvas - 1),
-            "visibility": torch.ones(m, 4),
-        }
-        for m in (n, 2)
-    ]
-
-
-def loss_fn(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    return output.square().mean((1, 2, 3)) + batch["keypoints"][..., 0].mean(1) + batch["visibility"].mean(1)
 
 
 def by_bin(model: nn.Module, loader: Any, operation: Any, score: Any = loss_fn, **more: Any) -> Tensor:

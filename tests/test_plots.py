@@ -5,38 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from networks import Small as Net
+from networks import small_batches as batches
+from networks import small_loss as loss_fn
 
 import adaug
 from adaug import plots
 
 matplotlib = pytest.importorskip("matplotlib")
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        result: Tensor = self.layers(image)
-        return result
-
-
-def batches(n: int = 5, canvas: int = 24) -> list[dict[str, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    return [
-        {
-            "image": torch.rand(m, 3, canvas, canvas, generator=generator),
-            "keypoints": torch.rand(m, 4, 2, generator=generator) * (canvas - 1),
-            "visibility": torch.ones(m, 4),
-        }
-        for m in (n, 2)
-    ]
-
-
-def loss_fn(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    return output.square().mean((1, 2, 3)) + batch["keypoints"][..., 0].mean(1) + batch["visibility"].mean(1)
 
 
 def inked(figure: Any) -> bool:

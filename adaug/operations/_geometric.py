@@ -73,20 +73,26 @@ class Rotate(Geometric):
 
 
 @dataclass(frozen=True)
-class Translate(Geometric):
-    """A shift along `axis`, as a fraction of the view's width ("x", right is positive) or height ("y", down)."""
+class _AlongAxis(Geometric):
+    """An operation along `axis`, which its name tells."""
 
     _: KW_ONLY
     axis: Axis = "x"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_axis(self.axis)
+        if self.axis not in ("x", "y"):
+            raise ValueError(f'`axis` should be "x" or "y". Found {self.axis!r}.')
 
     @property
     @override
     def name(self) -> str:
-        return f"translate_{self.axis}"
+        return f"{super().name}_{self.axis}"
+
+
+@dataclass(frozen=True)
+class Translate(_AlongAxis):
+    """A shift along `axis`, as a fraction of the view's width ("x", right is positive) or height ("y", down)."""
 
     @override
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
@@ -97,20 +103,8 @@ class Translate(Geometric):
 
 
 @dataclass(frozen=True)
-class Shear(Geometric):
+class Shear(_AlongAxis):
     """Degrees along `axis`; positive leans the top of the object to the right ("x") or its right side down ("y")."""
-
-    _: KW_ONLY
-    axis: Axis = "x"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_axis(self.axis)
-
-    @property
-    @override
-    def name(self) -> str:
-        return f"shear_{self.axis}"
 
     @override
     def label(self, magnitude: Tensor) -> str:
@@ -131,8 +125,3 @@ def _affine(linear: Tensor) -> Tensor:
 
 def _in_degrees(magnitude: Tensor) -> str:
     return f"{float(magnitude):+.0f}°"
-
-
-def _check_axis(axis: str) -> None:
-    if axis not in ("x", "y"):
-        raise ValueError(f'`axis` should be "x" or "y". Found {axis!r}.')
