@@ -31,7 +31,7 @@ def page(audit: Audit) -> str:
     if stays < 0.995:
         lines += [
             "",
-            f"{stays:.0%} of what counts as it is counts in all views; curve(..., alike=True) compares bins on the like",
+            f"{stays:.0%} counts in all views; curve(..., alike=True) compares the bins of an operation on the like",
         ]
     if audit.groups:
         lines += ["", *_groups(audit)]
