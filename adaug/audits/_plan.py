@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +88,19 @@ class Family:
             device=device,
         )
 
+    def effect(self, number: int) -> tuple[Any, ...]:
+        """What tells a view from others: all that it does but what leaves an image as it is, e.g. a turn by 0°."""
+        done = [(operation, magnitude[number]) for operation, magnitude in self.done]
+        changes = [(operation, magnitude) for operation, magnitude in done if not _is_identity(operation, magnitude)]
+        mirrored = self.mirrored is not None and bool(self.mirrored[number])
+        return (mirrored, *((id(operation), magnitude.numpy().tobytes()) for operation, magnitude in changes))
+
+
+def _is_identity(operation: Operation, magnitude: Tensor) -> bool:
+    """Whether a magnitude of a geometric operation moves nothing."""
+    matrix = operation.matrix(magnitude[None], (2, 2)) if operation.moves else None
+    return matrix is not None and not operation.unit_range and bool(torch.equal(matrix[0], torch.eye(3)))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -100,6 +115,13 @@ class Plan:
     families: tuple[Family, ...]
     pairs: Pairs | None
     operations: dict[str, Operation]
+
+    @cached_property
+    def first_like(self) -> dict[int, int]:
+        """Each view, by its place among all -> the first one that does the same: a grid repeats parts of its curves."""
+        seen: dict[Any, int] = {}
+        effects = [family.effect(number) for family in self.families for number in range(len(family.views))]
+        return {column: seen.setdefault(effect, column) for column, effect in enumerate(effects)}
 
 
 def plan_of(views: Policy | Operation | Sequence[Operation], draws: int, seed: int, *, pairs: bool = True) -> Plan:

@@ -196,13 +196,14 @@ class _Run:
         prints = _fingerprints(parsed.image)
         if self._skipped(prints):
             return
-        columns = []
-        for family in self.plan.families:
-            most = max(1, ROWS // len(parsed))
-            for first in range(0, len(family.views), most):
-                numbers = range(first, min(first + most, len(family.views)))
-                columns.append(self._scores(parsed, family.view, numbers))
-        table = torch.cat(columns, 1)  # [n, V] or [n, V, K]
+        columns: dict[int, Tensor] = {}  # of views that differ: [n] or [n, K]
+        most = max(1, ROWS // len(parsed))
+        for family, planned in zip(self.families, self.plan.families, strict=True):
+            new = [i for i, column in enumerate(family.columns) if self.plan.first_like[column] == column]
+            for numbers in (new[first : first + most] for first in range(0, len(new), most)):
+                scores = self._scores(parsed, planned.view, numbers).unbind(1)
+                columns |= dict(zip((family.start + i for i in numbers), scores, strict=True))
+        table = torch.stack([columns[first] for first in self.plan.first_like.values()], 1)  # [n, V] or [n, V, K]
         self._count(table)
         self.tables.append(table)
         first_image = len(self.images)
