@@ -105,7 +105,7 @@ def main() -> None:
         lines.append(f"| {TASKS[name].says} | {_ratio(row['audit'])} | {_ratio(row['loop'])} | {row['memory']:.2f} |")
     views = next(iter(rows.values()))["views"]
     markdown = (
-        f"# What an audit costs\n\n{args.images} images of {SIDE} × {SIDE} under {views} views, batches of {args.batch_size}, "
+        f"{args.images} images of {SIDE} × {SIDE} under {views} views, batches of {args.batch_size}, "
         f"{args.rounds} rounds: medians of CPU time (least to most) as a multiple of the bare forward passes of as many views, "
         "and one peak memory of each.\n\n" + "\n".join(lines)
     )
