@@ -16,8 +16,8 @@ from torch import Tensor
 
 import adaug
 from adaug import Audit, Branch, Brightness, Flip, OccludeFeatures, OccludeImage, Policy, Rotate, Scale, apply_view
+from adaug.audits._records import FamilyTable
 from adaug.audits._statistics import Estimate
-from adaug.audits._table import FamilyTable
 
 ROTATE, SCALE, CELLS = Rotate(-60, 60, 5), Scale(0.5, 2.0, 3, log=True), OccludeImage((2, 2), 1)
 VIEWS = [ROTATE, SCALE, CELLS]

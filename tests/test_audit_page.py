@@ -27,8 +27,8 @@ from adaug.audits._html._cards import encoded, outline
 from adaug.audits._html._numbers import Numbers, minus, share
 from adaug.audits._html._words import sentences
 from adaug.audits._plan import Axis
+from adaug.audits._records import FamilyTable, Picture
 from adaug.audits._statistics import Estimate
-from adaug.audits._table import FamilyTable, Picture
 
 ALONE = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
 SCALES, TURNS = ("0.50", "1.00", "2.00"), ("-40°", "+0°", "+40°")

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from adaug._batch import Batch
+from adaug.audits._records import Picture, Worse
 from adaug.audits._statistics import worst_view
-from adaug.audits._table import Audit, Picture, Worse
+from adaug.audits._table import Audit
 from adaug.keypoints import decode_heatmaps, labelled
 
 Case = tuple[float, float]  # how weak: by how much the worst view is worse than the image as it is, then the mean over views

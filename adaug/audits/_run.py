@@ -21,7 +21,8 @@ from adaug._warp import Size, as_size, inside
 from adaug._wrappers import device_of, refuse_sharded, unwrap
 from adaug.audits._pictures import Gallery
 from adaug.audits._plan import Plan, plan_of
-from adaug.audits._table import Audit, FamilyTable, Worse
+from adaug.audits._records import FamilyTable, Worse
+from adaug.audits._table import Audit
 from adaug.keypoints import labelled
 from adaug.operations import Operation
 from adaug.policy import Policy

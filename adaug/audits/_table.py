@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adaug.audits._plan import AS_IT_IS, DRAWS, Axis
+from adaug.audits._file import read, write
+from adaug.audits._plan import AS_IT_IS
+from adaug.audits._records import Case, Curve, FamilyTable, Grid, Picture, Worse
 from adaug.audits._statistics import (
     Array,
     Estimate,
@@ -31,99 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from adaug.audits._comparison import Comparison
-
-VERSION = 1  # of the file
-Worse = Literal["lower", "higher"]
-
-
-@dataclass(frozen=True)
-class FamilyTable:
-    """The views of one kind in an audit.
-
-    Attributes:
-        name: E.g. "rotate", "scale × rotate", "draws".
-        views: The name of each view.
-        start: Where they begin in the table.
-        axes: What changes from view to view: one operation, two, or nothing with an order.
-        details: What each view does, where its name does not tell.
-    """
-
-    name: str
-    views: tuple[str, ...]
-    start: int
-    axes: tuple[Axis, ...] = ()
-    details: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> range:
-        """Where its views stand in the table."""
-        return range(self.start, self.start + len(self.views))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The mean score at each bin of an operation alone.
-
-    Attributes:
-        axis: The operation.
-        mean: [k], a mean over images with its interval.
-        counted: [k], the share of images (or of their parts) that count there.
-    """
-
-    axis: Axis
-    mean: tuple[Estimate, ...]
-    counted: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """The mean score at each pair of bins of two operations together.
-
-    Attributes:
-        axes: The two operations: down, and across.
-        mean: [k1, k2], means over images.
-        counted: [k1, k2], the share of images (or of their parts) that count there.
-    """
-
-    axes: tuple[Axis, Axis]
-    mean: Array
-    counted: Array
-
-
-@dataclass(frozen=True)
-class Case:
-    """An image and the view that is worst for it.
-
-    Attributes:
-        image: Its number in the loader's order.
-        view: The name of the view.
-        score: The score there.
-        as_it_is: The score of the image as it is.
-    """
-
-    image: int
-    view: str
-    score: float
-    as_it_is: float
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """What the network saw in a case, with labels and predictions.
-
-    Attributes:
-        image: Its number in the loader's order.
-        view: The number of the view, a column of the table.
-        pixels: [H, W, 3] uint8.
-        labels: "keypoints" [K, 2], "visible" [K], "mask" [h, w], "label" [] or whatever of these the batch holds.
-        predictions: The same names, as far as the network's output tells.
-    """
-
-    image: int
-    view: int
-    pixels: np.ndarray[Any, Any]
-    labels: Mapping[str, np.ndarray[Any, Any]]
-    predictions: Mapping[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -399,84 +307,9 @@ class Audit:
 
     def save(self, path: str | Path) -> Path:
         """Writes one file, an .npz without pickles. It is whole or not there."""
-        path = Path(path)
-        arrays: dict[str, Any] = {"scores": self.scores}
-        pictures = []
-        for i, picture in enumerate(self.pictures):
-            arrays[f"picture{i}"] = picture.pixels
-            for part in ("labels", "predictions"):
-                arrays |= {f"picture{i}.{part}.{name}": value for name, value in getattr(picture, part).items()}
-            pictures.append({"image": picture.image, "view": picture.view})
-        described = {
-            "version": VERSION,
-            "families": [dataclasses.asdict(family) for family in self.families],
-            "worse": self.worse,
-            "groups": {name: list(map(int, parts)) for name, parts in self.groups.items()},
-            "images": list(self.images),
-            "seed": self.seed,
-            "model": self.model,
-            "excluded": dict(self.excluded),
-            "pictures": pictures,
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".part")
-        with beside.open("wb") as file:
-            np.savez_compressed(file, described=np.array(json.dumps(described)), **arrays)
-        os.replace(beside, path)
-        return path
+        return write(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> Audit:
         """Reads what `save` wrote. Raises ValueError that names the file if it is damaged or of another kind."""
-        try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            described = json.loads(str(arrays["described"]))
-            if described["version"] != VERSION:
-                raise ValueError(f"version {described['version']}")
-            return _from(arrays, described)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise ValueError(
-                f"{path} should be an audit that `Audit.save` of this version wrote. Found {type(error).__name__}: {error}; "
-                "audit again."
-            ) from error
-
-
-def _from(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> Audit:
-    families = tuple(
-        FamilyTable(
-            family["name"],
-            tuple(family["views"]),
-            family["start"],
-            tuple(
-                Axis(
-                    axis["operation"],
-                    axis["quantity"],
-                    tuple(axis["labels"]),
-                    tuple(axis["centres"]),
-                    axis["layout"] if isinstance(axis["layout"], int) else (axis["layout"][0], axis["layout"][1]),
-                )
-                for axis in family["axes"]
-            ),
-            tuple(family["details"]),
-        )
-        for family in described["families"]
-    )
-
-    def parts(i: int, part: str) -> dict[str, Any]:
-        start = f"picture{i}.{part}."
-        return {name.removeprefix(start): value for name, value in arrays.items() if name.startswith(start)}
-
-    pictures = tuple(
-        Picture(picture["image"], picture["view"], arrays[f"picture{i}"], parts(i, "labels"), parts(i, "predictions"))
-        for i, picture in enumerate(described["pictures"])
-    )
-    kept = {name: described[name] for name in ("worse", "groups", "images", "seed", "model", "excluded")}
-    if arrays["scores"].shape[:2] != (len(kept["images"]), sum(len(family.views) for family in families)):
-        raise ValueError(f"scores of shape {arrays['scores'].shape}")
-    return Audit(arrays["scores"], families, pictures=pictures, **kept)
-
-
-__all__ = ["AS_IT_IS", "DRAWS", "Audit", "Case", "Curve", "Estimate", "FamilyTable", "Grid", "Picture"]
+        return Audit(**read(path))

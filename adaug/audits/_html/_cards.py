@@ -13,7 +13,8 @@ import numpy as np
 
 from adaug.audits._html._numbers import Numbers, minus
 from adaug.audits._plan import AS_IT_IS
-from adaug.audits._table import Audit, Picture
+from adaug.audits._records import Picture
+from adaug.audits._table import Audit
 
 LARGEST = 320  # pixels of a side: about as wide as a card
 BYTES = 40_000  # of an image: without loss where that is enough, so that twelve stay below 1 MB

@@ -12,8 +12,9 @@ from adaug.audits._comparison import Comparison
 from adaug.audits._html._heat import labels_of, layout_of
 from adaug.audits._html._numbers import Numbers, minus
 from adaug.audits._plan import AS_IT_IS, DRAWS
+from adaug.audits._records import FamilyTable
 from adaug.audits._statistics import Array, Estimate
-from adaug.audits._table import Audit, FamilyTable
+from adaug.audits._table import Audit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

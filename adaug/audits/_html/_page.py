@@ -19,8 +19,9 @@ from adaug.audits._html._numbers import Numbers, minus, share
 from adaug.audits._html._tiles import Tiles
 from adaug.audits._html._words import sentences
 from adaug.audits._plan import AS_IT_IS, DRAWS
+from adaug.audits._records import FamilyTable
 from adaug.audits._statistics import LEVEL, RESAMPLES, Estimate
-from adaug.audits._table import Audit, FamilyTable
+from adaug.audits._table import Audit
 
 
 def write(audit: Audit, path: Path, compared: Audit | None, title: str) -> Path:

@@ -9,8 +9,9 @@ import numpy as np
 from adaug.audits._comparison import Change, Comparison
 from adaug.audits._html._numbers import GAP, Numbers, minus
 from adaug.audits._plan import AS_IT_IS, Axis
+from adaug.audits._records import FamilyTable
 from adaug.audits._statistics import mean_of
-from adaug.audits._table import Audit, FamilyTable
+from adaug.audits._table import Audit
 
 MOST = 3  # of a kind in one sentence
 
