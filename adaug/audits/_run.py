@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +15,13 @@ from torch import Tensor, nn
 from adaug._batch import Batch, UserBatch, check_flip, check_operations, parse
 from adaug._hooks import quiet
 from adaug._kinds import Target
-from adaug._warp import Size, as_size, inside
+from adaug._warp import Size, as_size
 from adaug._wrappers import device_of, refuse_sharded, unwrap
+from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, weights_of, without_what_left
 from adaug.audits._pictures import Gallery
 from adaug.audits._plan import Plan, plan_of
 from adaug.audits._records import FamilyTable, Worse
 from adaug.audits._table import Audit
-from adaug.keypoints import labelled
 from adaug.operations import Operation
 from adaug.policy import Policy
 
@@ -130,7 +128,7 @@ class _Run:
         self.device = device_of(self.model, None) if isinstance(self.model, nn.Module) else None
         self.score, self.plan, self.worse, self.targets, self.view_size = score, plan, worse, targets, view_size
         self.groups, self.seed = groups, seed
-        self.fingerprint = _weights(self.model)
+        self.fingerprint = weights_of(self.model)
         self.families = _families(plan)
         self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
         self.images: list[str] = []
@@ -194,7 +192,7 @@ class _Run:
     def take(self, batch: UserBatch) -> None:
         """Scores one batch under every view."""
         parsed = self._parsed(batch)
-        prints = _fingerprints(parsed.image)
+        prints = fingerprints(parsed.image)
         if self._skipped(prints):
             return
         columns: dict[int, Tensor] = {}  # of views that differ: [n] or [n, K]
@@ -220,7 +218,7 @@ class _Run:
             check_flip(parsed, self.plan.pairs)  # the first batch tells what all are like
         check_operations(parsed, list(self.plan.operations.values()), wait=not self.images)
         if not self.images:
-            _warn_of_fill(parsed, self.plan, self.targets)
+            warn_of_fill(parsed, self.plan, self.targets)
         return parsed
 
     def _skipped(self, prints: list[str]) -> bool:
@@ -251,8 +249,8 @@ class _Run:
             raise ValueError(
                 f"`score` should return the same parts for every batch, {self.parts}. Found {tuple(scores.shape[1:])}."
             )
-        _check_groups(self.groups, self.parts)
-        scores = _without_what_left(scores, seen)
+        check_groups(self.groups, self.parts)
+        scores = without_what_left(scores, seen)
         if torch.isinf(scores).any():
             raise ValueError("`score` should be finite, or NaN where it does not count. Found inf.")
         return scores.unflatten(0, (len(numbers), len(parsed))).transpose(0, 1).float().cpu()
@@ -263,7 +261,7 @@ class _Run:
             output = self.model(seen.image)
             scores = self.score(output, seen.to_user())
         scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
-        _check_scores(scores, len(seen))
+        check_scores(scores, len(seen))
         return seen, scores.detach()
 
     def _under(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Batch:
@@ -320,71 +318,6 @@ def _families(plan: Plan) -> tuple[FamilyTable, ...]:
 
 def _to(entry: Any, device: torch.device) -> Any:
     return entry.to(device, non_blocking=True) if isinstance(entry, Tensor) else entry
-
-
-def _weights(model: Any) -> str:
-    """What tells a model's weights from others."""
-    if not isinstance(model, nn.Module):
-        return ""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(tensor, Tensor):
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _fingerprints(image: Tensor) -> list[str]:
-    """What tells an image from others, [n]."""
-    return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in image.detach().float().cpu().numpy()]
-
-
-def _check_scores(scores: Any, n: int) -> None:
-    if not isinstance(scores, Tensor):
-        raise TypeError(f"`score` should return a tensor, ({n},) or ({n}, parts). Found {type(scores).__name__}.")
-    if scores.ndim not in (1, 2) or len(scores) != n or scores.is_complex():
-        raise ValueError(
-            f"`score` should return one number per image, ({n},), or one per part, ({n}, parts). Found {tuple(scores.shape)}."
-        )
-
-
-def _check_groups(groups: Mapping[str, Sequence[int]], parts: tuple[int, ...]) -> None:
-    """Raises ValueError when groups name parts that scores do not have."""
-    if groups and not parts:
-        raise ValueError(
-            f"`groups` should be of parts, as in scores [B, K]. Found {', '.join(groups)}, and scores of images, [B]."
-        )
-    for name, members in groups.items():
-        wrong = [part for part in members if not 0 <= part < parts[0]]
-        if wrong or not len(members):
-            raise ValueError(f"`groups[{name!r}]` should hold parts from 0 to {parts[0] - 1}. Found {wrong or 'none'}.")
-
-
-def _warn_of_fill(parsed: Batch, plan: Plan, targets: Mapping[Any, str | Target] | None) -> None:
-    """Warns where a mask gets class 0 outside the canvas without anybody having said so."""
-    silent = [
-        key
-        for key, target in parsed.kinds.items()
-        if target.kind == "mask" and not isinstance((targets or {}).get(key), Target)
-    ]
-    if silent and any(operation.moves for operation in plan.operations.values()):
-        warnings.warn(
-            f"{silent[0]!r} should say what lies outside the canvas. Found no fill, so it is class 0 there; pass targets="
-            f'{{{silent[0]!r}: adaug.Target("mask", fill=255)}} and leave 255 out of the score, or fill=0 if class 0 is meant.',
-            stacklevel=5,
-        )
-
-
-def _without_what_left(scores: Tensor, seen: Batch) -> Tensor:
-    """NaN for keypoints that are not visible under a view, or not in its frame."""
-    scores = scores.float()
-    if scores.ndim < 2 or not seen.has("keypoints"):
-        return scores
-    points = seen.entries_of("keypoints")[0]
-    if points.shape[:-1] != scores.shape:
-        return scores
-    visible = labelled(points, seen.entries_of("visibility")[0] if seen.has("visibility") else None)
-    return torch.where(visible & inside(points[..., :2], seen.size), scores, torch.nan)
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""What an audit checks, and how it knows a model and an image again."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaug._batch import Batch
+from adaug._kinds import Target
+from adaug._warp import inside
+from adaug.audits._plan import Plan
+from adaug.keypoints import labelled
+
+
+def weights_of(model: Any) -> str:
+    """What tells a model's weights from others."""
+    if not isinstance(model, nn.Module):
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(tensor, Tensor):
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fingerprints(image: Tensor) -> list[str]:
+    """What tells an image from others, [n]."""
+    return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in image.detach().float().cpu().numpy()]
+
+
+def check_scores(scores: Any, n: int) -> None:
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"`score` should return a tensor, ({n},) or ({n}, parts). Found {type(scores).__name__}.")
+    if scores.ndim not in (1, 2) or len(scores) != n or scores.is_complex():
+        raise ValueError(
+            f"`score` should return one number per image, ({n},), or one per part, ({n}, parts). Found {tuple(scores.shape)}."
+        )
+
+
+def check_groups(groups: Mapping[str, Sequence[int]], parts: tuple[int, ...]) -> None:
+    """Raises ValueError when groups name parts that scores do not have."""
+    if groups and not parts:
+        raise ValueError(
+            f"`groups` should be of parts, as in scores [B, K]. Found {', '.join(groups)}, and scores of images, [B]."
+        )
+    for name, members in groups.items():
+        wrong = [part for part in members if not 0 <= part < parts[0]]
+        if wrong or not len(members):
+            raise ValueError(f"`groups[{name!r}]` should hold parts from 0 to {parts[0] - 1}. Found {wrong or 'none'}.")
+
+
+def warn_of_fill(parsed: Batch, plan: Plan, targets: Mapping[Any, str | Target] | None) -> None:
+    """Warns where a mask gets class 0 outside the canvas without anybody having said so."""
+    silent = [
+        key
+        for key, target in parsed.kinds.items()
+        if target.kind == "mask" and not isinstance((targets or {}).get(key), Target)
+    ]
+    if silent and any(operation.moves for operation in plan.operations.values()):
+        warnings.warn(
+            f"{silent[0]!r} should say what lies outside the canvas. Found no fill, so it is class 0 there; pass targets="
+            f'{{{silent[0]!r}: adaug.Target("mask", fill=255)}} and leave 255 out of the score, or fill=0 if class 0 is meant.',
+            stacklevel=5,
+        )
+
+
+def without_what_left(scores: Tensor, seen: Batch) -> Tensor:
+    """NaN for keypoints that are not visible under a view, or not in its frame."""
+    scores = scores.float()
+    if scores.ndim < 2 or not seen.has("keypoints"):
+        return scores
+    points = seen.entries_of("keypoints")[0]
+    if points.shape[:-1] != scores.shape:
+        return scores
+    visible = labelled(points, seen.entries_of("visibility")[0] if seen.has("visibility") else None)
+    return torch.where(visible & inside(points[..., :2], seen.size), scores, torch.nan)
