@@ -16,7 +16,7 @@ import adaug
 from benchmarks.result_files import save
 from examples.audit_tables import compared
 
-ARMS = {"none": "as they are", "uniform": "turned and scaled"}
+ARMS = ("none", "uniform")
 
 
 def main() -> None:
@@ -26,10 +26,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     before, after = (adaug.Audit.load(args.runs / f"audit-{arm}-seed{args.seed}.npz") for arm in ARMS)
-    first, last = ARMS.values()
     markdown = (
-        f"An hourglass of the demo's size, trained on drawn people {first} (before), and on the same people {last} up to ±60° "
-        f"and 0.7 to 1.4, drawn evenly (after). Joints found at PCKh@0.5 by {len(before)} people to test on; one seed.\n\n"
+        "An hourglass of the demo's size, trained on drawn people as they are (before), and on the same people mirrored, turned up "
+        "to ±60°, scaled by 0.7 to 1.4 and hidden in part, all drawn evenly (after). Joints of "
+        f"{len(before)} other people found at PCKh@0.5; one seed.\n\n"
         f"{compared(before, after, ('before', 'after'))}\n\n"
         f"Audits of `python examples/hourglass_mpii.py --arms {' '.join(ARMS)} --out {args.runs}`."
     )
