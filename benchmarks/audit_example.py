@@ -27,8 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     before, after = (adaug.Audit.load(args.runs / f"audit-{arm}-seed{args.seed}.npz") for arm in ARMS)
     markdown = (
-        "An hourglass of the demo's size, trained on drawn people as they are (before), and on the same people mirrored, turned "
-        "up to ±60°, scaled by 0.7 to 1.4 and hidden in part, all drawn evenly (after). Joints of "
+        "An hourglass of the demo's size, trained on drawn people as they are (before), and on the same people mirrored, "
+        "turned up to ±60°, scaled by 0.7 to 1.4 and hidden in part, all drawn evenly (after). Joints of "
         f"{len(before)} other people found at PCKh@0.5; one seed.\n\n"
         f"{compared(before, after, ('before', 'after'))}\n\n"
         f"Audits of `python examples/hourglass_mpii.py --arms {' '.join(ARMS)} --out {args.runs}`."
