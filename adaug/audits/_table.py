@@ -139,7 +139,10 @@ class Audit:
         return mean_of(np.asarray(nanmean(self.table(views, group), axis=1), dtype=float), self.drawn)
 
     def worst(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[str, Estimate]:
-        """The worst view: the one with the worst mean over images, and that mean."""
+        """The worst view: the one with the worst mean over images, and that mean.
+
+        In each resample another view may be the worst, so that the interval leans to the worse side.
+        """
         column, estimate = worst_mean(self._sign * self.table(views, group), self.drawn)
         return self.views[self.columns(views)[column]], self._turned(estimate)
 
