@@ -457,6 +457,10 @@ def test_per_cent_is_the_unit_of_scores_of_0_and_100() -> None:
     assert float(audit.in_every_view()) == 50.0
     assert "in every view, all views" in audit.compare(other).worse(by=0.5)
     assert audit.compare(other).worse(by=60) == []
+    wrong = make_audit([[0, 0]] * 100, ("a",))  # nothing tells its unit
+    change = wrong.compare(audit).in_every_view()
+    assert float(change.difference) == 50.0
+    assert 30 < change.difference.low < 50 < change.difference.high < 70
     assert "in every view" in str(audit)
 
 

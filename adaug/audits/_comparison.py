@@ -14,12 +14,14 @@ from adaug.audits._statistics import (
     LEVEL,
     Array,
     Estimate,
+    interval,
     lowest_share,
     mean_of,
     nanmean,
     nanmin,
     nanstd,
     resampled_mean,
+    resampled_worst_mean,
     worst_mean,
 )
 
@@ -115,7 +117,7 @@ class Comparison:
         """The mean of the worst view, which may be another one before and after."""
         tables = self._tables(views, group)
         (_, before), (_, after) = (worst_mean(table, self._drawn) for table in tables)
-        resampled = [_resampled_minimum(table, self._drawn) for table in tables]
+        resampled = [resampled_worst_mean(table, self._drawn) for table in tables]
         return self._change(self._named("worst view", views), float(before), float(after), resampled[1] - resampled[0])
 
     def in_every_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
@@ -124,8 +126,8 @@ class Comparison:
         (hits, counts), (other_hits, other_counts) = (audit.always_right(views, group) for audit in (self.before, self.after))
         with np.errstate(invalid="ignore", divide="ignore"):
             resampled = self._drawn @ other_hits / (self._drawn @ other_counts) - self._drawn @ hits / (self._drawn @ counts)
-        resampled = self.before.top * resampled
-        difference = Estimate(float(after) - float(before), *_ends(resampled))
+        resampled = max(self.before.top, self.after.top) * resampled  # of which one may hold nothing that is right
+        difference = Estimate(float(after) - float(before), *interval(resampled))
         name = self._named("in every view", views)  # more is better, whatever the scores are
         return Change(name, float(before), float(after), difference, difference, resampled)
 
@@ -177,7 +179,7 @@ class Comparison:
 
     def _change(self, name: str, before: float, after: float, resampled: Array) -> Change:
         """Of numbers that were turned so that lower is worse."""
-        gain = Estimate(after - before, *_ends(resampled))
+        gain = Estimate(after - before, *interval(resampled))
         low, high = sorted((self._sign * gain.low, self._sign * gain.high))
         difference = Estimate(self._sign * gain, low, high)
         return Change(name, self._sign * before, self._sign * after, difference, gain, resampled)
@@ -187,19 +189,6 @@ class Comparison:
         if views == AS_IT_IS:
             return AS_IT_IS
         return f"{what}, {'all views' if views is None else views if isinstance(views, str) else ', '.join(views)}"
-
-
-def _resampled_minimum(table: Array, drawn: Array) -> Array:
-    finite = np.isfinite(table)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = (drawn @ np.where(finite, table, 0)) / (drawn @ finite.astype(float))
-    return np.asarray(nanmin(means, axis=1), dtype=float)
-
-
-def _ends(resampled: Array) -> tuple[float, float]:
-    finite = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
-    return float(low), float(high)
 
 
 def _together(changes: Sequence[Change]) -> tuple[Change, ...]:

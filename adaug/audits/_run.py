@@ -236,6 +236,7 @@ class _Run:
             return False  # the file ends within this batch
         self.tables.append(torch.from_numpy(self.known.scores[start:end]))
         self.parts = tuple(self.known.scores.shape[2:])
+        check_groups(self.groups, self.parts)
         self._count(self.tables[-1])
         self.images += prints
         self.gallery.keep([picture for picture in self.known.pictures if start <= picture.image < end], self.known)
@@ -321,13 +322,15 @@ def _to(entry: Any, device: torch.device) -> Any:
 
 
 @contextmanager
-def _bar(total: int | None, shown: bool) -> Iterator[Callable[[int], Any]]:
+def _bar(total: int | None, shown: bool, asked: bool) -> Iterator[Callable[[int], Any]]:
     if not shown:
         yield lambda number: None
         return
     try:
         from tqdm import tqdm
     except ModuleNotFoundError:
+        if asked:
+            raise ModuleNotFoundError("`progress=True` needs tqdm. Found none; pip install adaug[audit].") from None
         yield lambda number: None
         return
     with tqdm(total=total, desc="audit", unit="batch") as bar:
@@ -338,7 +341,7 @@ def _shown(loader: Iterable[UserBatch], progress: bool | None) -> Iterator[UserB
     """The batches, with a bar that shows how far they are."""
     shown = sys.stderr.isatty() if progress is None else progress
     total = len(loader) if isinstance(loader, Sized) else None
-    with _bar(total, shown) as advance:
+    with _bar(total, shown, progress is True) as advance:
         for batch in loader:
             yield batch
             advance(1)

@@ -6,6 +6,7 @@ serves all. Tables are turned so that lower is worse.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -56,12 +57,9 @@ def quiet_nan(function: Callable[..., T]) -> Callable[..., T]:
     """A NaN-aware function of NumPy's, without its warnings about rows that hold nothing."""
 
     def quiet(*args: object, **kwargs: object) -> T:
-        with np.errstate(all="ignore"):
-            import warnings
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)
-                return function(*args, **kwargs)
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return function(*args, **kwargs)
 
     return quiet
 
@@ -77,7 +75,7 @@ def mean_of(values: Array, drawn: Array) -> Estimate:
 
 
 def resampled_mean(values: Array, drawn: Array) -> Array:
-    """The mean over images of [N] in each resample, [R]."""
+    """The mean over images of [N] (or [N, V]) in each resample, [R] (or [R, V])."""
     finite = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((drawn @ np.where(finite, values, 0)) / (drawn @ finite.astype(float)), dtype=float)
@@ -90,20 +88,21 @@ def ratio_of(hits: Array, counts: Array, drawn: Array) -> Estimate:
         return Estimate(np.nan, np.nan, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         resampled = (drawn @ hits) / (drawn @ counts)
-    return Estimate(hits.sum() / total, *_interval(resampled))
+    return Estimate(hits.sum() / total, *interval(resampled))
 
 
 def worst_mean(table: Array, drawn: Array) -> tuple[int, Estimate]:
     """Which column of [N, V] has the lowest mean over images, and that mean with the interval of the minimum."""
-    finite = np.isfinite(table)
-    filled, counts = np.where(finite, table, 0), finite.astype(float)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = filled.sum(0) / counts.sum(0)
-        resampled = (drawn @ filled) / (drawn @ counts)
+    means = np.asarray(nanmean(table, axis=0), dtype=float)
     if not np.isfinite(means).any():
         return 0, Estimate(np.nan, np.nan, np.nan)
     worst = int(np.nanargmin(means))
-    return worst, Estimate(means[worst], *_interval(nanmin(resampled, axis=1)))
+    return worst, Estimate(means[worst], *interval(resampled_worst_mean(table, drawn)))
+
+
+def resampled_worst_mean(table: Array, drawn: Array) -> Array:
+    """The lowest mean over images of the columns of [N, V] in each resample, [R]."""
+    return np.asarray(nanmin(resampled_mean(table, drawn), axis=1), dtype=float)
 
 
 def lowest_share(table: Array, share: float) -> Array:
@@ -121,7 +120,8 @@ def worst_view(table: Array, row: int) -> int:
     return int(np.argmax(np.where(tied, np.nan_to_num(nanmean(table, axis=0), nan=-np.inf), -np.inf)))
 
 
-def _interval(resampled: Array) -> tuple[float, float]:
+def interval(resampled: Array) -> tuple[float, float]:
+    """The ends between which a number lies in 95 % of the resamples [R]."""
     finite = resampled[np.isfinite(resampled)]
     if not len(finite):
         return np.nan, np.nan
