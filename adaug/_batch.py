@@ -94,15 +94,30 @@ class Batch:
         return Batch({key: self.entries[key]}, {key: self.kinds[key]}, {})
 
     def to_user(self) -> UserBatch:
-        """The batch in the user's own structure."""
+        """The batch in the user's own structure, anew at each call: writing to its labels changes no other batch.
+
+        Its images are not copied.
+        """
+        image = self._image_key
+        entries = {key: entry if key == image else _own(entry) for key, entry in self.entries.items()}
         if isinstance(self.source, Mapping):
             if not isinstance(self.source, MutableMapping):
-                return type(self.source)(self.entries)  # type: ignore[call-arg]
+                return type(self.source)(entries)  # type: ignore[call-arg]
             made = _shallow_copy(self.source)
-            made.update(self.entries)
+            made.update(entries)
             return made
-        values = [self.entries[key] for key in range(len(self.entries))]
+        values = [entries[key] for key in range(len(entries))]
         return type(self.source)(*values) if hasattr(self.source, "_fields") else type(self.source)(values)
+
+    def with_own_image(self) -> Batch:
+        """The same batch, with a copy of its images where they are those that the user gave."""
+        given = self.source if isinstance(self.source, (Mapping, tuple, list)) else {}
+        key = self._image_key
+        try:
+            same = given[key] is self.image  # type: ignore[call-overload]
+        except (KeyError, IndexError):
+            same = False
+        return self.with_image(self.image.clone()) if same else self
 
     def apply(self, view: View, view_size: Size) -> Batch:
         """The batch under a view. What the view does not touch is carried along as it is."""
@@ -180,6 +195,27 @@ def _select(entry: Any, index: Tensor, n: int) -> Any:
         return entry[index.cpu().numpy()] if entry.ndim and len(entry) == n else entry
     if isinstance(entry, (list, tuple)) and len(entry) == n:
         return type(entry)([entry[i] for i in index.tolist()])
+    return entry
+
+
+def _own(entry: Any) -> Any:
+    """An entry whose tensors are copies; what holds none is the same object."""
+    if isinstance(entry, (Tensor, np.ndarray)):
+        return entry.clone() if isinstance(entry, Tensor) else entry.copy()
+    if isinstance(entry, Mapping):
+        items = {key: _own(item) for key, item in entry.items()}
+        if all(items[key] is item for key, item in entry.items()):
+            return entry
+        if not isinstance(entry, MutableMapping):
+            return items
+        made = _shallow_copy(entry)
+        made.update(items)
+        return made
+    if isinstance(entry, (list, tuple)) and not all(isinstance(item, str) for item in entry):
+        values = [_own(item) for item in entry]
+        if all(mine is theirs for mine, theirs in zip(values, entry, strict=True)):
+            return entry
+        return type(entry)(*values) if hasattr(entry, "_fields") else type(entry)(values)
     return entry
 
 
@@ -262,15 +298,18 @@ def check_flip(batch: Batch, pairs: Pairs | None) -> None:
         raise ValueError(f"Flip pairs should name keypoints from 0 to {min(counts) - 1}. Found {highest} in {list(pairs)}.")
 
 
-def check_operations(batch: Batch, operations: Sequence[Operation], *, wait: bool = True) -> None:
-    """Raises ValueError when operations that need images in [0, 1] get others.
+def check_operations(
+    batch: Batch, operations: Sequence[Operation], functions: Sequence[str] = (), *, wait: bool = True
+) -> None:
+    """Raises ValueError when what needs images in [0, 1] gets others.
 
     Args:
         batch: The images.
         operations: What may be done to them.
-        wait: Whether to look at pixel values on a GPU too, which means waiting for it.
+        functions: Names of functions that cut values to [0, 1].
+        wait: Whether to look at values on a GPU too, which means waiting for it.
     """
-    coloured = [type(operation).__name__ for operation in operations if operation.unit_range]
+    coloured = [*(type(operation).__name__ for operation in operations if operation.unit_range), *functions]
     if not coloured or (batch.image.device.type != "cpu" and not wait):
         return
     low, high = (float(edge) for edge in batch.image.detach().aminmax())

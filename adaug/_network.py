@@ -14,6 +14,7 @@ from adaug._batch import Batch, UserBatch, check_flip, check_operations
 from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
 from adaug._layers import Layer, Probe, find_layers, match_layers, probe
+from adaug._painters import check_painters
 from adaug._warp import Size
 from adaug._wrappers import device_of, is_compiled, refuse_inner_ddp, refuse_sharded, unwrap
 from adaug.policy import Policy
@@ -31,7 +32,7 @@ class Difficulty:
     def __call__(self, output: Any, batch: Batch) -> Tensor:
         """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError on another shape."""
         with torch.no_grad():
-            values = self.function(output, batch.to_user())
+            values = self.function(output, batch.with_own_image().to_user())
         check_losses(values, len(batch), self.argument)
         return values.detach().float()
 
@@ -147,7 +148,7 @@ def check_losses(values: Any, n: int, argument: str) -> None:
 
 
 def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:
-    """Raises ValueError when a batch cannot go through a policy: flips without pairs, colours outside [0, 1].
+    """Raises when a batch cannot go through a policy: flips without pairs, colours outside [0, 1], functions that move pixels.
 
     Args:
         policy: What may be done to it.
@@ -156,4 +157,6 @@ def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:
     """
     if policy.flip is not None:
         check_flip(batch, policy.flip.pairs)
-    check_operations(batch, list(policy.operations.values()), wait=wait)
+    traits = policy.traits(batch.image) if policy.painters else []
+    check_painters(traits)
+    check_operations(batch, list(policy.operations.values()), [trait.name for trait in traits if trait.clamps], wait=wait)

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from kornia.augmentation._2d.geometric.base import GeometricAugmentationBase2D
 from torch import Tensor
 
+from adaug._painters import Painter, Trait, moves_by_name, traits_of
 from adaug._random import Stream, seeded
 from adaug._view import View, make_view
 from adaug._warp import Size
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
 
-Painter = Callable[[Tensor], Tensor]
 Share = float | Callable[[float], float]
 Magnitudes = dict[str, Tensor]  # "branch.operation" -> its magnitude in each row; FLIP -> flipped [n] bool
 RANDOM = "random"  # the share that no branch claims
@@ -103,7 +102,7 @@ class Policy:
         branches: Their shares sum to at most 1.
         common: A Flip, operations with bins (drawn at random), and functions of images [B, C, H, W] that move no pixels,
             such as kornia's ColorJiggle. A function sees the batch before anything else and may draw from torch's random
-            state.
+            state. It is tried on made images before the first batch, and refused if it moves them.
     """
 
     branches: Sequence[Branch]
@@ -118,7 +117,7 @@ class Policy:
         for item in self.common:
             hides = isinstance(item, Operation) and item.hides is not None  # it is done in a branch of its own alone
             known = isinstance(item, Flip | Operation) or callable(item)
-            if hides or not known or isinstance(item, GeometricAugmentationBase2D):
+            if hides or not known or moves_by_name(item):
                 raise TypeError(
                     "`common` should hold adaug.Flip, operations with bins and functions of images that move no pixels. "
                     f"Found {item!r}; use adaug's own geometric operations, which move the targets too."
@@ -177,13 +176,29 @@ class Policy:
 
     # ---- drawing, apart from applying
 
+    @cached_property
+    def painters(self) -> tuple[Painter, ...]:
+        """The functions of images in `common`."""
+        return tuple(item for item in self.common if not isinstance(item, Flip | Operation))
+
+    def traits(self, image: Tensor) -> list[Trait]:
+        """What trying the functions in `common` shows, on images like these. They are tried once for each channel count."""
+        known: dict[int, list[Trait]] = self._traits
+        if image.shape[1] not in known:
+            known[image.shape[1]] = traits_of(self.painters, image)
+        return known[image.shape[1]]
+
+    @cached_property
+    def _traits(self) -> dict[int, list[Trait]]:
+        return {}
+
     def paint(self, image: Tensor, stream: Stream) -> Tensor:
-        """Images [n, C, H, W] after the functions in `common`; the global random state is put back."""
-        painters = [item for item in self.common if not isinstance(item, Flip | Operation)]
-        if painters:
+        """Images [n, C, H, W] after the functions in `common`; neither they nor the global random state change."""
+        if self.painters:
             with seeded(stream.seed, image.device):
-                for painter in painters:
-                    image = painter(image).to(image.dtype)
+                image, dtype = image.clone(), image.dtype  # some write to what they are given
+                for painter in self.painters:
+                    image = painter(image).to(dtype)
         return image
 
     def draw_random(self, n: int, stream: Stream) -> Magnitudes:

@@ -260,7 +260,7 @@ class _Run:
         seen = self._under(parsed, view_of, numbers)
         with self._untouched():
             output = self.model(seen.image)
-            scores = self.score(output, seen.to_user())
+            scores = self.score(output, seen.with_own_image().to_user())
         scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
         check_scores(scores, len(seen))
         return seen, scores.detach()
