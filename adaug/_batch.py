@@ -239,7 +239,7 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     parsed = Batch(entries, kinds, batch)
     _check_images(parsed, device)
     for key, target in kinds.items():
-        check_entry(key, entries[key], target.kind, parsed.image)
+        check_entry(key, entries[key], target, parsed.image)
         if key not in given:
             check_guess(key, entries[key], target.kind, parsed.image)
     _check_joints(parsed)

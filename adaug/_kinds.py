@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
@@ -31,15 +33,18 @@ Key = str | int  # of an entry: its name in a mapping, or its position in a tupl
 class Target:
     """What an entry of the batch is, for `targets=`: its kind, and what lies outside the canvas.
 
-    Masks go through float32, which holds integers up to 2^24.
-
     Attributes:
         kind: image, keypoints, visibility, heatmaps, mask, boxes, label or other.
-        fill: What pixels from outside the canvas get, e.g. Target("mask", fill=255) for an ignore index.
+        fill: What pixels from outside the canvas get, e.g. Target("mask", fill=255) for an ignore index. The dtype of the entry
+            should hold it.
     """
 
     kind: str
     fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.fill, (str, bytes)) or not hasattr(self.fill, "__float__"):
+            raise TypeError(f"`fill` of a Target should be a number. Found {self.fill!r}.")
 
 
 def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
@@ -85,9 +90,26 @@ def check_guess(key: Key, entry: Any, kind: str, image: Tensor) -> None:
         )
 
 
-def check_entry(key: Key, entry: Any, kind: str, image: Tensor) -> None:
+def check_fill(key: Key, dtype: torch.dtype, fill: float) -> None:
+    """Raises ValueError on a fill that pixels of a dtype cannot hold."""
+    if not fill:
+        return
+    if dtype.is_floating_point:
+        holds, between = not math.isfinite(fill) or abs(fill) <= torch.finfo(dtype).max, f"up to {torch.finfo(dtype).max:.3g}"
+    else:
+        low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+        holds = math.isfinite(fill) and fill == int(fill) and low <= fill <= high
+        between = f"an integer from {low} to {high}"
+    if not holds:
+        raise ValueError(
+            f"The fill of {key!r} should be a number that its dtype holds, {between}. Found {fill} for {dtype}; "
+            "choose another one, or another dtype."
+        )
+
+
+def check_entry(key: Key, entry: Any, target: Target, image: Tensor) -> None:
     """Raises TypeError or ValueError when an entry does not fit its kind and the images [B, C, H, W] beside it."""
-    n = len(image)
+    n, kind = len(image), target.kind
     if kind in ("label", "other"):
         if isinstance(entry, Tensor) and kind == "label" and (entry.ndim == 0 or len(entry) != n):
             raise ValueError(f"{key!r} should have one row for each of {n} images. Found {tuple(entry.shape)}.")
@@ -107,3 +129,5 @@ def check_entry(key: Key, entry: Any, kind: str, image: Tensor) -> None:
         raise ValueError(f"{key!r}, of kind {kind}, should have a last dimension of {wanted}. Found {tuple(entry.shape)}.")
     if kind in ("keypoints", "boxes", "heatmaps") and not entry.is_floating_point():
         raise TypeError(f"{key!r}, of kind {kind}, should be floating point. Found {entry.dtype}; use .float().")
+    if kind in ("image", "heatmaps", "mask"):
+        check_fill(key, entry.dtype, target.fill)

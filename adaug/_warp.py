@@ -101,13 +101,47 @@ def sampling_grid(matrix: Tensor, canvas: Size, view_size: Size) -> Grid:
 
 
 def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill: float = 0.0) -> Tensor:
-    """Samples [n, C, H, W] at a grid, to `size`; outside the canvas lies `fill`. Keeps the dtype."""
+    """Samples [n, C, H, W] at a grid, to `size`. Keeps the dtype.
+
+    Outside the canvas lies `fill`, in the dtype of the image: what is inside does not meet it, but for the pixel at the border
+    into which bilinear sampling mixes it.
+    """
     points = grid.points(size)
+    points = points.to(_precision(image, points.dtype))
     if mode == "nearest":  # exactly between two pixels it would round to the even one, and double every second pixel
         points = points + max(1e-4 / max(image.shape[-2:]), 1e-6)  # and float32 would lose a smaller step
-    source = image.to(points.dtype) - fill if fill else image.to(points.dtype)
-    sampled = F.grid_sample(source, points, mode=mode, padding_mode="zeros", align_corners=False)
-    return (sampled + fill if fill else sampled).to(image.dtype)
+    sampled = F.grid_sample(image.to(points.dtype), points, mode=mode, padding_mode="zeros", align_corners=False)
+    if not fill:
+        return sampled.to(image.dtype)
+    if mode == "nearest":
+        inside = F.grid_sample(_ones(image, points.dtype), points, mode=mode, padding_mode="zeros", align_corners=False)
+        value = fill if image.is_floating_point() else int(fill)
+        return sampled.to(image.dtype).masked_fill(inside == 0, value)
+    inside = _inside(points, image.shape[-2:])[:, None]
+    return torch.where(inside == 1, sampled, sampled + (1 - inside) * fill).to(image.dtype)
+
+
+def _precision(image: Tensor, usual: torch.dtype) -> torch.dtype:
+    """The floating type that holds all values of an image: float32 holds integers up to 2^24."""
+    if image.dtype == torch.float64:
+        return torch.float64
+    if image.dtype not in (torch.int32, torch.int64) or image.device.type == "mps" or not image.numel():
+        return usual
+    if image.device.type != "cpu":
+        return torch.float64  # to look at the values would wait for the device
+    low, high = image.aminmax()
+    return torch.float64 if int(low) < -(2**24) or int(high) > 2**24 else usual
+
+
+def _ones(image: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.ones((), dtype=dtype, device=image.device).expand(len(image), 1, *image.shape[-2:])
+
+
+def _inside(points: Tensor, size: Sequence[int]) -> Tensor:
+    """How much of what is sampled at points [n, h, w, 2] is of an image of a size, not of what lies outside. [n, h, w]."""
+    height, width = size
+    x, y = ((points[..., 0] + 1) * width - 1) / 2, ((points[..., 1] + 1) * height - 1) / 2
+    return (x + 1).minimum(width - x).clamp(0, 1) * (y + 1).minimum(height - y).clamp(0, 1)
 
 
 # ---- points and boxes

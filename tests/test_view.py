@@ -207,6 +207,67 @@ def test_outside_the_canvas_an_image_has_its_fill():
     torch.testing.assert_close(image[..., 16, 16], torch.ones(1, 3))
 
 
+FILLS = [-1e9, 255, 300, -3, 0.25, torch.nan, torch.inf, -torch.inf]
+INTEGERS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def holds(dtype, fill):
+    if dtype.is_floating_point:
+        return fill != -1e9 or dtype != torch.float16
+    least, most = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+    return least <= fill <= most and fill == fill // 1
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("dtype", [*INTEGERS, *FLOATS], ids=str)
+def test_a_fill_lies_outside_and_nowhere_else(dtype, fill):
+    """Against the same view with no fill, and a view of ones, which says what is outside."""
+    values = torch.rand(3, 2, 24, 24) * 100
+    mask = (values if dtype.is_floating_point else values.round()).to(dtype)
+    batch = {"image": torch.rand(3, 3, 24, 24), "mask": mask, "ones": torch.ones_like(mask)}
+    views = (Scale(0.5, 0.7, 2), Rotate(-30, 30, 2))
+    targets = {"mask": Target("mask", fill=fill), "ones": "mask"}
+    if not holds(dtype, fill):
+        with pytest.raises(ValueError, match=r"The fill of 'mask' should be a number that its dtype holds.*Found .*torch"):
+            seen(batch, views, (24, 24), targets)
+        return
+    usual = seen(batch, views, (24, 24), {"ones": "mask"})
+    result = seen(batch, views, (24, 24), targets)["mask"]
+    inside = usual["ones"] == 1
+    assert 0.1 < inside.float().mean() < 0.9
+    assert torch.equal(result[inside], usual["mask"][inside])
+    expected = torch.full_like(result, fill if dtype.is_floating_point else int(fill))
+    torch.testing.assert_close(result[~inside], expected[~inside], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("kind", ["image", "heatmaps"])
+def test_a_fill_between_pixels_touches_the_border_alone(kind, fill):
+    batch = {"image": torch.rand(3, 3, 24, 24), "heatmaps": torch.rand(3, 3, 12, 12)}
+    views = (Scale(0.5, 0.7, 2), Rotate(-30, 30, 2))
+    usual, result = (seen(batch, views, (24, 24), targets)[kind] for targets in ({}, {kind: Target(kind, fill=fill)}))
+    share = seen({**batch, kind: torch.ones_like(batch[kind])}, views, (24, 24))[kind]
+    outside = share == 0
+    inside = torch.nn.functional.max_pool2d(1 - share, 3, 1, 1) < 1e-5  # more than a pixel from the border
+    assert 0.1 < inside.float().mean() < 0.9
+    assert torch.equal(result[inside], usual[inside])
+    torch.testing.assert_close(result[outside], torch.full_like(result, fill)[outside], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [2**24 + 1, 2**40 + 1, -(2**31)])
+def test_large_integers_of_a_mask_are_kept(value):
+    batch = {"image": torch.rand(1, 3, 16, 16), "mask": torch.full((1, 16, 16), value)}
+    result = seen(batch, (Rotate(-30, 30, 2),), (16, 16), {"mask": Target("mask", fill=-7)})["mask"]
+    assert set(result.unique().tolist()) == {value, -7}
+
+
+@pytest.mark.parametrize("fill", ["255", None, [1]])
+def test_a_fill_is_a_number(fill):
+    with pytest.raises(TypeError, match="`fill` of a Target should be a number. Found"):
+        Target("mask", fill=fill)
+
+
 def test_a_zoomed_out_view_of_a_larger_canvas_shows_the_surroundings():
     canvas = torch.ones(4, 3, 110, 110)
     out = (Scale(0.7, 0.75, 2), Rotate(-10, 10, 2))
