@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adaug._batch import Batch, UserBatch, check_operations, parse
+from adaug._batch import Batch, UserBatch, check_operations, check_values, parse
 from adaug._kinds import Target
 from adaug._view import View, make_view
 from adaug._warp import Size, as_size
@@ -30,7 +30,7 @@ def apply_view(
             which may lie outside the operation's range, or the numbers of cells to hide (one, some, or [B, s]), counted
             row by row from 0.
         targets: Key or position in the batch -> kind, where the name does not tell.
-        output_size: (height, width) of the view, cut from the middle; by default the images'.
+        output_size: (height, width) of the view, cut from the middle; by default that of a View, or the images'.
 
     Returns:
         The batch in its own structure.
@@ -40,7 +40,9 @@ def apply_view(
         ValueError: A magnitude, a cell or an entry that does not fit.
     """
     parsed = parse(batch, targets)
-    view_size = as_size(output_size) or parsed.size
+    made = view.size if isinstance(view, View) and view.matrix is not None else None
+    view_size = as_size(output_size) or made or parsed.size
+    check_values(parsed)
     if not isinstance(view, View):
         view = view_of(parsed, view, view_size)
     return parsed.apply(view, view_size).to_user()

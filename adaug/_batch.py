@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaug._kinds import Key, Target, as_targets, check_entry, check_guess, guess
+from adaug._entries import kinds_of, nested_entries
+from adaug._kinds import Key, Target, as_targets, check_entry
+from adaug._nested import rebuilt, walk, with_items, with_values
+from adaug._stale import check_guess
+from adaug._units import box_from_pixels, box_to_pixels, check_boxes, check_points, from_pixels, to_pixels
 from adaug._view import View
 from adaug._warp import (
     Grid,
@@ -63,13 +66,25 @@ class Batch:
         return bool(self._keys(kind))
 
     def entries_of(self, kind: str) -> list[Tensor]:
-        """The entries of a kind."""
-        return [self.entries[key] for key in self._keys(kind)]
+        """The entries of a kind; keypoints in pixels, boxes as xyxy in pixels, whatever the user's unit is."""
+        return [self._in_pixels(key) for key in self._keys(kind)]
 
     def joint_dim(self, visibility: Tensor) -> int:
         """The dimension of a visibility along which keypoints change."""
-        points = self.entries_of("keypoints")
-        return points[0].ndim - 2 if points else visibility.ndim - 1
+        points = self._keys("keypoints")
+        if points:
+            return self.entries[points[0]].ndim - 2
+        single = visibility.ndim == 3 and visibility.shape[-1] == 1  # [B, K, 1]
+        return 1 if self.has("heatmaps") or single else visibility.ndim - 1
+
+    def _in_pixels(self, key: Key) -> Tensor:
+        entry, target = self.entries[key], self.kinds[key]
+        if target.kind == "boxes":
+            return box_to_pixels(entry, target.unit, target.format, self.size)
+        if target.kind != "keypoints" or target.unit in (None, "pixels"):
+            return entry
+        xy = to_pixels(entry[..., :2], target.unit, self.size)
+        return torch.cat([xy, entry[..., 2:].to(xy.dtype)], -1)
 
     def _keys(self, kind: str) -> list[Key]:
         return [key for key, target in self.kinds.items() if target.kind == kind]
@@ -98,29 +113,31 @@ class Batch:
 
         Its images are not copied.
         """
-        image = self._image_key
-        entries = {key: entry if key == image else _own(entry) for key, entry in self.entries.items()}
+        image, own = self._image_key, {}
+        for key, entry in self.entries.items():
+            if key == image or self._is_nested(key):
+                path = key if self._is_nested(key) else (key,)
+                own[path] = entry if key == image else rebuilt(entry, path, {})
+        entries = {key: rebuilt(entry, (key,), own) for key, entry in self.entries.items() if not self._is_nested(key)}
         if isinstance(self.source, Mapping):
-            if not isinstance(self.source, MutableMapping):
-                return type(self.source)(entries)  # type: ignore[call-arg]
-            made = _shallow_copy(self.source)
-            made.update(entries)
-            return made
-        values = [entries[key] for key in range(len(entries))]
-        return type(self.source)(*values) if hasattr(self.source, "_fields") else type(self.source)(values)
+            return with_items(self.source, entries)
+        return with_values(self.source, [entries[key] for key in range(len(entries))])
+
+    def _is_nested(self, key: Key) -> bool:
+        return isinstance(key, tuple) and not (isinstance(self.source, Mapping) and key in self.source)
 
     def with_own_image(self) -> Batch:
         """The same batch, with a copy of its images where they are those that the user gave."""
-        given = self.source if isinstance(self.source, (Mapping, tuple, list)) else {}
         key = self._image_key
         try:
-            same = given[key] is self.image  # type: ignore[call-overload]
-        except (KeyError, IndexError):
+            same = walk(self.source, key if self._is_nested(key) else (key,)) is self.image
+        except LookupError:
             same = False
         return self.with_image(self.image.clone()) if same else self
 
     def apply(self, view: View, view_size: Size) -> Batch:
         """The batch under a view. What the view does not touch is carried along as it is."""
+        view.check(len(self), self.size, view_size)
         with full_precision(self.image.device):
             entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size)
             entries[self._image_key] = view.paint(entries[self._image_key])
@@ -139,10 +156,16 @@ class Batch:
                 if target.kind == "heatmaps" and flipped is not None:
                     entries[key] = swap_pairs(entries[key], flipped, pairs, 1)
             elif target.kind == "boxes":
-                entries[key] = warp_boxes(entries[key], matrix, view_size)
+                moved = warp_boxes(self._in_pixels(key), matrix, view_size)
+                entries[key] = box_from_pixels(moved, target.unit, target.format, view_size, entries[key].dtype)
         gone: Tensor | None = None
+        for key in self._keys("heatmaps")[:1] if self.has("visibility") else ():
+            gone = _gone_peaks(self.entries[key], matrix, self.size, view_size)
+            gone = gone if flipped is None else swap_pairs(gone, flipped, pairs, 1)
         for key in self._keys("keypoints"):
-            entries[key], gone = _moved_points(entries[key], matrix, flipped, pairs, view_size)
+            moved, gone = _moved_points(self._in_pixels(key), matrix, flipped, pairs, view_size)
+            xy = from_pixels(moved[..., :2], self.kinds[key].unit, view_size, entries[key].dtype)
+            entries[key] = torch.cat([xy, moved[..., 2:].to(xy.dtype)], -1)
         for key in self._keys("visibility"):
             visible = entries[key]
             if flipped is not None:
@@ -175,12 +198,12 @@ def _invisible(visibility: Tensor, gone: Tensor) -> Tensor:
     return torch.where(gone.reshape(visibility.shape), torch.zeros_like(visibility), visibility)
 
 
-def _shallow_copy(mapping: MutableMapping[Key, Any]) -> MutableMapping[Key, Any]:
-    """A mapping of the same type, with what a subclass carries; writing to it leaves the user's as it is."""
-    made = copy.copy(mapping)
-    if not isinstance(mapping, dict) and not hasattr(type(mapping), "__copy__"):  # its storage would be shared
-        vars(made).update({name: copy.copy(value) for name, value in vars(mapping).items()})
-    return made
+def _gone_peaks(maps: Tensor, matrix: Tensor, canvas: Size, view_size: Size) -> Tensor:
+    """Which heat maps [n, K, h, w] have a peak that leaves the frame; a flat one has none. [n, K] bool."""
+    h, w = maps.shape[-2:]
+    peak, index = maps.flatten(2).max(2)
+    at = torch.stack([(index % w + 0.5) * (canvas[1] / w), (index // w + 0.5) * (canvas[0] / h)], -1) - 0.5
+    return ~inside(warp_points(at, matrix), view_size) & (peak > maps.flatten(2).amin(2))
 
 
 def _select(entry: Any, index: Tensor, n: int) -> Any:
@@ -195,27 +218,6 @@ def _select(entry: Any, index: Tensor, n: int) -> Any:
         return entry[index.cpu().numpy()] if entry.ndim and len(entry) == n else entry
     if isinstance(entry, (list, tuple)) and len(entry) == n:
         return type(entry)([entry[i] for i in index.tolist()])
-    return entry
-
-
-def _own(entry: Any) -> Any:
-    """An entry whose tensors are copies; what holds none is the same object."""
-    if isinstance(entry, (Tensor, np.ndarray)):
-        return entry.clone() if isinstance(entry, Tensor) else entry.copy()
-    if isinstance(entry, Mapping):
-        items = {key: _own(item) for key, item in entry.items()}
-        if all(items[key] is item for key, item in entry.items()):
-            return entry
-        if not isinstance(entry, MutableMapping):
-            return items
-        made = _shallow_copy(entry)
-        made.update(items)
-        return made
-    if isinstance(entry, (list, tuple)) and not all(isinstance(item, str) for item in entry):
-        values = [_own(item) for item in entry]
-        if all(mine is theirs for mine, theirs in zip(values, entry, strict=True)):
-            return entry
-        return type(entry)(*values) if hasattr(entry, "_fields") else type(entry)(values)
     return entry
 
 
@@ -235,13 +237,14 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
     given = as_targets(targets or {})
-    kinds = {key: given.get(key) or guess(key, entry) for key, entry in entries.items()}
-    parsed = Batch(entries, kinds, batch)
+    nested = nested_entries(batch, entries, given)
+    kinds = kinds_of(entries, nested, given)
+    parsed = Batch(entries | nested, kinds, batch)
     _check_images(parsed, device)
     for key, target in kinds.items():
-        check_entry(key, entries[key], target, parsed.image)
-        if key not in given:
-            check_guess(key, entries[key], target.kind, parsed.image)
+        check_entry(key, parsed.entries[key], target, parsed.image)
+        if key not in given and not any(path[0] == key for path in nested):
+            check_guess(key, parsed.entries[key], target.kind, parsed.image)
     _check_joints(parsed)
     return parsed
 
@@ -258,6 +261,11 @@ def _check_images(batch: Batch, device: torch.device | None) -> None:
         raise TypeError(f"Images should be a tensor [B, C, H, W]. Found {type(image).__name__} at {images[0]!r}.")
     if image.ndim != 4:
         raise ValueError(f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}.")
+    if image.shape[3] in (1, 3, 4) and image.shape[1] > 4 and image.shape[2] > 4:
+        raise ValueError(
+            f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}, whose colours seem to come "
+            "last; use image.permute(0, 3, 1, 2)."
+        )
     if not image.is_floating_point():
         raise TypeError(f"Images should be floating point. Found {image.dtype}; use image.float() / 255.")
     if len(image) == 0:
@@ -267,7 +275,7 @@ def _check_images(batch: Batch, device: torch.device | None) -> None:
 
 
 def _check_joints(batch: Batch) -> None:
-    sets, visibilities = batch.entries_of("keypoints"), batch.entries_of("visibility")
+    sets, visibilities = ([batch.entries[key] for key in batch._keys(kind)] for kind in ("keypoints", "visibility"))
     if sets and visibilities and len(sets) + len(visibilities) > 2:
         raise ValueError(
             f"A batch should hold one set of keypoints if it holds visibility. Found {len(sets)} and {len(visibilities)}; "
@@ -279,6 +287,30 @@ def _check_joints(batch: Batch) -> None:
                 f"Visibility should have one number for each keypoint, {tuple(points.shape[:-1])}. "
                 f"Found {tuple(visible.shape)}."
             )
+
+    for visible in visibilities if not sets else ():
+        for maps in batch.entries_of("heatmaps")[:1]:
+            if visible.shape[:2] != maps.shape[:2] or visible.numel() != maps.shape[0] * maps.shape[1]:
+                raise ValueError(
+                    f"Visibility should have one number for each heat map, {tuple(maps.shape[:2])}. Found "
+                    f"{tuple(visible.shape)}; leave out maps of no keypoint, such as a background."
+                )
+
+
+def check_values(batch: Batch, *, wait: bool = True) -> None:
+    """Raises ValueError on coordinates that cannot be what they are said to be: other units, boxes inside out.
+
+    Args:
+        batch: The batch.
+        wait: Whether to look at values on a GPU too, which means waiting for it.
+    """
+    if batch.image.device.type != "cpu" and not wait:
+        return
+    for key, target in batch.kinds.items():
+        if target.kind == "keypoints":
+            check_points(repr(key), batch.entries[key].detach()[..., :2], target.unit, batch.size)
+        elif target.kind == "boxes":
+            check_boxes(repr(key), batch.entries[key].detach(), target.unit, target.format, batch.size)
 
 
 def check_flip(batch: Batch, pairs: Pairs | None) -> None:
@@ -301,7 +333,7 @@ def check_flip(batch: Batch, pairs: Pairs | None) -> None:
 def check_operations(
     batch: Batch, operations: Sequence[Operation], functions: Sequence[str] = (), *, wait: bool = True
 ) -> None:
-    """Raises ValueError when what needs images in [0, 1] gets others.
+    """Raises ValueError when what needs images in [0, 1] gets others, or coordinates cannot be what they are said to be.
 
     Args:
         batch: The images.
@@ -309,6 +341,7 @@ def check_operations(
         functions: Names of functions that cut values to [0, 1].
         wait: Whether to look at values on a GPU too, which means waiting for it.
     """
+    check_values(batch, wait=wait)
     coloured = [*(type(operation).__name__ for operation in operations if operation.unit_range), *functions]
     if not coloured or (batch.image.device.type != "cpu" and not wait):
         return

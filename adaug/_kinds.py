@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from adaug._units import FORMATS, Unit, check_unit
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
 USUAL_NAMES = {
@@ -23,28 +24,50 @@ USUAL_NAMES = {
     "other": ("id", "ids", "index", "indices", "sample_id", "image_id", "weight", "weights", "name", "path", "meta"),
 }
 KIND_OF = {name: kind for kind, names in USUAL_NAMES.items() for name in names}
+OPTIONS = {"fill": ("image", "heatmaps", "mask"), "unit": ("keypoints", "boxes"), "format": ("boxes",)}
 DIMENSIONS = {"image": (4,), "keypoints": (3, 4), "visibility": (2, 3), "heatmaps": (4,), "mask": (3, 4), "boxes": (3, 4)}
 LAST_DIMENSION = {"keypoints": (2, 3), "boxes": (4,)}
 
-Key = str | int  # of an entry: its name in a mapping, or its position in a tuple
+Key = Any  # of an entry: its name in a mapping, its position in a tuple, or a tuple of these for one inside another
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an entry of the batch is, for `targets=`: its kind, and what lies outside the canvas.
+    """What an entry of the batch is, for `targets=`: its kind, what lies outside the canvas, and the unit of its coordinates.
+
+        Target("mask", fill=255)
+        Target("keypoints", unit="unit")
+        Target("boxes", unit="unit", format="cxcywh")
 
     Attributes:
         kind: image, keypoints, visibility, heatmaps, mask, boxes, label or other.
         fill: What pixels from outside the canvas get, e.g. Target("mask", fill=255) for an ignore index. The dtype of the entry
             should hold it.
+        unit: Of keypoints and boxes, which are given back as they came. "pixels": (0, 0) is the centre of the first pixel.
+            "unit": 0 and 1 are the outer edges of the image, pixel = u * size - 0.5. "signed": -1 and 1 are, pixel =
+            ((s + 1) * size - 1) / 2. (offset, scale), numbers or pairs (x, y): pixel = offset + scale * value, in the images
+            that come and in the views alike. By default pixels, and what cannot be pixels is refused.
+        format: Of boxes: "xyxy" (by default), "xywh" or "cxcywh".
     """
 
     kind: str
     fill: float = 0.0
+    unit: Unit | None = None
+    format: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.fill, (str, bytes)) or not hasattr(self.fill, "__float__"):
             raise TypeError(f"`fill` of a Target should be a number. Found {self.fill!r}.")
+        check_unit(self.unit, "a Target")
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f"`format` of a Target should be one of {', '.join(FORMATS)}. Found {self.format!r}.")
+        for name, kinds in {
+            "unit": ("keypoints", "boxes"),
+            "format": ("boxes",),
+            "fill": ("image", "heatmaps", "mask"),
+        }.items():
+            if getattr(self, name) not in (None, 0) and self.kind in KINDS and self.kind not in kinds:
+                raise ValueError(f"`{name}` should be given for {' or '.join(kinds)}. Found it for {self.kind}; leave it out.")
 
 
 def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
@@ -56,38 +79,17 @@ def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
     return given
 
 
-def guess(key: Key, entry: Any) -> Target:
-    """The kind of an entry by its name or its place. Raises ValueError when neither tells."""
-    if key in KIND_OF:
-        return Target(KIND_OF[str(key)])
+def guess(key: Key, entry: Any) -> Target | None:
+    """The kind of an entry by its name or its place; None where neither tells."""
+    name = key[-1] if isinstance(key, tuple) and key else key
+    if isinstance(name, str) and name in KIND_OF:
+        return Target(KIND_OF[name])
     if key == 0:
         return Target("image")
     integers = isinstance(entry, Tensor) and entry.ndim == 1 and not entry.is_floating_point()
     if isinstance(key, int) and integers:
         return Target("label")  # one integer a row cannot go stale when pixels move
-    if _holds_numbers(entry):
-        raise ValueError(
-            f"Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found {key!r} without "
-            f"one; pass targets={{{key!r}: kind}} with one of {', '.join(KINDS)}."
-        )
-    return Target("other")
-
-
-def _holds_numbers(entry: Any) -> bool:
-    if isinstance(entry, (Tensor, np.ndarray)):
-        return True
-    if isinstance(entry, Mapping):
-        return any(_holds_numbers(item) for item in entry.values())
-    return isinstance(entry, (list, tuple)) and any(_holds_numbers(item) for item in entry)
-
-
-def check_guess(key: Key, entry: Any, kind: str, image: Tensor) -> None:
-    """Raises ValueError where a name says "carry it along" and the shape says that it belongs to the pixels."""
-    if kind in ("label", "other") and isinstance(entry, Tensor) and entry.ndim > 2 and entry.shape[-2:] == image.shape[-2:]:
-        raise ValueError(
-            f"{key!r} would be carried along as it is, by its name. Found shape {tuple(entry.shape)}, a value a pixel, "
-            f'which would go stale when they move; pass targets={{{key!r}: "mask"}} (or {kind!r}, if it is to stay).'
-        )
+    return None
 
 
 def check_fill(key: Key, dtype: torch.dtype, fill: float) -> None:
@@ -115,7 +117,11 @@ def check_entry(key: Key, entry: Any, target: Target, image: Tensor) -> None:
             raise ValueError(f"{key!r} should have one row for each of {n} images. Found {tuple(entry.shape)}.")
         return
     if not isinstance(entry, Tensor):
-        raise TypeError(f"{key!r}, of kind {kind}, should be a tensor. Found {type(entry).__name__}.")
+        advice = "pad its rows to one length and stack them" if isinstance(entry, (list, tuple)) else "make it one"
+        raise TypeError(
+            f"{key!r}, of kind {kind}, should be a tensor, or it cannot be moved. Found {type(entry).__name__}; {advice}, or "
+            f'pass targets={{{key!r}: "other"}}, if it is to stay as it is.'
+        )
     if entry.ndim not in DIMENSIONS[kind] or len(entry) != n:
         dimensions = " or ".join(map(str, DIMENSIONS[kind]))
         raise ValueError(

@@ -113,9 +113,9 @@ def _tried(painter: Painter, image: Tensor, size: Size) -> Trait:
     name, moved = name_of(painter), 0.0
     plain, spots, at = _images(size, image)
     once, forced = _forced(painter)
-    trials = [(forced, seed) for seed in range(TRIES) if forced is not None] + [(once, seed) for seed in range(TRIES)]
+    trials = [(function, seed) for function in (forced, once) if function is not None for seed in range(TRIES)]
     for function, seed in trials if not _only_colours(painter) else trials[:1]:
-        outputs = [_run(function or once, given, seed) for given in (plain, spots)]
+        outputs = [_run(function, given, seed) for given in (plain, spots)]
         for output in outputs:
             if not isinstance(output, Tensor):
                 return Trait(name, 0.0, False, type(output).__name__)
@@ -127,7 +127,7 @@ def _tried(painter: Painter, image: Tensor, size: Size) -> Trait:
             moved = max(moved, _distance(outputs[1] - outputs[0], at))
         if moved > MOST:
             break
-    return Trait(name, moved, _clamps(forced or once, plain))
+    return Trait(name, moved, _clamps(trials[0][0], plain))
 
 
 def _run(function: Painter, given: Tensor, seed: int) -> Any:
@@ -231,8 +231,7 @@ def _forced(painter: Painter) -> tuple[Painter, Painter | None]:
 def _objects(thing: Any, depth: int = 5) -> Iterator[Any]:
     """An object and what it holds."""
     if isinstance(thing, nn.Module):
-        for module in thing.modules():
-            yield module
+        yield from thing.modules()
     if depth == 0 or isinstance(thing, (Tensor, np.ndarray, str, bytes, int, float)):
         return
     if isinstance(thing, Mapping):

@@ -26,6 +26,8 @@ class View:
         operations: "branch.operation" -> the operation.
         magnitudes: "branch.operation" -> its magnitude in each row: a number [n], or for cells a mask [n, ...], 1 to keep
             and 0 to hide.
+        canvas: Size (h, w) of the images that it is for; None for any.
+        size: Size of the images that it makes.
     """
 
     matrix: Tensor | None = None
@@ -33,6 +35,29 @@ class View:
     pairs: Pairs | None = None
     operations: Mapping[str, Operation] = field(default_factory=dict)
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
+    canvas: Size | None = None
+    size: Size | None = None
+
+    def check(self, n: int, canvas: Size, view_size: Size) -> None:
+        """Raises ValueError unless it is for n rows of images of a size, and makes views of another."""
+        rows = [len(part) for part in (self.matrix, self.flipped, *self.magnitudes.values()) if part is not None]
+        if rows and rows[0] != n:
+            raise ValueError(
+                f"A view should be applied to as many rows as it was made for, {rows[0]}. Found {n}; apply it to the batch "
+                "that it was drawn for, or pick its rows with view.select(index)."
+            )
+        if self.matrix is None:
+            return
+        if self.canvas is not None and self.canvas != canvas:
+            raise ValueError(
+                f"A view should be applied to images of the size that it was made for, {self.canvas}. Found {canvas}; apply it "
+                "to the batch that it was drawn for."
+            )
+        if self.size is not None and self.size != view_size:
+            raise ValueError(
+                f"A view should make images of the size that it was made for, {self.size}. Found {view_size}; pass "
+                f"output_size={self.size}, or leave it out."
+            )
 
     def select(self, index: Tensor) -> View:
         """The view of some rows only, `index` [m] long."""
@@ -100,6 +125,8 @@ def make_view(
         pairs=pairs,
         operations={name: operation for name, operation, _ in drawn},
         magnitudes={name: magnitude for name, _, magnitude in drawn},
+        canvas=canvas,
+        size=view_size,
     )
 
 
@@ -123,4 +150,6 @@ def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
         pairs=views[0].pairs,
         operations=operations,
         magnitudes={name: magnitudes(name) for name in operations},
+        canvas=views[0].canvas,
+        size=views[0].size,
     )

@@ -157,14 +157,16 @@ def warp_points(points: Tensor, matrix: Tensor) -> Tensor:
 def warp_boxes(boxes: Tensor, matrix: Tensor, view_size: Size) -> Tensor:
     """Maps boxes [n, ..., 4] (xyxy) to the boxes around their four moved corners, cut to the frame.
 
-    A box that left the frame stays in its place in the list, with no area. Keeps the dtype.
+    A box that left the frame stays in its place in the list, with no area, and so does one that had none. Keeps the dtype.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).reshape(*boxes.shape[:-1], 4, 2)
     moved = warp_points(corners.to(matrix.dtype), matrix)
     limit = torch.tensor([view_size[1] - 0.5, view_size[0] - 0.5], device="cpu").to(moved.device, non_blocking=True)
     low, high = (edge.clamp(min=-0.5).minimum(limit) for edge in (moved.amin(-2), moved.amax(-2)))
-    return torch.cat([low, high], -1).to(boxes.dtype)
+    empty = ((x2 <= x1) | (y2 <= y1))[..., None]
+    middle = (low + high) / 2
+    return torch.cat([torch.where(empty, middle, low), torch.where(empty, middle, high)], -1).to(boxes.dtype)
 
 
 def inside(points: Tensor, size: Size) -> Tensor:

@@ -114,7 +114,7 @@ def test_functions_that_move_nothing_pass(name):
 def test_the_move_of_a_container_names_what_it_holds():
     with pytest.raises(TypeError, match="Compose of Identity, Mirror, which moves them"):
         check_painters(traits_of([Compose(nn.Identity(), Mirror())], IMAGES))
-    with pytest.raises(TypeError, match="Found one_to_the_side, which moves them by up to 1.0 pixels"):
+    with pytest.raises(TypeError, match=r"Found one_to_the_side, which moves them by up to 1\.0 pixels"):
         check_painters(traits_of([one_to_the_side], IMAGES))
 
 
@@ -148,7 +148,7 @@ def test_functions_are_tried_once():
 @pytest.mark.parametrize("function", [K.ColorJiggle(0.2, p=0.3), K.ImageSequential(K.RandomBrightness((0.5, 1.5)))], ids=str)
 def test_functions_that_clamp_ask_for_images_in_the_unit_range(function):
     augmenter = AdversarialAugmenter(Policy((), [function]), seed=0)
-    with pytest.raises(ValueError, match=r"(ColorJiggle|RandomBrightness).*should get images in \[0, 1\]\. Found values from -"):
+    with pytest.raises(ValueError, match=r"(ColorJiggle|RandomBrightness).*should get images in \[0, 1\]\. Found values"):
         augmenter.random({"image": torch.randn(4, 3, 16, 16)})
     augmenter.random({"image": torch.rand(4, 3, 16, 16)})
 

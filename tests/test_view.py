@@ -67,8 +67,7 @@ def unswapped(values, batch):
 def seen(batch, common, output, targets: dict | None = None, seed=0):
     """A random view through the public door, with the flips found by replaying the same stream."""
     policy = Policy((), common)
-    augmenter = AdversarialAugmenter(policy, output_size=output, targets={"flipped": "other", **(targets or {})}, seed=seed)
-    result = augmenter.random(batch)
+    result = AdversarialAugmenter(policy, output_size=output, targets=targets, seed=seed).random(batch)
     magnitudes = policy.draw_random(len(batch["image"]), Stream(seed, 1, 0, 0))
     return {**result, "flipped": magnitudes.get("common.flip", torch.zeros(len(batch["image"]), dtype=torch.bool))}
 
@@ -264,7 +263,7 @@ def test_large_integers_of_a_mask_are_kept(value):
 
 @pytest.mark.parametrize("fill", ["255", None, [1]])
 def test_a_fill_is_a_number(fill):
-    with pytest.raises(TypeError, match="`fill` of a Target should be a number. Found"):
+    with pytest.raises(TypeError, match=r"`fill` of a Target should be a number\. Found"):
         Target("mask", fill=fill)
 
 

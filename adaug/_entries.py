@@ -1,0 +1,66 @@
+"""The entries of a user's batch by name, also those inside others, and the kind of each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from adaug._kinds import KIND_OF, KINDS, Key, Target, guess
+from adaug._nested import Path, ancestors, leaves, walk
+from adaug._stale import holds_numbers
+
+
+def nested_entries(batch: Any, entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, Any]:
+    """The entries inside others that targets name by a tuple. Raises ValueError on names that match nothing."""
+    found: dict[Path, Any] = {}
+    missing: list[Key] = []
+    for key in given:
+        if key in entries:
+            continue
+        try:
+            if not isinstance(key, tuple) or not key:
+                raise LookupError
+            found[key] = walk(batch, key)
+        except LookupError:
+            missing.append(key)
+    if missing:
+        inside = [path for key, entry in entries.items() for path, _ in leaves(entry, (key,), frozenset()) if path[1:]]
+        names = {str(name): name for name in [*entries, *inside]}
+        near = [names[text] for key in missing for text in difflib.get_close_matches(str(key), list(names), cutoff=0.4)]
+        raise ValueError(
+            f"`targets` should name entries of the batch. Found {', '.join(map(repr, missing))}, which match none; the nearest "
+            f"are {', '.join(map(repr, dict.fromkeys(near or list(names.values())[:8])))}."
+        )
+    return found
+
+
+def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapping[Key, Target]) -> dict[Key, Target]:
+    """The kind of every entry: as the user said, or as its name tells. Raises ValueError that names all that nobody knows.
+
+    An entry that others were named in is carried along but for them, if all else in it may be.
+    """
+    kinds: dict[Key, Target] = {}
+    unknown: list[Key] = []
+    opened, through = {path[0] for path in nested}, ancestors(nested)
+    for key, entry in (dict(entries) | dict(nested)).items():
+        kind = given.get(key) or guess(key, entry)
+        if kind is not None and key in opened and key not in given and kind.kind not in ("label", "other"):
+            kind = None  # its name is that of what it holds
+        kinds[key] = kind or Target("other")
+        for path, leaf in leaves(entry, (key,), through) if kind is None else ():
+            known = any(path[: len(inner)] == inner for inner in nested)
+            if not known and not _carried(path) and holds_numbers(leaf):
+                unknown.append(path if len(path) > 1 else key)
+    if unknown:
+        raise ValueError(
+            "Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found "
+            f"{', '.join(map(repr, unknown))} without one; pass targets={{{', '.join(f'{key!r}: kind' for key in unknown)}}} "
+            f"with one of {', '.join(KINDS)}."
+        )
+    return kinds
+
+
+def _carried(path: Path) -> bool:
+    """Whether the name of an entry inside another says that it does not belong to the pixels."""
+    return len(path) > 1 and isinstance(path[-1], str) and KIND_OF.get(path[-1]) in ("label", "other")

@@ -1,0 +1,139 @@
+"""Units of points and formats of boxes: to pixels (xyxy) before they are moved, and back to what the user has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaug._warp import Size
+
+UNITS = ("pixels", "unit", "signed")
+FORMATS = ("xyxy", "xywh", "cxcywh")
+Unit = str | tuple[Any, Any]  # a name, or (offset, scale), each a number or a pair (x, y)
+
+
+def check_unit(unit: Any, owner: str) -> None:
+    """Raises ValueError unless `unit` is None, one of UNITS or (offset, scale)."""
+    if unit is None or unit in UNITS:
+        return
+    try:
+        if isinstance(unit, str):
+            raise ValueError
+        offset, scale = (_pair(part) for part in unit)
+        if not all(offset_ == offset_ for offset_ in offset) or not all(scale):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`unit` of {owner} should be one of {', '.join(UNITS)}, or (offset, scale) with pixel = offset + scale * value. "
+            f"Found {unit!r}."
+        ) from None
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    if isinstance(value, Sequence):
+        x, y = value
+        return float(x), float(y)
+    return float(value), float(value)
+
+
+def offset_and_scale(unit: Unit | None, size: Size) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """(x, y) of pixel = offset + scale * value in images of a size; None for pixels.
+
+    "unit" is 0 and 1 at the outer edges of the image, "signed" is -1 and 1 there, so a pixel's centre is half a pixel inside:
+    pixel = u * size - 0.5, and pixel = ((s + 1) * size - 1) / 2, as F.grid_sample has it with align_corners=False.
+    """
+    height, width = size
+    if unit is None or unit == "pixels":
+        return None
+    if unit == "unit":
+        return (-0.5, -0.5), (width, height)
+    if unit == "signed":
+        return ((width - 1) / 2, (height - 1) / 2), (width / 2, height / 2)
+    offset, scale = tuple(unit)
+    return _pair(offset), _pair(scale)
+
+
+def to_pixels(points: Tensor, unit: Unit | None, size: Size) -> Tensor:
+    """Points [..., 2] of images of a size, in pixels. In float32 at least, where there is something to do."""
+    known = offset_and_scale(unit, size)
+    if known is None:
+        return points
+    offset, scale = _tensors(known, points)
+    return offset + scale * points.to(offset.dtype)
+
+
+def from_pixels(points: Tensor, unit: Unit | None, size: Size, dtype: torch.dtype) -> Tensor:
+    """The way back, to `dtype`."""
+    known = offset_and_scale(unit, size)
+    if known is None:
+        return points.to(dtype)
+    offset, scale = _tensors(known, points)
+    return ((points.to(offset.dtype) - offset) / scale).to(dtype)
+
+
+def _tensors(known: Sequence[Sequence[float]], like: Tensor) -> list[Tensor]:
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return list(torch.tensor(known, dtype=dtype, device="cpu").to(like.device, non_blocking=True).unbind())
+
+
+def to_corners(boxes: Tensor, form: str | None) -> Tensor:
+    """Boxes [..., 4] as xyxy."""
+    if form is None or form == "xyxy":
+        return boxes
+    at, extent = boxes.split(2, -1)
+    low = at if form == "xywh" else at - extent / 2
+    return torch.cat([low, low + extent if form == "xywh" else at + extent / 2], -1)
+
+
+def from_corners(boxes: Tensor, form: str | None) -> Tensor:
+    """Boxes [..., 4] from xyxy."""
+    if form is None or form == "xyxy":
+        return boxes
+    low, high = boxes.split(2, -1)
+    return torch.cat([low if form == "xywh" else (low + high) / 2, high - low], -1)
+
+
+def box_to_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size) -> Tensor:
+    """Boxes [..., 4] as xyxy in pixels."""
+    return to_pixels(to_corners(boxes, form).unflatten(-1, (2, 2)), unit, size).flatten(-2)
+
+
+def box_from_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size, dtype: torch.dtype) -> Tensor:
+    """The way back, to `dtype`."""
+    wide = torch.promote_types(dtype, torch.float32)
+    return from_corners(from_pixels(boxes.unflatten(-1, (2, 2)), unit, size, wide).flatten(-2), form).to(dtype)
+
+
+# ---- what cannot be what it says
+
+
+def check_points(name: str, points: Tensor, unit: Unit | None, size: Size) -> None:
+    """Raises ValueError when points [..., 2], said to be nothing, are all so near the first pixel that they are none."""
+    if unit is not None or not points.numel() or min(size) <= 4:
+        return
+    known = points.nan_to_num(0, 0, 0)
+    low, high = (float(edge) for edge in known.aminmax())
+    if low >= -1 and high <= 1 and bool((known != known.round()).any()):
+        wanted = "signed" if low < 0 else "unit"
+        raise ValueError(
+            f"{name} should be in pixels, where no unit is said. Found values from {low:.3g} to {high:.3g} on images of "
+            f'{size[1]} x {size[0]} pixels; pass adaug.Target(..., unit="{wanted}"), or unit="pixels" if that is what they are.'
+        )
+
+
+def check_boxes(name: str, boxes: Tensor, unit: Unit | None, form: str | None, size: Size) -> None:
+    """Raises ValueError when boxes [..., 4] have a negative width or height, or seem to have another unit."""
+    if not boxes.numel():
+        return
+    low, high = to_corners(boxes, form).split(2, -1)
+    if bool((high < low).any()):
+        wanted = "x1 <= x2 and y1 <= y2" if form in (None, "xyxy") else "a width and a height of at least 0"
+        at = (high < low).any(-1).flatten().nonzero()[0, 0]
+        raise ValueError(
+            f"{name} should have {wanted}, as {form or 'xyxy'} has it. Found {boxes.reshape(-1, 4)[at].tolist()}; pass "
+            f'adaug.Target("boxes", format=...) with one of {", ".join(FORMATS)}, or put the corners in order.'
+        )
+    check_points(name, boxes, unit, size)
