@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -49,8 +50,13 @@ class Hooks:
         areas = sorted({layer.area for layer in occlude.values()}, reverse=True)
         self._levels = {name: areas.index(layer.area) for name, layer in occlude.items()}  # the finest resolution is 0
         self._met = False  # whether an armed mask has met a layer
+        self._trained = False  # whether one did so in a training pass
         self._ran_unmasked = False  # whether the model ran otherwise since the last masked pass
         self._recorded: dict[str, Tensor] | None = None
+        self._versions: dict[str, int] = {}  # of what was recorded, which is counted up when it is written to
+        self._written: set[str] = set()  # layers whose output something later writes to, such as an activation in place
+        self._ran: set[str] = set()  # occluded layers that ran in a masked pass
+        self._skipped: frozenset[str] = frozenset()
         self._masks: FeatureMasks | None = None
         self._backward: dict[int, list[FeatureMasks]] = {}  # graph task -> masks of the passes it goes back through
         modules = layer_names(model)
@@ -63,8 +69,19 @@ class Hooks:
             handle.remove()
 
     def look(self, model: nn.Module, image: Tensor) -> list[Tensor]:
-        """Runs the model until the last layer of `features` and returns what they gave, in their order."""
-        self._recorded = {}
+        """Runs the model until the last layer of `features` and returns what they gave, in their order.
+
+        Where something later in the model writes to it, it is copied; the first look finds that out, and looks twice.
+        """
+        recorded = self._looked(model, image)
+        written = {name for name, version in self._versions.items() if recorded[name]._version != version}
+        if written:
+            self._written |= written
+            recorded = self._looked(model, image)
+        return [recorded[name] for name in self.features]
+
+    def _looked(self, model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+        self._recorded, self._versions = {}, {}
         try:
             model(image)
         except _Look:
@@ -75,26 +92,52 @@ class Hooks:
         if missing:
             raise RuntimeError(
                 f"Each layer of `features` should run in the model's forward. Found none of {', '.join(missing)} called; "
-                "name layers that are."
+                "name layers that always run."
             )
-        return [recorded[name] for name in self.features]
+        return recorded
+
+    def _record(self, name: str, output: Any, recorded: dict[str, Tensor]) -> None:
+        if name in recorded:
+            return
+        feature = _map_of(output, self.features[name], name)
+        if name in self._written or feature.is_inference():  # inference tensors count no versions
+            recorded[name] = feature.clone()
+            return
+        recorded[name] = feature
+        self._versions[name] = feature._version
 
     @contextmanager
     def masked(self, masks: FeatureMasks) -> Iterator[None]:
-        """Multiplies the occluded layers by the masks while it lasts. Raises when no layer was reached."""
+        """Multiplies the occluded layers by the masks while it lasts.
+
+        Raises when compiled code never calls the hooks. Otherwise a layer may leave out a pass (LayerDrop): see `skipped`.
+        """
+        self._skipped = frozenset()
         if not masks or not self.occlude:
             yield
             return
-        self._masks, self._met, self._ran_unmasked = masks, False, False
+        self._masks, self._met, self._ran_unmasked, self._ran = masks, False, False, set()
         try:
             yield
         finally:
             self._masks = None
-        if not self._met:
+        trains = torch.is_grad_enabled()
+        self._trained |= self._met and trains
+        if not self._met and trains and not self._trained and _dynamo_ran():
             raise RuntimeError(
                 "The masks should have met the layers of `occlude`. Found no hook called: the model was compiled before "
                 "they were attached. Call `augmenter.bind(model, batch)` before the model's first compiled call."
             )
+        if not (trains and _dynamo_ran()):
+            self._skipped = frozenset(self.occlude) - self._ran
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """The occluded layers that did not run in the latest masked pass, so that nothing was hidden there.
+
+        What such a pass measured says nothing of its masks. Compiled code does not tell.
+        """
+        return self._skipped
 
     def keep_for_backward(self, losses: Tensor, masks: FeatureMasks, owner: object) -> None:
         """Lets layers that activation checkpointing runs again in the backward pass of `losses` meet the same masks.
@@ -115,7 +158,7 @@ class Hooks:
     def passed(self, name: str, output: Any) -> Any:
         """What a hook does when its layer has run."""
         if self._recorded is not None and name in self.features:
-            self._recorded.setdefault(name, _map_of(output, self.features[name], name))
+            self._record(name, output, self._recorded)
             if len(self._recorded) == len(self.features):
                 raise _Look
         masks = self._masks
@@ -128,6 +171,8 @@ class Hooks:
         if name not in self.occlude:
             return None
         self._met = True
+        if not torch.compiler.is_compiling():
+            self._ran.add(name)
         return self._multiplied(output, masks, name)
 
     def _masks_of_backward(self) -> FeatureMasks | None:
@@ -157,6 +202,12 @@ class Hooks:
         for operation, mask in masks:
             output = layer.masked(output, operation.resized(mask, (size[0], size[1]), self._levels[name]))
         return output
+
+
+def _dynamo_ran() -> bool:
+    """Whether anything was compiled in this process. If not, a hook that was not called belongs to a layer that did not run."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and bool(dynamo.utils.counters["frames"])
 
 
 def _map_of(output: Any, layer: Layer, name: str) -> Tensor:

@@ -61,7 +61,8 @@ def describe(output: Tensor, image: Tensor) -> Layer | None:
     aspect = image.shape[-1] / image.shape[-2]
     if output.ndim == 4:
         height, width = output.shape[2:]
-        fits = abs(width - height * aspect) <= 1 + 0.1 * width  # or it is something else, such as [B, h, w, C]
+        # each side may be off by a pixel, or it is something else, such as [B, h, w, C]
+        fits = abs(width - height * aspect) <= 1 + 0.1 * width or abs(height - width / aspect) <= 1 + 0.1 * height
         return Layer(output.shape[1], (height, width)) if fits else None
     for prefix in PREFIXES:
         n = output.shape[1] - prefix

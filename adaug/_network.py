@@ -67,6 +67,8 @@ class BoundModel:
     ) -> list[Tensor]:
         """What each difficulty says of every row, float32 [n], from one pass that leaves no trace.
 
+        NaN, from which nobody learns, where an occluded layer did not run, so that its mask hid nothing (LayerDrop).
+
         Args:
             batch: As the model is to see it.
             masks: Of its features.
@@ -80,7 +82,8 @@ class BoundModel:
                 output = functional_call(self.model, buffers, (batch.image,))
             else:
                 output = self.model(batch.image)
-            return [difficulty(output, batch) for difficulty in difficulties]
+            scores = [difficulty(output, batch) for difficulty in difficulties]
+        return [torch.full_like(values, torch.nan) for values in scores] if self.hooks.skipped else scores
 
 
 def bind(
