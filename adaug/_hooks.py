@@ -49,6 +49,7 @@ class Hooks:
         self.features, self.occlude = dict(features), dict(occlude)
         areas = sorted({layer.area for layer in occlude.values()}, reverse=True)
         self._levels = {name: areas.index(layer.area) for name, layer in occlude.items()}  # the finest resolution is 0
+        self._called = False  # whether any hook was called while masks were armed
         self._met = False  # whether an armed mask has met a layer
         self._trained = False  # whether one did so in a training pass
         self._ran_unmasked = False  # whether the model ran otherwise since the last masked pass
@@ -116,14 +117,14 @@ class Hooks:
         if not masks or not self.occlude:
             yield
             return
-        self._masks, self._met, self._ran_unmasked, self._ran = masks, False, False, set()
+        self._masks, self._called, self._met, self._ran_unmasked, self._ran = masks, False, False, False, set()
         try:
             yield
         finally:
             self._masks = None
         trains = torch.is_grad_enabled()
         self._trained |= self._met and trains
-        if not self._met and trains and not self._trained and _dynamo_ran():
+        if trains and not (self._called or self._trained) and _dynamo_ran():
             raise RuntimeError(
                 "The masks should have met the layers of `occlude`. Found no hook called: the model was compiled before "
                 "they were attached. Call `augmenter.bind(model, batch)` before the model's first compiled call."
@@ -168,6 +169,7 @@ class Hooks:
             if masks is None:
                 self._ran_unmasked = True
                 return None
+        self._called = True
         if name not in self.occlude:
             return None
         self._met = True
