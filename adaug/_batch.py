@@ -241,10 +241,11 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     kinds = kinds_of(entries, nested, given)
     parsed = Batch(entries | nested, kinds, batch)
     _check_images(parsed, device)
+    image = parsed.image
     for key, target in kinds.items():
-        check_entry(key, parsed.entries[key], target, parsed.image)
-        if key not in given and not any(path[0] == key for path in nested):
-            check_guess(key, parsed.entries[key], target.kind, parsed.image)
+        check_entry(key, parsed.entries[key], target, image)
+        if key not in given:
+            check_guess(key, parsed.entries[key], target.kind, image, nested)
     _check_joints(parsed)
     return parsed
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from adaug._kinds import KIND_OF, KINDS, Key, Target, guess
+from adaug._kinds import KIND_OF, KINDS, PLAIN, Key, Target, guess
 from adaug._nested import Path, ancestors, leaves, walk
 from adaug._stale import holds_numbers
 
@@ -47,7 +47,7 @@ def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapp
         kind = given.get(key) or guess(key, entry)
         if kind is not None and key in opened and key not in given and kind.kind not in ("label", "other"):
             kind = None  # its name is that of what it holds
-        kinds[key] = kind or Target("other")
+        kinds[key] = kind or PLAIN["other"]
         for path, leaf in leaves(entry, (key,), through) if kind is None else ():
             known = any(path[: len(inner)] == inner for inner in nested)
             if not known and not _carried(path) and holds_numbers(leaf):

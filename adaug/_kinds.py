@@ -70,6 +70,9 @@ class Target:
                 raise ValueError(f"`{name}` should be given for {' or '.join(kinds)}. Found it for {self.kind}; leave it out.")
 
 
+PLAIN = {kind: Target(kind) for kind in KINDS}
+
+
 def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
     """Kinds by name as Targets. Raises ValueError on an unknown kind."""
     given = {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in targets.items()}
@@ -83,12 +86,12 @@ def guess(key: Key, entry: Any) -> Target | None:
     """The kind of an entry by its name or its place; None where neither tells."""
     name = key[-1] if isinstance(key, tuple) and key else key
     if isinstance(name, str) and name in KIND_OF:
-        return Target(KIND_OF[name])
+        return PLAIN[KIND_OF[name]]
     if key == 0:
-        return Target("image")
+        return PLAIN["image"]
     integers = isinstance(entry, Tensor) and entry.ndim == 1 and not entry.is_floating_point()
     if isinstance(key, int) and integers:
-        return Target("label")  # one integer a row cannot go stale when pixels move
+        return PLAIN["label"]  # one integer a row cannot go stale when pixels move
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,43 +33,42 @@ def _slots(entry: Any) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def check_guess(key: Key, entry: Any, kind: str, image: Tensor) -> None:
+def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection[Path] = ()) -> None:
     """Raises ValueError where a name says "carry it along" and what it holds belongs to the pixels.
 
-    That is a value a pixel, at the image's resolution or another of the same shape, or an entry inside it of a usual name.
+    That is a value a pixel, at the image's resolution or another of the same shape, or an entry inside it of a usual name,
+    unless the paths that were `said` lead there.
     """
     if kind not in ("label", "other"):
         return
-    for path, array in _arrays(entry, (key,)):
-        named = next((KIND_OF[name] for name in path[1:] if isinstance(name, str) and name in KIND_OF), kind)
-        rows = 1 if any(isinstance(part, int) for part in path[1:]) else 0  # one row of a list
-        if named not in ("label", "other"):
-            raise ValueError(
-                f"{key!r} would be carried along as it is, by its name. Found {path!r} in it, of the name of {named}, which "
-                f"would go stale when pixels move; pass targets={{{path!r}: {named!r}}} (or {{{key!r}: {kind!r}}}, if all of "
-                "it is to stay)."
-            )
-        if array.ndim > 2 - rows and _of_pixels(array.shape[-2:], image.shape[-2:]):
-            where = path[0] if len(path) == 1 else path
-            raise ValueError(
-                f"{key!r} would be carried along as it is, by its name. Found shape {tuple(array.shape)}, a value a pixel, "
-                f'which would go stale when they move; pass targets={{{where!r}: "mask"}} (or {kind!r}, if it is to stay).'
-            )
+    for path, array, name, row in _arrays(entry, (key,), None, False):
+        if any(path[: len(inner)] == inner for inner in said):
+            continue
+        named = kind if name is None else KIND_OF[name]
+        belongs = named not in ("label", "other")
+        if not belongs and not (array.ndim > 2 - row and _of_pixels(array.shape[-2:], image.shape[-2:])):
+            continue
+        where = path[0] if len(path) == 1 else path
+        what = f"{name!r} in it, of the name of {named}" if belongs else f"shape {tuple(array.shape)}, a value a pixel"
+        remedy = f'pass targets={{{where!r}: "{named if belongs else "mask"}"}}' if not row else "stack its rows in one tensor"
+        raise ValueError(
+            f"{key!r} would be carried along as it is, by its name. Found {what}, which would go stale when pixels move; "
+            f"{remedy} (or pass targets={{{key!r}: {kind!r}}}, if it is to stay)."
+        )
 
 
-def _arrays(entry: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Tensors and arrays in an entry with their paths; of a list only the first, which tells what all are like."""
+def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tuple[Path, Any, str | None, bool]]:
+    """Tensors and arrays in an entry: path, latest usual name, and whether it is one row of a list, whose first tells of all."""
     if isinstance(entry, (Tensor, np.ndarray)):
-        yield path, entry
+        yield path, entry, name, row
     elif isinstance(entry, Mapping):
-        for name, item in entry.items():
-            yield from _arrays(item, (*path, name))
+        for inner, item in entry.items():
+            yield from _arrays(item, (*path, inner), inner if inner in KIND_OF else name, row)
+    elif hasattr(entry, "_fields"):
+        for i, (inner, item) in enumerate(zip(entry._fields, entry, strict=True)):
+            yield from _arrays(item, (*path, i), inner if inner in KIND_OF else name, row)
     elif isinstance(entry, (list, tuple)) and entry:
-        if hasattr(entry, "_fields"):
-            for name, item in zip(entry._fields, entry, strict=True):
-                yield from _arrays(item, (*path, name))
-        else:
-            yield from _arrays(entry[0], (*path, 0))
+        yield from _arrays(entry[0], (*path, 0), name, True)
 
 
 def _of_pixels(size: Any, image: Any) -> bool:

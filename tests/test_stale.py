@@ -83,7 +83,7 @@ def test_labels_that_are_no_maps_are_carried(value):
 
 def test_a_usual_name_inside_a_carried_entry_is_refused_or_declared():
     meta = {"name": ["a"] * 4, "joints": torch.rand(4, 5, 2) * 31, "scale": torch.ones(4)}
-    with pytest.raises(ValueError, match=r"Found \('meta', 'joints'\).*targets=\{\('meta', 'joints'\): 'keypoints'\}"):
+    with pytest.raises(ValueError, match=r"Found 'joints' in it.*targets=\{\('meta', 'joints'\): \"keypoints\"\}"):
         seen({"image": image(), "meta": meta})
     assert torch.equal(seen({"image": image(), "meta": meta}, targets={"meta": "other"})["meta"]["joints"], meta["joints"])
 
@@ -171,6 +171,12 @@ def test_what_lies_beside_a_declared_entry_needs_a_kind_too():
         seen(batch, targets={("target", "points"): "keypoints"})
     result = seen(batch, targets={("target", "points"): "keypoints", ("target", "depth"): "other"})
     assert torch.equal(result["target"]["labels"], batch["target"]["labels"])
+
+
+def test_a_usual_name_beside_a_declared_entry_is_refused_too():
+    batch = {"image": image(), "meta": {"joints": torch.rand(4, 5, 2) * 31, "boxes": torch.rand(4, 2, 4)}}
+    with pytest.raises(ValueError, match=r"Found 'boxes' in it.*\('meta', 'boxes'\)"):
+        seen(batch, targets={("meta", "joints"): "keypoints"})
 
 
 def test_rows_are_picked_inside_too():

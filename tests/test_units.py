@@ -17,7 +17,7 @@ UNITS = {
     "unit": lambda points, size: (points + 0.5) / torch.tensor([size[1], size[0]]),
     "signed": lambda points, size: (2 * points + 1) / torch.tensor([size[1], size[0]]) - 1,
     (100, 50): lambda points, size: (points - 100) / 50,
-    ((3.0, -2.0), (10.0, -5.0)): lambda points, size: (points - torch.tensor([3.0, -2])) / torch.tensor([10.0, -5]),
+    ((3.0, -2.0), (10.0, -5.0)): lambda points, size: (points - points.new_tensor([3, -2])) / points.new_tensor([10, -5]),
 }
 FORMATS = {
     "xyxy": lambda low, high: torch.cat([low, high], -1),
