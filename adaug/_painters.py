@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.augmentation import IntensityAugmentationBase2D
 from kornia.augmentation._2d.geometric.base import GeometricAugmentationBase2D
+from kornia.augmentation._2d.intensity.base import IntensityAugmentationBase2D
 from torch import Tensor, nn
 
 from adaug._random import seeded
@@ -160,7 +160,6 @@ def _distance(difference: Tensor, at: Tensor) -> float:
     """How far the spots of two images moved, by where these differ most [n, C, h, w]; a spot that is gone moved nowhere."""
     change = difference.float().abs().sum(1).nan_to_num(0, 0, 0)
     peak = change.amax((1, 2))
-    far = (_middle(change) - at).norm(dim=1)
     left, top = at.unbind(1)
     reach = torch.arange(-NEAR, NEAR + 1, device=at.device)
     near = F.pad(change, [NEAR] * 4)[
@@ -171,9 +170,11 @@ def _distance(difference: Tensor, at: Tensor) -> float:
     stays = near.square().sum((1, 2)) / change.square().sum((1, 2)).clamp(min=1e-12)
     there = peak > 0.02
     erased = (near[:, NEAR - 2 : NEAR + 3, NEAR - 2 : NEAR + 3] < 1e-4 * peak[:, None, None]).flatten(1).any(1)
-    elsewhere = torch.where(there & (far > NEAR) & (stays < 0.2), far, 0).max()
-    whole = far[there & ~erased].sort().values
-    return max(float(elsewhere), float(whole[-2]) if len(whole) > 2 else 0.0)  # what JPEG does to one of them does not count
+    beside = (_middle(near) - NEAR).norm(dim=1)[there & ~erased].sort().values
+    away = there & (stays < 0.2)
+    far = (_middle(change[away]) - at[away]).norm(dim=1) if away.any() else peak[:0]
+    moves = [beside[-2:-1] if len(beside) > 2 else beside[:0], far[far > NEAR]]  # what JPEG does to one of them does not count
+    return float(torch.cat([*moves, peak.new_zeros(1)]).max())
 
 
 def _middle(change: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection
 
 
 def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tuple[Path, Any, str | None, bool]]:
-    """Tensors and arrays in an entry: path, latest usual name, and whether it is one row of a list, whose first tells of all."""
+    """Tensors and arrays in an entry: path, latest usual name, and whether it is the first row of a list, like all of it."""
     if isinstance(entry, (Tensor, np.ndarray)):
         yield path, entry, name, row
     elif isinstance(entry, Mapping):
