@@ -218,7 +218,7 @@ def test_flip_pairs_are_those_of_the_maps():
 
 def view_of(n=4, side=32, **options):
     model = torch.nn.Conv2d(3, 2, 3)
-    augmenter = AdversarialAugmenter(TURN, features=(), seed=0, **options)
+    augmenter = AdversarialAugmenter(TURN, seed=0, **options)
     return augmenter.step(model, {"image": image(n, side)}, lambda output, batch: output.flatten(1).mean(1)).view
 
 
