@@ -66,15 +66,16 @@ class AdversarialAugmenter:
     Args:
         policy: What is done to views, by default the paper's, without flip.
         features: Layers (names or fnmatch patterns) that the generators read. None finds them, () reads the image.
-        occlude: Layers that masks multiply, by default the same. With none they multiply the image.
+        occlude: Layers that masks multiply, by default those of `features`. With none they multiply the image.
         targets: Key or position in the batch -> kind, where the name does not tell.
         output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
-        update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k].
+        update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
         generator: A factory, (shapes of the features, layouts of the operations) -> module.
         optimizer: A factory, (parameters of a generator) -> optimizer.
-        difficulty: (output, batch) -> [B], what "harder" compares, by default the loss.
+        difficulty: (output, batch) -> [B], what "harder" means. By default generators compare the loss, as in the paper, and
+            running difficulty takes a measure that does not grow with the object's size, where it knows one.
         warmup_steps: Steps with random views alone, at first (stage 1).
-        update_every: Steps between two comparisons.
+        update_every: Steps between two comparisons, for generators.
         scoring: "eval" compares views in eval behaviour, where rows do not influence each other. "train" takes the
             adversarial difficulties from the training pass and scores the reference views alone, with batch statistics and
             dropout as there: one pass less.
@@ -113,6 +114,10 @@ class AdversarialAugmenter:
         if scoring not in SCORING:
             raise ValueError(f"`scoring` should be 'eval' or 'train'. Found {scoring!r}.")
         self.policy = policies.paper() if policy is None else policy
+        unused = {"update": update != RewardPenalty(), "generator": generator, "optimizer": optimizer}
+        unused |= {"scoring": scoring != "eval", "update_every": update_every != 1}
+        unused |= {"features": features is not None and (occlude is not None or not self.policy.hides_features)}
+        _refuse_unused(self.policy, [name for name, given in unused.items() if given])
         self.features = features
         self.occlude = occlude
         self.targets = as_targets(targets or {})
@@ -219,6 +224,7 @@ class AdversarialAugmenter:
         Returns:
             "branch.operation" -> the KL divergence of its proposals from their targets at each step, [steps].
         """
+        _refuse_unused(self.policy, ["pretrain"])
         history: dict[str, list[Tensor]] = {}
         pretraining: Pretraining | None = None
         difficulty = self._difficulty(Difficulty(loss_fn, "loss_fn"))
@@ -508,6 +514,15 @@ class AdversarialAugmenter:
 LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # where nothing is known to be fairer
 
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
+
+
+def _refuse_unused(policy: Policy, arguments: Sequence[str]) -> None:
+    """Raises ValueError on arguments that only generators use, where no branch has one."""
+    if arguments and not any(branch.has_generator for branch in policy.branches):
+        raise ValueError(
+            f"{', '.join(f'`{name}`' for name in arguments)} should be given where a branch learns by a generator. Found "
+            f"branches {[branch.name for branch in policy.branches]} that do not; leave it out, or use Branch(learned=True)."
+        )
 
 
 def _integer(name: str, value: Any, *, at_least: int | None = None) -> int:

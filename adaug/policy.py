@@ -182,6 +182,11 @@ class Policy:
             branch.full_name(operation): operation for branch in self.branches for operation in branch.operations
         }
 
+    @property
+    def hides_features(self) -> bool:
+        """Whether some operation hides cells of the network's features."""
+        return any(operation.hides == "features" for operation in self.operations.values())
+
     def _common_operations(self) -> Iterator[Operation]:
         return (item for item in self.common if isinstance(item, Operation))
 
