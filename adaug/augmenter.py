@@ -22,7 +22,7 @@ from adaug._kinds import Target, as_targets
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import Pretraining
 from adaug._random import Stream, seeded
-from adaug._reward import RewardPenalty
+from adaug._reward import RewardPenalty, cap_of
 from adaug._scoring import SCORING
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, propose
 from adaug._view import View
@@ -107,6 +107,7 @@ class AdversarialAugmenter:
         for name, function in functions.items():
             if function is not None and not callable(function):
                 raise TypeError(f"`{name}` should be callable. Found {function!r}.")
+        cap_of(update)
         if scoring not in SCORING:
             raise ValueError(f"`scoring` should be 'eval' or 'train'. Found {scoring!r}.")
         self.policy = policies.paper() if policy is None else policy
@@ -451,7 +452,13 @@ class AdversarialAugmenter:
     def _make_adversaries(self, bound: BoundModel) -> dict[str, Adversary]:
         return {
             branch.name: Adversary(
-                branch, bound.shapes, self.generator, self.optimizer, self._stream(GENERATOR, i), bound.device
+                branch,
+                bound.shapes,
+                self.generator,
+                self.optimizer,
+                self._stream(GENERATOR, i),
+                bound.device,
+                cap_of(self.update),
             )
             for i, branch in enumerate(bound.policy.branches)
             if branch.learned
