@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,11 @@ class Level(nn.Module):
 def _within_one(x: Tensor) -> Tensor:
     """Each row divided by its largest number: squares of what is huge or tiny would leave float32."""
     return x / x.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _pooled(pool: Callable[[Tensor, tuple[int, int]], Tensor], x: Tensor, side: tuple[int, int]) -> Tensor:
+    """A map [n, C, h, w] pooled to a size; one that has it already is not copied, which took as long as pooling."""
+    return x if x.shape[2:] == side else pool(x, side)
 
 
 class Bottleneck(nn.Module):
@@ -106,10 +111,10 @@ class Generator(nn.Module):
         for i, side, entry, block in zip(self.order, self.sides, self.entries, self.blocks, strict=True):
             level = features[i]
             if isinstance(entry, nn.Conv2d):
-                level = entry(standardised(F.adaptive_avg_pool2d(level, side)))
+                level = entry(standardised(_pooled(F.adaptive_avg_pool2d, level, side)))
             else:
-                level = F.adaptive_avg_pool2d(entry(level), side)
-            x = block(level if x is None else level + F.adaptive_max_pool2d(x, side))
+                level = _pooled(F.adaptive_avg_pool2d, entry(level), side)
+            x = block(level if x is None else level + _pooled(F.adaptive_max_pool2d, x, side))
         if x is None:
             raise ValueError("A generator should read at least one feature map. Found none.")
         x = torch.relu(self.neck(x))
