@@ -98,6 +98,10 @@ class Operation(ABC):
         return None
 
     @abstractmethod
+    def membership(self, magnitude: Tensor) -> Tensor:
+        """Which bins or cells the magnitude of each row falls into. [n] or [n, ...] -> [n, k], 1 in them and 0 elsewhere."""
+
+    @abstractmethod
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:
         """A magnitude (or cells) that a user gives, for n rows. Draws nothing. Raises TypeError or ValueError."""
 
@@ -208,6 +212,14 @@ class Binned(Operation):
     @override
     def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor | None:
         return None if self.rest is None else self._random(stream.uniform(len(chosen)))
+
+    @override
+    def membership(self, magnitude: Tensor) -> Tensor:
+        edges = self.edges()
+        slack = 1e-4 * (edges[1] - edges[0]), 1e-4 * (edges[-1] - edges[-2])  # what is drawn at the ends belongs to them
+        inner = torch.tensor([edges[0] - slack[0], *edges[1:-1], edges[-1] + slack[1]], device="cpu")
+        found = torch.bucketize(magnitude, inner.to(magnitude, non_blocking=True))  # 0 and k + 1 lie outside
+        return found[:, None] == torch.arange(1, self.bins + 1, device=magnitude.device)
 
     @override
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:

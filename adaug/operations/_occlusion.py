@@ -117,6 +117,11 @@ class Occlusion(Operation):
         return self.draw(self._choose(torch.zeros(len(chosen), self.bins, device=chosen.device), count, stream), stream)
 
     @override
+    def membership(self, magnitude: Tensor) -> Tensor:
+        """How much of each cell is hidden, the mean of a row's masks."""
+        return 1 - F.adaptive_avg_pool2d(magnitude.mean(1), self.grid).flatten(1)
+
+    @override
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:
         """The mask of given cells: a number or some, hidden in every row, or [n, s] for each its own."""
         name = type(self).__name__
