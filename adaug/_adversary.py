@@ -174,7 +174,7 @@ def _capped(log_probs: Tensor, cap: float) -> Tensor:
         return log_probs
     with torch.no_grad():
         shown = capped(log_probs.exp(), cap).clamp(min=torch.finfo(log_probs.dtype).tiny).log()
-    result: Tensor = _Shown.apply(log_probs, shown)
+    result: Tensor = _Shown.apply(log_probs, shown)  # type: ignore[no-untyped-call]
     return result
 
 

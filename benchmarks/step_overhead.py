@@ -94,9 +94,9 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     batch["image"] = batch["image"].contiguous(memory_format=layout)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [(0, 1)] if "keypoints" in batch else []
-    policy = POLICIES.get(variant, lambda policy: policy)(adaug.policies.paper(flips))
-    arguments = {**workload.layers, **VARIANTS[variant]}
+    policy, arguments = adaug.policies.paper(flips), {**workload.layers, **VARIANTS[variant]}
     if variant in POLICIES:
+        policy = POLICIES[variant](policy)
         del arguments["features"]  # which only generators read
     augmenter = adaug.AdversarialAugmenter(policy, **arguments, seed=0)
     if variant != "plain":
