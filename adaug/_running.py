@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -92,8 +93,9 @@ class RunningDifficulty:
         self.steps = 0
         self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)
         self.probabilities = self._uniform.clone()
-        self._kept = torch.ones((), device=device, dtype=number)
+        self._kept: Tensor | float = 1.0
         self._log_probs: dict[str, Tensor] = {}
+        self._metrics: dict[str, Tensor] = {}
 
     # ---- what is drawn
 
@@ -102,9 +104,7 @@ class RunningDifficulty:
         if not self._log_probs:
             each = zip(self.operations, self._bins, self.probabilities.float().log().unbind(), strict=True)
             self._log_probs = {name: row[:bins] for name, bins, row in each}
-        return {
-            operation.name: self._log_probs[branch.full_name(operation)].expand(n, -1) for operation in branch.operations
-        }
+        return {operation.name: self._log_probs[branch.full_name(operation)].expand(n, -1) for operation in branch.operations}
 
     # ---- what training shows
 
@@ -120,12 +120,18 @@ class RunningDifficulty:
             sums = self._sums_of(view, branch, difficulty.detach())
             if dist_size() > 1:
                 dist.all_reduce(sums)
-            rows = sums.diagonal()[: self._shares].sum()
-            self._kept = torch.exp(-1 / (ROWS / rows).clamp(min=STEPS))
+            self._kept = self._fade(sums, len(branch))
             self.sums.mul_(self._kept).add_(sums)
             self.steps += 1
             if self.steps % EVERY == 0:
                 self._answer()
+
+    def _fade(self, sums: Tensor, rows: int) -> Tensor | float:
+        """How much of the past is kept in a step."""
+        if dist_size() == 1:
+            return math.exp(-1 / max(STEPS, ROWS / rows))
+        total = sums.diagonal()[: self._shares].sum().clamp(min=1)  # ranks may differ in their rows, but not in this
+        return torch.exp(-1 / (ROWS / total).clamp(min=STEPS))
 
     def _sums_of(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
         """Products of what rows have (their branch, bins and cells) and of their difficulties, summed over rows."""
@@ -134,7 +140,7 @@ class RunningDifficulty:
             magnitude = view.magnitudes.get(name)
             missing = torch.zeros(len(branch), operation.bins, device=branch.device)
             parts.append(missing if magnitude is None else operation.membership(magnitude))
-        rows = torch.cat([*(part.to(self.sums.dtype) for part in parts), difficulty.to(self.sums.dtype)[:, None]], 1)
+        rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)
         rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0)
         return rows.T @ rows
 
@@ -166,20 +172,21 @@ class RunningDifficulty:
         target = torch.nan_to_num(torch.lerp(self._uniform, best, trust), 0.0, 0.0, 0.0) * self._there
         target = torch.where(torch.isfinite(trust), target, self._uniform)
         self.probabilities = torch.lerp(target, self.probabilities, self._kept**EVERY)
-        self._log_probs = {}
+        self._log_probs, self._metrics = {}, {}
 
     # ---- what is told
 
     def metrics(self) -> dict[str, Tensor]:
         """Distribution and entropy (nats) of each operation."""
-        if not self.operations:
-            return {}
+        if self._metrics or not self.operations:
+            return dict(self._metrics)
         probabilities = self.probabilities.float()
         entropies = torch.special.entr(probabilities).sum(1).unbind()
         metrics: dict[str, Tensor] = {}
         for name, bins, row, entropy in zip(self.operations, self._bins, probabilities.unbind(), entropies, strict=True):
             metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
-        return metrics
+        self._metrics = metrics
+        return dict(metrics)
 
     def table(self) -> DifficultyTable:
         """What is known now. Waits for the device."""
@@ -218,4 +225,4 @@ class RunningDifficulty:
         self.steps = int(state["steps"])
         self.sums.copy_(state["sums"])
         self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
-        self._log_probs = {}
+        self._log_probs, self._metrics = {}, {}

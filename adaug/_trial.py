@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaug._adversary import Adversary, Lesson, LogProbs, dist_size
@@ -154,17 +156,17 @@ def propose(
         learns: Whether proposals keep their graph.
     """
     random = bound.policy.draw_random(len(batch), stream)
-    owners = [owner if owner.has_generator else None for owner in bound.policy.branches]
+    owners = [None, *(owner if owner.has_generator else None for owner in bound.policy.branches)]
+    numbers = branch.numpy()
     shares: list[tuple[Branch | None, Tensor, Magnitudes]] = []
     for owner in [None, *(owner for owner in owners if owner is not None)]:
-        numbers = [i for i, other in enumerate([None, *owners]) if other is owner]
-        on_cpu = torch.nonzero(torch.isin(branch, torch.tensor(numbers, device="cpu"))).flatten()
+        on_cpu = np.flatnonzero(np.isin(numbers, [i for i, other in enumerate(owners) if other is owner]))
         if len(on_cpu):
-            index = on_cpu.to(bound.device, non_blocking=True)
+            index = torch.from_numpy(on_cpu).to(bound.device, non_blocking=True)
             whole = len(on_cpu) == len(batch)
             drawn = random if whole else {name: value[index] for name, value in random.items()}
             if owner is None:
-                drawn = _draw_unproposed(bound.policy, running, branch if whole else branch[on_cpu], drawn, stream)
+                drawn = _draw_unproposed(bound.policy, running, numbers[on_cpu], drawn, stream)
             shares.append((owner, index, drawn))
     features = _look(bound, batch, view_size, shares)
     trials: list[Trial] = []
@@ -185,21 +187,21 @@ def propose(
 
 
 def _draw_unproposed(
-    policy: Policy, running: RunningDifficulty, branch: Tensor, random: Magnitudes, stream: Stream
+    policy: Policy, running: RunningDifficulty, branch: NDArray[np.int64], random: Magnitudes, stream: Stream
 ) -> Magnitudes:
     """What rows get that no generator is asked about: their branch's operations from its distributions, others at random."""
     n, drawn = len(branch), dict(random)
     for number, owner in enumerate(policy.branches, start=1):
-        on_cpu = branch == number
-        if owner.has_generator or not on_cpu.any():
+        mine = branch == number
+        if owner.has_generator or not mine.any():
             continue
-        whole, mine = bool(on_cpu.all()), on_cpu.to(stream.device, non_blocking=True)
+        rows = None if mine.all() else torch.from_numpy(mine).to(stream.device, non_blocking=True)
         for operation, log_probs in zip(owner.operations, running.log_probs(owner, n).values(), strict=True):
             name = owner.full_name(operation)
             magnitude = operation.draw(operation.choose(log_probs, stream), stream)
-            if not whole:
-                rows = mine.reshape(n, *[1] * (magnitude.ndim - 1))
-                magnitude = torch.where(rows, magnitude, random[name] if name in random else 1.0)
+            if rows is not None:
+                where = rows if magnitude.ndim == 1 else rows.reshape(n, *[1] * (magnitude.ndim - 1))
+                magnitude = torch.where(where, magnitude, random.get(name, 1.0))
             drawn[name] = magnitude
     return drawn
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from adaug import policies
 from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size
 from adaug._batch import Batch, UserBatch, parse
+from adaug._constants import constant
 from adaug._fair import Fair, fair_difficulty
 from adaug._kinds import Target, as_targets
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
@@ -166,13 +167,11 @@ class AdversarialAugmenter:
             stream = self._stream(STEP, self.steps, device=bound.device)
             parsed = parsed.with_image(bound.policy.paint(parsed.image, stream))
             warm = self.steps >= self.warmup_steps
-            compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
+            compares = bool(self._adversaries) and warm and (self.steps - self.warmup_steps) % self.update_every == 0
             branch = self._split(len(parsed), stream, warm)
 
             # look and propose
-            trials = propose(
-                bound, self._adversaries, self._running, parsed, view_size, branch, stream, learns=compares
-            )
+            trials = propose(bound, self._adversaries, self._running, parsed, view_size, branch, stream, learns=compares)
             augmented = parsed.apply(trials.view, view_size)
             result = augmented.to_user()
             # score
@@ -343,7 +342,8 @@ class AdversarialAugmenter:
         self._running.load_state_dict(state["running"])
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
-        types = {"policy": dict, "seed": int, "steps": int, "progress": float, "counts": dict, "adversaries": dict, "running": dict}
+        parts = dict.fromkeys(("policy", "counts", "adversaries", "running"), dict)
+        types = {**parts, "seed": int, "steps": int, "progress": float}
         if not isinstance(state, Mapping):
             raise TypeError(f"A state should be what `state_dict` gave, a mapping. Found {type(state).__name__}.")
         wrong = [f"{name}={state.get(name)!r:.40}" for name, kind in types.items() if not isinstance(state.get(name), kind)]
@@ -393,10 +393,12 @@ class AdversarialAugmenter:
 
     def _losses_by_branch(self, losses: Tensor, branch: Tensor, owner: Tensor) -> dict[str, Tensor]:
         """The mean loss of the rows of each branch that has some."""
-        numbers = torch.arange(len(self.branch_names), device=losses.device)
-        mine = (owner == numbers[:, None]).to(losses.dtype)
+        names, present = self.branch_names, sorted(set(branch.tolist()))
+        if len(present) == 1:
+            return {f"loss/{names[present[0]]}": losses.mean()}
+        mine = (owner == constant(tuple((i,) for i in present), owner)).to(losses.dtype)  # [branches, B]
         means = (mine @ losses / mine.sum(1)).unbind()
-        return {f"loss/{self.branch_names[i]}": means[i] for i in branch.unique().tolist()}
+        return {f"loss/{names[i]}": mean for i, mean in zip(present, means, strict=True)}
 
     def _difficulty(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")

@@ -104,7 +104,7 @@ class Branch:
         _check_names(self.name, [operation.name for operation in self.operations])
         if not isinstance(self.learned, bool | Running) and self.learned != "running":
             raise ValueError(
-                f"`learned` of branch {self.name!r} should be True (a generator), \"running\" or an adaug.policies.Running "
+                f'`learned` of branch {self.name!r} should be True (a generator), "running" or an adaug.policies.Running '
                 f"(running difficulty) or False (uniform draws). Found {self.learned!r}."
             )
         if not callable(self.share) and not 0 <= self.share <= 1:
@@ -204,13 +204,13 @@ class Policy:
 
         The counts are within one of n x share and right on average, so that one or two rows serve as well.
         """
-        ends = torch.tensor(self.shares(progress), dtype=torch.float64, device="cpu").cumsum(0) * n
-        seats = torch.arange(n, dtype=torch.float64, device="cpu") + stream.number()
-        taken = torch.searchsorted(ends + 1e-6, seats, right=True) + 1
+        ends = np.cumsum(self.shares(progress)) * n
+        seats = np.arange(n) + stream.number()
+        taken = np.searchsorted(ends + 1e-6, seats, side="right") + 1
         taken[taken > len(self.branches)] = 0
-        order = torch.empty(n, dtype=torch.long, device="cpu")
-        order[stream.permutation(n)] = taken
-        return order
+        order = np.empty(n, dtype=np.int64)
+        order[stream.permutation(n).numpy()] = taken
+        return torch.from_numpy(order)
 
     # ---- drawing, apart from applying
 

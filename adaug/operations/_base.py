@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._constants import constant
 from adaug._random import Stream
 from adaug._warp import Size
 from adaug.operations._distributions import draw_without_replacement, truncated_normal
@@ -217,9 +218,9 @@ class Binned(Operation):
     def membership(self, magnitude: Tensor) -> Tensor:
         edges = self.edges()
         slack = 1e-4 * (edges[1] - edges[0]), 1e-4 * (edges[-1] - edges[-2])  # what is drawn at the ends belongs to them
-        inner = torch.tensor([edges[0] - slack[0], *edges[1:-1], edges[-1] + slack[1]], device="cpu")
-        found = torch.bucketize(magnitude, inner.to(magnitude, non_blocking=True))  # 0 and k + 1 lie outside
-        return found[:, None] == torch.arange(1, self.bins + 1, device=magnitude.device)
+        edges[0], edges[-1] = edges[0] - slack[0], edges[-1] + slack[1]
+        found = torch.bucketize(magnitude, constant(tuple(edges), magnitude))  # 0 and k + 1 lie outside
+        return found[:, None] == constant(tuple(range(1, self.bins + 1)), magnitude.device, torch.long)
 
     @override
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:

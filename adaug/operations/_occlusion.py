@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._constants import constant
 from adaug._random import Stream
 from adaug._warp import Size, inside
 from adaug.operations._base import Operation
@@ -90,7 +91,7 @@ class Occlusion(Operation):
 
         A row that loses fewer cells than others repeats its first one.
         """
-        numbers = torch.tensor(self.cells, device="cpu").to(stream.device, non_blocking=True)
+        numbers = constant(self.cells, stream.device, torch.long)
         count = numbers[(stream.uniform(len(log_probs)) * len(self.cells)).long()]  # [n]
         return self._choose(log_probs, count, stream)
 
