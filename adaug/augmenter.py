@@ -150,9 +150,9 @@ class AdversarialAugmenter:
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """One mini-batch: Algorithms 1 and 2.
 
-        `loss_fn` is asked about the views that are compared too, both views of these rows at once, without gradients. Touches neither the
-        model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the user's own
-        training pass on the augmented batch does. A first step that fails leaves nothing bound.
+        `loss_fn` is asked about the views that are compared too, both views of these rows at once, without gradients. Touches
+        neither the model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the
+        user's own training pass on the augmented batch does. A first step that fails leaves nothing bound.
 
         Args:
             model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
