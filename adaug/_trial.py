@@ -108,6 +108,13 @@ class Trials:
         views = [trial.reference for trial, _ in self.compared.values()]
         return concatenate(views, [len(trial.index) for trial, _ in self.compared.values()])
 
+    @cached_property
+    def both(self) -> View:
+        """The adversarial views of the rows that are compared, then their reference views, each in the order of `index`."""
+        trials = [trial for trial, _ in self.compared.values()]
+        views = [trial.adversarial for trial in trials] + [trial.reference for trial in trials]
+        return concatenate(views, 2 * [len(trial.index) for trial in trials])
+
     def metrics(self) -> dict[str, Tensor]:
         """Entropy (nats) and mean distribution of what the generators proposed."""
         metrics = {}

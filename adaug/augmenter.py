@@ -24,7 +24,7 @@ from adaug._kinds import Target, as_targets
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import Pretraining
 from adaug._random import Stream, seeded
-from adaug._reward import RewardPenalty
+from adaug._reward import RewardPenalty, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
 from adaug._scoring import SCORING
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, propose
@@ -111,6 +111,7 @@ class AdversarialAugmenter:
         for name, function in functions.items():
             if function is not None and not callable(function):
                 raise TypeError(f"`{name}` should be callable. Found {function!r}.")
+        cap_of(update)
         if scoring not in SCORING:
             raise ValueError(f"`scoring` should be 'eval' or 'train'. Found {scoring!r}.")
         self.policy = policies.paper() if policy is None else policy
@@ -154,9 +155,9 @@ class AdversarialAugmenter:
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """One mini-batch: Algorithms 1 and 2.
 
-        `loss_fn` is asked about the views that are compared too, some rows at a time, without gradients. Touches neither the
-        model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the user's own
-        training pass on the augmented batch does. A first step that fails leaves nothing bound.
+        `loss_fn` is asked about the views that are compared too, both views of these rows at once, without gradients. Touches
+        neither the model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the
+        user's own training pass on the augmented batch does. A first step that fails leaves nothing bound.
 
         Args:
             model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
@@ -504,7 +505,13 @@ class AdversarialAugmenter:
     def _make_adversaries(self, bound: BoundModel) -> dict[str, Adversary]:
         return {
             branch.name: Adversary(
-                branch, bound.shapes, self.generator, self.optimizer, self._stream(GENERATOR, i), bound.device
+                branch,
+                bound.shapes,
+                self.generator,
+                self.optimizer,
+                self._stream(GENERATOR, i),
+                bound.device,
+                cap_of(self.update),
             )
             for i, branch in enumerate(bound.policy.branches)
             if branch.has_generator

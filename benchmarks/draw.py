@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from adaug import Audit
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8a8a8a"  # Okabe and Ito's palette
-COLOURS = (GREY, BLUE, "#56B4E9", GREEN, "#CC79A7", ORANGE, "#D55E00")
+COLOURS = (GREY, BLUE, "#56B4E9", GREEN, "#CC79A7", ORANGE, "#D55E00", "#7B3294", "#8C510A")
 
 
 def overhead(networks: Mapping[str, Any], targets: Sequence[float] = ()) -> Figure:

@@ -192,7 +192,8 @@ def test_the_overhead_table_has_a_column_for_each_network() -> None:
     assert lines[0] == "| step / plain step | small | large |"
     assert "| plain | 1 (0.12 s) | 1 (0.12 s) |" in lines
     assert "| default | 1.50 (1.25–2.00) | 1.50 (1.25–2.00) |" in lines
-    assert "| memory | – | 1.10 |" in lines
+    assert "| memory, default | – | 1.10 |" in lines
+    assert "| memory, robust | – | – |" in lines
     assert "| compiling | 30 s | 30 s |" in lines
     assert "- large: a network, 64 × 64, batch 6; operations dispatched: plain 8, default 14." in lines
 
