@@ -75,18 +75,18 @@ class PointUNet(nn.Module):
 
     def __init__(self, points: int, width: int = 40) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_layer(3, width, kernel=5, stride=2), _layer(width, width, stride=2))
-        self.down = nn.ModuleList([_layers(width, width), _layers(width, 2 * width)])
-        self.neck = _layers(2 * width, 2 * width)
-        self.up = nn.ModuleList([_layers(4 * width, width), _layers(2 * width, width)])
+        self.stem = nn.Sequential(_layer(3, width // 2, kernel=5, stride=2), _layer(width // 2, width, stride=2))
+        self.down = nn.ModuleList([_layer(width, width), _layers(width, width)])
+        self.neck = _layers(width, width)
+        self.up = nn.ModuleList([_layer(2 * width, width), _layer(2 * width, width)])
         self.score = nn.Conv2d(width, points, 1)
+        self.to(memory_format=torch.channels_last)  # faster on a CPU
 
     def forward(self, image: Tensor) -> Tensor:
-        skips = [self.stem(image)]
-        for block in self.down:
-            skips.append(block(skips[-1] if len(skips) == 1 else F.max_pool2d(skips[-1], 2)))
-        x = self.neck(F.max_pool2d(skips[-1], 2))
-        for block, skip in zip(self.up, skips[:0:-1], strict=True):
+        fine = self.down[0](self.stem(image))
+        coarse = self.down[1](F.max_pool2d(fine, 2))
+        x = self.neck(F.max_pool2d(coarse, 2))
+        for block, skip in zip(self.up, (coarse, fine), strict=True):
             x = block(torch.cat([skip, F.interpolate(x, scale_factor=2.0, mode="nearest")], 1))
         logits: Tensor = self.score(x)
         return logits
@@ -206,7 +206,7 @@ def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
     return Task(
         about=f"IoU of {len(REGIONS)} regions of faces of Helen, the mean of an image, in per cent; "
         f"{len(known['image'])} to train on, {len(new['image'])} to test on",
-        network=lambda: segmentation.UNet(len(REGIONS)),
+        network=lambda: segmentation.UNet(len(REGIONS), width=10).to(memory_format=torch.channels_last),
         layers=("down.*",),
         loss_fn=segmentation.loss_fn,
         error=region_error,
@@ -214,7 +214,7 @@ def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
         batches=lambda size, seed, epoch: segmentation.batches(known, size, seed * 1000 + epoch),
         test=[dict(zip(new, part, strict=True)) for part in zip(*(value.split(64) for value in new.values()), strict=True)],
         pairs=(),
-        epochs=60,
+        epochs=50,
         lr=5e-3,
         targets=dict(segmentation.TARGETS),
     )
@@ -226,15 +226,15 @@ def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
 class DigitNet(nn.Module):
     """Three convolutions: [B, 1, 32, 32] -> logits [B, 10]."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            _layer(1, width, stride=2), _layer(width, 2 * width, stride=2), _layer(2 * width, 2 * width, stride=2)
-        )
-        self.score = nn.Linear(2 * width, 10)
+        self.layers = nn.ModuleList([_layer(1, width), _layer(width, 2 * width), _layer(2 * width, 4 * width)])
+        self.score = nn.Linear(4 * width * 4 * 4, 10)
 
-    def forward(self, image: Tensor) -> Tensor:
-        logits: Tensor = self.score(self.layers(image).mean((2, 3)))
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = F.max_pool2d(layer(x), 2)
+        logits: Tensor = self.score(x.flatten(1))
         return logits
 
 
