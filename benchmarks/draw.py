@@ -119,7 +119,7 @@ def frontier(scores: Mapping[str, Mapping[str, Sequence[float]]], x: str, y: str
 
     Arms whose names agree before the comma ("uniform, share 1/3", "uniform, share 1/2") are joined by a line.
     """
-    lines: dict[str, list[tuple[float, float, float, float]]] = {}
+    lines: dict[str, list[tuple[float, ...]]] = {}
     for arm, of_arm in scores.items():
         spreads = [float(np.std(of_arm[name], ddof=1)) if len(of_arm[name]) > 1 else 0.0 for name in (x, y)]
         point = (float(np.mean(of_arm[x])), float(np.mean(of_arm[y])), *spreads)
@@ -129,7 +129,7 @@ def frontier(scores: Mapping[str, Mapping[str, Sequence[float]]], x: str, y: str
     colours = (BLUE, ORANGE, GREEN, *(colour for colour in COLOURS if colour not in (BLUE, ORANGE, GREEN)))
     for i, (line, points) in enumerate(lines.items()):
         at, value, left, up = zip(*sorted(points), strict=True)
-        style = {"color": colours[i % len(colours)], "marker": "osD^v"[i // len(colours) % 5]}
+        style: dict[str, Any] = {"color": colours[i % len(colours)], "marker": "osD^v"[i // len(colours) % 5]}
         axes.errorbar(at, value, up, left, **style, ms=4.5, lw=1.2, elinewidth=0.7, label=line)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)

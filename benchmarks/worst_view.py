@@ -120,13 +120,13 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     if arm.kind == "plain":
         return replace(wide, branches=())
     if arm.kind == "even":
-        everywhere = [replace(scale, random=None), replace(rotate, random=None)]  # type: ignore[call-arg]
+        everywhere = [kind(**_fields(one) | {"random": None}) for kind, one in ((adaug.Scale, scale), (adaug.Rotate, rotate))]
         return adaug.policies.uniform(adaug.Policy(hides, [*wide.common, *everywhere]))
     if arm.kind == "fixed":
         fixed = [kind(**_fields(one)) for kind, one in ((FixedScale, scale), (FixedRotate, rotate))]
         return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
     if arm.kind == "running":
-        return adaug.policies.running(policy)
+        return adaug.policies.running(policy)  # type: ignore[attr-defined, unused-ignore, no-any-return]
     return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
 
 
@@ -227,7 +227,8 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     drawn = int(match[1]) if (match := WORST_OF.fullmatch(arm.kind)) else 1
     augmenter = augmenter_of(policy_of(arm, task), arm, task, seed, drawn * steps)
-    step, history = step_of(augmenter, arm, task), []
+    step = step_of(augmenter, arm, task)
+    history: list[dict[str, list[float]]] = []  # of every epoch's last step: the mean distribution of each operation
     for epoch in range(epochs):
         for batch in task.batches(size, seed, epoch):
             loss = step(model, batch)
@@ -235,27 +236,24 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
             loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
             optimizer.step()
             schedule.step()
-        history.append({name: value.tolist() for name, value in augmenter.metrics.items() if name.startswith("distribution/")})
+        if arm.kind in ("exact", "running"):
+            learned = {name: value for name, value in augmenter.metrics.items() if name.startswith("distribution/")}
+            history.append({name.partition("/")[2]: value.flatten().tolist() for name, value in learned.items()})
     trained = time.process_time()
     audit = adaug.audit(
         model, task.test, task.score, VIEWS, targets=task.targets, output_size=task.size, draws=0, pictures=0, progress=False
     )
     kept = said(audit)
-    last = next((one for one in reversed(history) if one), {})
+    last: dict[str, list[float]] = next((one for one in reversed(history) if one), {})
     return {
         "scores": {**statistics(kept), **each_view(kept)},
         "cpu_seconds": trained - started,
         "cpu_seconds_with_audit": time.process_time() - started,
         "steps": steps,
-        "history": history if last else [],
-        "peaks": {name.partition("/")[2]: max(mean) * len(mean) for name, mean in flat(last).items()},
+        "history": history,
+        "peaks": {name: max(mean) * len(mean) for name, mean in last.items()},
         "about": task.about,
     }
-
-
-def flat(distributions: dict[str, Any]) -> dict[str, list[float]]:
-    """Distributions over bins or over cells as one list each."""
-    return {name: torch.tensor(values).flatten().tolist() for name, values in distributions.items()}
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
