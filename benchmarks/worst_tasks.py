@@ -219,6 +219,7 @@ def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
         test=[dict(zip(new, part, strict=True)) for part in zip(*(value.split(64) for value in new.values()), strict=True)],
         pairs=(),
         epochs=50,
+        batch_size=8,
         lr=5e-3,
         targets=dict(segmentation.TARGETS),
     )
