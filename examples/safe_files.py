@@ -163,6 +163,8 @@ def locked(path: Path, waiting: Callable[[str], Any] | None = None) -> Iterator[
                 return
             waiting(other)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            pass
         with suppress(OSError):  # on a full disk nobody is named
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
