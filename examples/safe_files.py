@@ -24,8 +24,24 @@ MARK = b"\nsha256 "
 TRAILER = len(MARK) + 64 + 1
 
 
+class DamagedError(ValueError):
+    """A file is not as it was written."""
+
+
+class BusyError(OSError):
+    """Another run is in the folder."""
+
+
 class FullDiskError(OSError):
     """The disk is full."""
+
+
+def in_one_line(main: Callable[[], object]) -> None:
+    """Runs a script; what its user can mend alone ends it with a line and no traceback."""
+    try:
+        main()
+    except (DamagedError, BusyError, FullDiskError) as error:
+        sys.exit(str(error))
 
 
 class Stopped(SystemExit):
@@ -63,15 +79,15 @@ def write_checked(path: Path, content: bytes) -> None:
 
 
 def read_checked(path: Path) -> bytes:
-    """What `write_checked` wrote. Raises ValueError, which says what is wrong without the file's name."""
+    """What `write_checked` wrote. Raises DamagedError, which says what is wrong without the file's name."""
     everything = path.read_bytes()
     content, trailer = everything[:-TRAILER], everything[-TRAILER:]
     if not everything:
-        raise ValueError("it is empty")
+        raise DamagedError("it is empty")
     if not (trailer.startswith(MARK) and trailer.endswith(b"\n")):
-        raise ValueError("no checksum at its end: cut short, or written by another program or an older version")
+        raise DamagedError("no checksum at its end: cut short, or written by another program or an older version")
     if trailer != b"".join([MARK, hashlib.sha256(content).hexdigest().encode(), b"\n"]):
-        raise ValueError("its checksum is another: bits have changed")
+        raise DamagedError("its checksum is another: bits have changed")
     return content
 
 
@@ -108,7 +124,7 @@ def folder_of_a_run(folder: Path, leftovers: tuple[str, ...] = ()) -> Iterator[N
     leftovers: patterns of such files, beside those that `write_whole` leaves.
 
     Raises:
-        OSError: It cannot be written, the disk is full, or another run is in it.
+        OSError: It cannot be written. BusyError, FullDiskError: another run is in it, the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +136,7 @@ def folder_of_a_run(folder: Path, leftovers: tuple[str, ...] = ()) -> Iterator[N
             ) from error
     with locked(folder / LOCK) as other:
         if other is not None:
-            raise OSError(
+            raise BusyError(
                 f"{folder} should be used by one run at a time. Found another one in it{other}; wait for it, stop it, or "
                 "choose another folder."
             )

@@ -28,7 +28,7 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets.cropping import Originals, cut_rows, end_with_parent
 from examples.datasets.people import People
-from examples.safe_files import full_disk_said, locked, read_checked, write_checked
+from examples.safe_files import DamagedError, full_disk_said, locked, read_checked, write_checked
 
 FORMAT = 2  # raise it when the crops change: older caches are then not found
 CHUNK = 32  # people that a process cuts before it reports
@@ -147,7 +147,7 @@ def _published(
             raise ValueError(f"images {wrong[:10].tolist()} have another checksum")
     except Exception as error:  # a damaged file can fail in any way
         if (now == 0).all(1).any():
-            raise OSError(
+            raise DamagedError(
                 f"{damaged} should be as it was written. Found it damaged ({error}), and photographs to cut from are gone; "
                 f"bring them back, or delete {folder}."
             ) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from examples.safe_files import read_checked, write_checked
+from examples.safe_files import DamagedError, read_checked, write_checked
 
 NAME = "checkpoint.pt"
 
@@ -33,7 +33,7 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
         state: dict[str, Any] = torch.load(io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True)
         before, now = ({**run["config"], "people": run["people"]} for run in (state, identity))
     except Exception as error:  # a foreign file can fail in any way
-        raise ValueError(
+        raise DamagedError(
             f"{path} should be a checkpoint. Found that it cannot be read ({error}); delete it or use --no-resume, and the run "
             "starts again."
         ) from error
