@@ -141,9 +141,8 @@ def test_one_distribution_for_all_images(people: People, tmp_path: Path) -> None
         assert value.std(1).min() > 0  # it was pre-trained
 
 
-def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) -> None:
-    runs = [run(people, tmp_path / str(i), seed=3) for i in range(2)]
-    assert same(runs[0], runs[1])
+def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path, whole: Run) -> None:
+    assert same(run(people, tmp_path), whole)
     assert not torch.equal(*(next(make_model(replace(TINY, seed=seed), MPII).parameters()) for seed in (3, 4)))
     state = torch.get_rng_state()
     make_model(TINY, MPII)
@@ -189,11 +188,11 @@ def test_ablations(people: People, tmp_path: Path, options: str, changes: dict[s
         run(people, tmp_path, **changes)
 
 
-def test_an_ablation_that_changes_nothing_is_the_arm(people: People, tmp_path: Path) -> None:
+def test_an_ablation_that_changes_nothing_is_the_arm(people: People, tmp_path: Path, whole: Run) -> None:
     ablation, _ = ablations.parse([])
     assert str(ablation) == ""
     trained = train(people, people.subset([0, 1, 2]), TINY, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
-    assert same(trained, run(people, tmp_path / "usual"))
+    assert same(trained, whole)
 
 
 @pytest.mark.slow
@@ -232,11 +231,10 @@ def whole(people: People, tmp_path_factory: pytest.TempPathFactory) -> Run:
 # -- resuming --------------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_run_is_not_trained_again(people: People, tmp_path: Path) -> None:
-    first = run(people, tmp_path)
-    again = run(people, tmp_path)
-    assert same(first, again)
-    assert again.history == first.history
+def test_a_finished_run_is_not_trained_again(people: People, whole: Run) -> None:
+    again = run(people, whole.folder)
+    assert same(whole, again)
+    assert again.history == whole.history
 
 
 def test_a_folder_is_not_taken_from_another_run(people: People, tmp_path: Path) -> None:
