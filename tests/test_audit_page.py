@@ -477,7 +477,7 @@ def test_the_template_is_part_of_the_package() -> None:
 
 
 @pytest.mark.parametrize("compared", [False, True])
-def test_the_figure_has_a_panel_for_everything(compared: bool) -> None:
+def test_the_figure_has_a_panel_for_everything(tmp_path: Path, compared: bool) -> None:
     audit, later = make_audit(), make_audit(seed=1)
     figure = audit.figure(later if compared else None)
     titles = " ".join(axis.get_title(loc="left") for axis in figure.axes)
@@ -485,6 +485,8 @@ def test_the_figure_has_a_panel_for_everything(compared: bool) -> None:
         assert family.name in titles + figure.get_suptitle()
     assert len(figure.axes) == 3 + (6 if compared else 2)
     assert figure.get_figwidth() * figure.dpi == 1200
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
     line = figure.axes[0].lines[-1]
     np.testing.assert_allclose(line.get_ydata(), [float(m) for m in (later if compared else audit).curve("scale").mean])
 
