@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adaug._generator import Generator, Layout, Shape
 from adaug._random import Stream, seeded
-from adaug._reward import kl_divergence
+from adaug._reward import capped, kl_divergence
 from adaug.policy import Branch
 
 GeneratorFactory = Callable[[Sequence[Shape], Mapping[str, Layout]], nn.Module]
@@ -46,7 +46,17 @@ def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimiz
 
 
 class Adversary:
-    """The generator of one branch and its optimizer, apart from the user's."""
+    """The generator of one branch and its optimizer, apart from the user's.
+
+    Args:
+        branch: Its branch.
+        shapes: Of the features.
+        make_generator: A factory.
+        make_optimizer: A factory.
+        stream: Where its first weights come from.
+        device: Where it is.
+        cap: No probability of a prediction is above cap / k.
+    """
 
     def __init__(
         self,
@@ -56,8 +66,9 @@ class Adversary:
         make_optimizer: OptimizerFactory | None,
         stream: Stream,
         device: torch.device,
+        cap: float = math.inf,
     ) -> None:
-        self.branch, self.device = branch, device
+        self.branch, self.device, self.cap = branch, device, cap
         with seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
             self.generator = (make_generator or Generator)(shapes, branch.layouts).to(device, torch.float32)
         if dist_size() > 1:
@@ -69,6 +80,9 @@ class Adversary:
         """Log-probabilities [n, k] of each operation from feature maps, in float32 also inside autocast.
 
         Features that are not finite count as 0, huge ones are cut: a broken image must not break the generator for all.
+
+        None is above the cap, because a generator overshoots the targets that it follows. The gradient is that of what the
+        generator itself says, so that learning pulls back one that overshot.
         """
         maps = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
         with torch.autocast(maps[0].device.type, enabled=False):
@@ -78,7 +92,7 @@ class Adversary:
             returned = tuple(logits[name].shape) if name in logits else "nothing"
             if returned != expected:
                 raise ValueError(f"The generator should return logits {expected} for {name!r}. Found {returned}.")
-        return {name: torch.log_softmax(logits[name].float(), 1) for name in self.branch.layouts}
+        return {name: _capped(torch.log_softmax(logits[name].float(), 1), self.cap) for name in self.branch.layouts}
 
     def learn(self, lesson: Lesson | None) -> None:
         """One step on the KL divergence of Eq. (3) and (4) between update targets and proposals, averaged over rows.
@@ -140,6 +154,28 @@ class Adversary:
         """Takes back what `state_dict` gave."""
         self.generator.load_state_dict(state["generator"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
+
+
+class _Shown(torch.autograd.Function):
+    """Log-probabilities with the values of others: (theirs, shown) -> shown, with the gradient of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, theirs: Tensor, shown: Tensor) -> Tensor:
+        return shown.view_as(shown)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, None]:
+        return gradients[0], None
+
+
+def _capped(log_probs: Tensor, cap: float) -> Tensor:
+    """Log-probabilities [n, k] none of which is above log(cap / k), with the gradient of those that were given."""
+    if cap >= log_probs.shape[1]:
+        return log_probs
+    with torch.no_grad():
+        shown = capped(log_probs.exp(), cap).clamp(min=torch.finfo(log_probs.dtype).tiny).log()
+    result: Tensor = _Shown.apply(log_probs, shown)  # type: ignore[no-untyped-call]
+    return result
 
 
 def uniform(branch: Branch, n: int, device: torch.device) -> LogProbs:

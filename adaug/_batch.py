@@ -99,6 +99,13 @@ class Batch:
         """Some rows only, `index` [n] long."""
         return replace(self, entries={key: _select(entry, index, len(self)) for key, entry in self.entries.items()})
 
+    def joined(self, first: Batch, second: Batch) -> Batch:
+        """The rows of two batches that were made from rows of this one, first one's before the second's."""
+        entries = {
+            key: _joined(entry, first.entries[key], second.entries[key], len(self)) for key, entry in self.entries.items()
+        }
+        return replace(self, entries=entries)
+
     def with_image(self, image: Tensor) -> Batch:
         """The same batch with other images."""
         return replace(self, entries={**self.entries, self._image_key: image})
@@ -218,6 +225,21 @@ def _select(entry: Any, index: Tensor, n: int) -> Any:
         return entry[index.cpu().numpy()] if entry.ndim and len(entry) == n else entry
     if isinstance(entry, (list, tuple)) and len(entry) == n:
         return type(entry)([entry[i] for i in index.tolist()])
+    return entry
+
+
+def _joined(entry: Any, first: Any, second: Any, n: int) -> Any:
+    """The rows of two entries that were selected from one with n rows; what has no rows is kept."""
+    if isinstance(entry, Mapping):
+        return {key: _joined(item, first[key], second[key], n) for key, item in entry.items()}
+    if hasattr(entry, "_fields"):
+        return type(entry)(*(_joined(*items, n) for items in zip(entry, first, second, strict=True)))
+    if isinstance(entry, Tensor):
+        return torch.cat([first, second]) if entry.ndim and len(entry) == n else entry
+    if isinstance(entry, np.ndarray):
+        return np.concatenate([first, second]) if entry.ndim and len(entry) == n else entry
+    if isinstance(entry, (list, tuple)) and len(entry) == n:
+        return type(entry)([*first, *second])
     return entry
 
 

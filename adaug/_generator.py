@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,32 @@ from torch import Tensor, nn
 
 Shape = tuple[int, int, int]  # channels, height, width
 Layout = int | tuple[int, int]  # bins, or (rows, columns) of cells
+
+
+EPS = 1e-8  # of a variance, beside a largest number of 1: a map that is constant but for rounding counts as constant
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Each row [C, h, w] at mean 0 and deviation 1, whatever its scale; a constant one at 0."""
+    return F.group_norm(_within_one(x), 1, eps=EPS)
+
+
+class Level(nn.Module):
+    """Divides each row [C, h, w] by its root mean square; a row of zeros stays."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _within_one(x)
+        return x * (x.square().mean((1, 2, 3), keepdim=True) + EPS).rsqrt()
+
+
+def _within_one(x: Tensor) -> Tensor:
+    """Each row divided by its largest number: squares of what is huge or tiny would leave float32."""
+    return x / x.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _pooled(pool: Callable[[Tensor, tuple[int, int]], Tensor], x: Tensor, side: tuple[int, int]) -> Tensor:
+    """A map [n, C, h, w] pooled to a size; one that has it already is not copied, which took as long as pooling."""
+    return x if x.shape[2:] == side else pool(x, side)
 
 
 class Bottleneck(nn.Module):
@@ -35,6 +61,11 @@ class Generator(nn.Module):
     """The top-down half of an hourglass, one module a resolution (section 5.1), over pooled and narrowed features.
 
     It starts at the uniform distribution.
+
+    Each row's map is first brought to mean 0 and deviation 1 over its channels and places, because networks differ in the
+    scale of their features, and a generator that reads large ones moves by itself. An image, a map of at most four channels,
+    is divided by its root mean square alone: its tint and its contrast beside its brightness stay. What the generator cannot
+    see is a factor: of two images of which one is the other, brighter throughout, it says the same.
 
     Args:
         features: Shapes (C, h, w) of what it reads, in any order.
@@ -69,7 +100,7 @@ class Generator(nn.Module):
         if shape[0] > 4:
             return nn.Conv2d(shape[0], width, 1)
         return nn.Sequential(  # an image: edges first, or pooling would leave only its colours
-            nn.AdaptiveAvgPool2d((min(shape[1], 64), min(shape[2], 64))),
+            nn.AdaptiveAvgPool2d((min(shape[1], 64), min(shape[2], 64))), Level(),
             nn.Conv2d(shape[0], width, 5, stride=2, padding=2), nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
         )  # fmt: skip
@@ -80,10 +111,10 @@ class Generator(nn.Module):
         for i, side, entry, block in zip(self.order, self.sides, self.entries, self.blocks, strict=True):
             level = features[i]
             if isinstance(entry, nn.Conv2d):
-                level = entry(F.adaptive_avg_pool2d(level, side))
+                level = entry(standardised(_pooled(F.adaptive_avg_pool2d, level, side)))
             else:
-                level = F.adaptive_avg_pool2d(entry(level), side)
-            x = block(level if x is None else level + F.adaptive_max_pool2d(x, side))
+                level = _pooled(F.adaptive_avg_pool2d, entry(level), side)
+            x = block(level if x is None else level + _pooled(F.adaptive_max_pool2d, x, side))
         if x is None:
             raise ValueError("A generator should read at least one feature map. Found none.")
         x = torch.relu(self.neck(x))

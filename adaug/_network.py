@@ -99,8 +99,8 @@ def bind(
     refuse_sharded(inner.modules())  # once: a walk through a large network takes milliseconds
     refuse_inner_ddp(inner)
     device = device_of(inner, batch.image.device)
-    hides = any(operation.hides == "features" for operation in policy.operations.values())
-    reads = any(branch.learned for branch in policy.branches)
+    hides = policy.hides_features
+    reads = any(branch.has_generator for branch in policy.branches)
     first = batch.image_only().select(torch.arange(min(2, len(batch)), device=device))
     image = first.apply(policy.view({}, len(first), batch.size, view_size, device=device), view_size).image
     probed = Probe({}, set(), {})

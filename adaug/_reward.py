@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,8 @@ class RewardPenalty:
     Attributes:
         alpha: The share of its probability that a sampled bin wins when its view was harder, in (0, 1].
         beta: The share that it loses otherwise, in (0, 1].
-        cap: No probability of the update target is above cap / k; `inf` for none, which collapses on the hardest bin.
+        cap: No probability of the update target, and of what is drawn from, is above cap / k; `inf` for none, which collapses
+            on the hardest bin.
     """
 
     alpha: float = 0.2
@@ -59,16 +61,29 @@ class RewardPenalty:
         # Eq. (5) alone leaves the simplex (a sharp prediction has nothing left to take), so nobody gives below FLOOR.
         given = torch.where(sampled, self.beta * p, self.alpha * mass / others).minimum((p - FLOOR).clamp(min=0)) * gives
         share = torch.where(sampled, p / mass.clamp(min=FLOOR**2), 1 / others.to(p.dtype)) * ~gives
-        return self._capped(p - given + share * given.sum(1, keepdim=True))
+        return capped(p - given + share * given.sum(1, keepdim=True), self.cap)
 
-    def _capped(self, target: Tensor) -> Tensor:
-        limit = self.cap / target.shape[1]
-        if limit >= 1:
-            return target
-        excess = (target - limit).clamp(min=0).sum(1, keepdim=True)
-        room = (limit - target).clamp(min=0)
-        # Spread in proportion to the room below the cap: one pass, and nobody is pushed above it.
-        return target.clamp(max=limit) + room * excess / room.sum(1, keepdim=True)
+
+def capped(probabilities: Tensor, cap: float) -> Tensor:
+    """Probabilities [n, k] of which none is above cap / k; what is above is shared out in proportion to the room below."""
+    limit = cap / probabilities.shape[1]
+    if limit >= 1:
+        return probabilities
+    below = probabilities.clamp(max=limit)
+    room = limit - below
+    excess = (probabilities - below).sum(1, keepdim=True)
+    return below + room * (excess / room.sum(1, keepdim=True))  # one pass, and nobody is pushed above the limit
+
+
+def cap_of(update: object) -> float:
+    """The cap that an update keeps its targets under, which holds for proposals too: its `cap`, `inf` if it has none.
+
+    Raises ValueError when it is not a number above 1.
+    """
+    cap = getattr(update, "cap", math.inf)
+    if not isinstance(cap, int | float) or not cap > 1:
+        raise ValueError(f"`cap` of `update` should be a number above 1, or inf for none. Found {cap!r}.")
+    return float(cap)
 
 
 def _check(p: Tensor, chosen: Tensor, harder: Tensor) -> None:

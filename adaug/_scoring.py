@@ -26,7 +26,7 @@ class Scoring(Protocol):
 
 @dataclass(frozen=True)
 class Exact:
-    """Both views in eval behaviour, where rows do not influence each other. Two passes of the rows that are compared."""
+    """Both views in eval behaviour, where rows do not influence each other, and so in one pass."""
 
     training: bool = False
 
@@ -35,9 +35,9 @@ class Exact:
         if not len(index):
             return Scores(index.float(), index.float())
         reference = batch.select(index).apply(trials.reference, augmented.size)
-        (adversarial,) = bound.score(augmented.select(index), trials.view.select(index).feature_masks, [difficulty])
-        (random,) = bound.score(reference, trials.reference.feature_masks, [difficulty])
-        return Scores(random, adversarial)
+        both = batch.joined(augmented.select(index), reference)
+        (scores,) = bound.score(both, trials.both.feature_masks, [difficulty])
+        return Scores(reference=scores[len(index) :], adversarial=scores[: len(index)])
 
 
 @dataclass(frozen=True)

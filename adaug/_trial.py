@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from adaug._adversary import Adversary, Lesson, LogProbs, dist_size, uniform
+from adaug._adversary import Adversary, Lesson, LogProbs, dist_size
 from adaug._batch import Batch
 from adaug._network import BoundModel
 from adaug._random import Stream, seeded
+from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
 from adaug._warp import Size
-from adaug.policy import RANDOM, Branch, Magnitudes
+from adaug.policy import Branch, Magnitudes, Policy
 
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
 
@@ -39,16 +42,16 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Trial:
-    """The rows of one branch (None: the random share) and the views that they get.
+    """Rows whose views are drawn in the same way: those of one generator's branch, or all that no generator is asked about.
 
     Adversarial and reference view of a row differ in nothing but the branch's own operations.
 
     Attributes:
-        branch: The branch.
+        branch: The generator's branch, or None.
         index: [n] long, on the device: its rows in the batch.
         adversarial: The view that is trained on.
-        reference: The random view that it is compared with.
-        proposal: What the branch proposed; None in the random share.
+        reference: The random view that it is compared with. The same, where there is nothing to compare.
+        proposal: What the generator proposed, if there is one.
     """
 
     branch: Branch | None
@@ -57,17 +60,12 @@ class Trial:
     reference: View
     proposal: Proposal | None
 
-    @property
-    def name(self) -> str:
-        """The branch's name."""
-        return RANDOM if self.branch is None else self.branch.name
-
 
 @dataclass(frozen=True)
 class Trials:
     """All rows of a mini-batch.
 
-    What is compared is written row after row, branch after branch, for the learned ones: `index` says which rows of the
+    What is compared is written row after row, branch after branch, for those with generators: `index` says which rows of the
     batch they are, `parts` where a branch has its own.
     """
 
@@ -76,16 +74,18 @@ class Trials:
     @cached_property
     def view(self) -> View:
         """What the network trains on: the view of every row, in the order of the batch."""
+        if len(self.each) == 1:
+            return self.each[0].adversarial
         view = concatenate([trial.adversarial for trial in self.each], [len(trial.index) for trial in self.each])
-        return view.select(torch.cat([trial.index for trial in self.each]).argsort()) if len(self.each) > 1 else view
+        return view.select(torch.cat([trial.index for trial in self.each]).argsort())
 
     @cached_property
     def compared(self) -> dict[str, tuple[Trial, Proposal]]:
         """The trials that a generator proposed, by the name of their branch."""
         return {
-            trial.name: (trial, trial.proposal)
+            trial.branch.name: (trial, trial.proposal)
             for trial in self.each
-            if trial.branch is not None and trial.branch.learned and trial.proposal is not None
+            if trial.branch is not None and trial.proposal is not None
         }
 
     @cached_property
@@ -108,14 +108,21 @@ class Trials:
         views = [trial.reference for trial, _ in self.compared.values()]
         return concatenate(views, [len(trial.index) for trial, _ in self.compared.values()])
 
+    @cached_property
+    def both(self) -> View:
+        """The adversarial views of the rows that are compared, then their reference views, each in the order of `index`."""
+        trials = [trial for trial, _ in self.compared.values()]
+        views = [trial.adversarial for trial in trials] + [trial.reference for trial in trials]
+        return concatenate(views, 2 * [len(trial.index) for trial in trials])
+
     def metrics(self) -> dict[str, Tensor]:
-        """Entropy (nats) and mean distribution of each operation."""
+        """Entropy (nats) and mean distribution of what the generators proposed."""
         metrics = {}
-        for trial in self.each:
-            for name, log_probs in {} if trial.proposal is None else trial.proposal.log_probs.items():
+        for branch, (_, proposal) in self.compared.items():
+            for name, log_probs in proposal.log_probs.items():
                 probabilities = log_probs.detach().exp()
-                metrics[f"entropy/{trial.name}.{name}"] = -(probabilities * log_probs.detach()).sum(1).mean()
-                metrics[f"distribution/{trial.name}.{name}"] = probabilities.mean(0)
+                metrics[f"entropy/{branch}.{name}"] = -(probabilities * log_probs.detach()).sum(1).mean()
+                metrics[f"distribution/{branch}.{name}"] = probabilities.mean(0)
         return metrics
 
 
@@ -125,6 +132,7 @@ class Trials:
 def propose(
     bound: BoundModel,
     adversaries: Mapping[str, Adversary],
+    running: RunningDifficulty,
     batch: Batch,
     view_size: Size,
     branch: Tensor,
@@ -132,7 +140,7 @@ def propose(
     *,
     learns: bool,
 ) -> Trials:
-    """Looks at the rows of each branch and draws their views.
+    """Looks at the rows that generators are asked about, and draws the views of all.
 
     The look sees a row with all that is not on trial already done (flip, colour, the other branches' operations at random),
     so that what the generator proposes is right for what it saw.
@@ -140,6 +148,7 @@ def propose(
     Args:
         bound: The model, and the policy with masks where it takes them.
         adversaries: The generators, by branch.
+        running: What the other branches draw from.
         batch: All rows.
         view_size: Size of the views.
         branch: [B] long, on the CPU: which branch each row falls to, 0 the random share.
@@ -147,13 +156,18 @@ def propose(
         learns: Whether proposals keep their graph.
     """
     random = bound.policy.draw_random(len(batch), stream)
+    owners = [None, *(owner if owner.has_generator else None for owner in bound.policy.branches)]
+    numbers = branch.numpy()
     shares: list[tuple[Branch | None, Tensor, Magnitudes]] = []
-    for number, owner in enumerate([None, *bound.policy.branches]):
-        on_cpu = torch.nonzero(branch == number).flatten()
+    for owner in [None, *(owner for owner in owners if owner is not None)]:
+        on_cpu = np.flatnonzero(np.isin(numbers, [i for i, other in enumerate(owners) if other is owner]))
         if len(on_cpu):
-            index = on_cpu.to(bound.device, non_blocking=True)
+            index = torch.from_numpy(on_cpu).to(bound.device, non_blocking=True)
             whole = len(on_cpu) == len(batch)
-            shares.append((owner, index, random if whole else {name: value[index] for name, value in random.items()}))
+            drawn = random if whole else {name: value[index] for name, value in random.items()}
+            if owner is None:
+                drawn = _draw_unproposed(bound.policy, running, numbers[on_cpu], drawn, stream)
+            shares.append((owner, index, drawn))
     features = _look(bound, batch, view_size, shares)
     trials: list[Trial] = []
     for owner, index, drawn in shares:
@@ -161,10 +175,8 @@ def propose(
             view = bound.policy.view(drawn, len(index), batch.size, view_size, device=bound.device)
             trials.append(Trial(None, index, view, view, None))
             continue
-        log_probs = uniform(owner, len(index), bound.device)
-        if owner.learned:
-            with torch.set_grad_enabled(learns), seeded(stream.seed, bound.device):  # a user's generator may have dropout
-                log_probs = adversaries[owner.name].predict(features[owner.name])
+        with torch.set_grad_enabled(learns), seeded(stream.seed, bound.device):  # a user's generator may have dropout
+            log_probs = adversaries[owner.name].predict(features[owner.name])
         proposal = draw_proposal(owner, log_probs, stream)
         adversarial, reference = (
             bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
@@ -174,8 +186,28 @@ def propose(
     return Trials(trials)
 
 
+def _draw_unproposed(
+    policy: Policy, running: RunningDifficulty, branch: NDArray[np.int64], random: Magnitudes, stream: Stream
+) -> Magnitudes:
+    """What rows get that no generator is asked about: their branch's operations from its distributions, others at random."""
+    n, drawn = len(branch), dict(random)
+    for number, owner in enumerate(policy.branches, start=1):
+        mine = branch == number
+        if owner.has_generator or not mine.any():
+            continue
+        rows = None if mine.all() else torch.from_numpy(mine).to(stream.device, non_blocking=True)
+        for operation, log_probs in zip(owner.operations, running.log_probs(owner, n).values(), strict=True):
+            name = owner.full_name(operation)
+            magnitude = operation.draw(operation.choose(log_probs, stream), stream)
+            if rows is not None:
+                where = rows if magnitude.ndim == 1 else rows.reshape(n, *[1] * (magnitude.ndim - 1))
+                magnitude = torch.where(where, magnitude, random.get(name, 1.0))
+            drawn[name] = magnitude
+    return drawn
+
+
 def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Proposal:
-    """Draws bins and cells of a branch's operations by their log-probabilities, and magnitudes within them."""
+    """Draws bins and cells of a generator's operations by their log-probabilities, and magnitudes within them."""
     chosen: dict[str, Tensor] = {}
     adversarial: Magnitudes = {}
     reference: Magnitudes = {}
@@ -183,7 +215,7 @@ def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Propos
         bins = operation.choose(log_probs[operation.name].detach(), stream)
         chosen[operation.name] = bins
         adversarial[branch.full_name(operation)] = operation.draw(bins, stream)
-        fair = operation.draw_reference(bins, stream) if branch.learned else None
+        fair = operation.draw_reference(bins, stream)
         if fair is not None:
             reference[branch.full_name(operation)] = fair
     return Proposal(log_probs, chosen, adversarial, reference)
@@ -192,10 +224,10 @@ def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Propos
 def _look(
     bound: BoundModel, batch: Batch, view_size: Size, shares: Sequence[tuple[Branch | None, Tensor, Magnitudes]]
 ) -> dict[str, list[Tensor]]:
-    """The features of the rows of each learned branch, by its name, from one pass for all."""
+    """The features of the rows of each generator's branch, by its name, from one pass for all."""
     looked: dict[str, Batch] = {}
     for owner, index, drawn in shares:
-        if owner is not None and owner.learned:
+        if owner is not None:
             magnitudes = _not_on_trial(drawn, owner)
             view = bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
             looked[owner.name] = batch.image_only().select(index).apply(view, view_size)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaug._constants import constant, pixel_centres
 from adaug.keypoints import Pairs, swapped_order
 
 Size = tuple[int, int]  # height, width
@@ -48,11 +49,11 @@ def mirror(flipped: Tensor) -> Tensor:
 
 def centred(matrix: Tensor, canvas: Size, view_size: Size) -> Tensor:
     """Turns a matrix about the origin into one from canvas pixels to view pixels, centre to centre. [n, 3, 3]."""
-    to_origin, from_origin = torch.eye(3, device="cpu"), torch.eye(3, device="cpu")
-    to_origin[:2, 2] = torch.tensor([(1 - canvas[1]) / 2, (1 - canvas[0]) / 2], device="cpu")
-    from_origin[:2, 2] = torch.tensor([(view_size[1] - 1) / 2, (view_size[0] - 1) / 2], device="cpu")
-    device = matrix.device
-    return product(from_origin.to(device, non_blocking=True), product(matrix, to_origin.to(device, non_blocking=True)))
+    to_origin, from_origin = (
+        constant(((1.0, 0.0, x), (0.0, 1.0, y), (0.0, 0.0, 1.0)), matrix.device)
+        for y, x in (((1 - canvas[0]) / 2, (1 - canvas[1]) / 2), ((view_size[0] - 1) / 2, (view_size[1] - 1) / 2))
+    )
+    return product(from_origin, product(matrix, to_origin))
 
 
 # ---- pixels
@@ -78,9 +79,7 @@ class Grid:
         three times as long and F.affine_grid more than ten times, about as long as sampling the image (benchmarks/warp.py).
         """
         if size not in self.known:
-            y, x = (
-                ((torch.arange(side, device="cpu") * 2 + 1) / side - 1).to(self.inverse, non_blocking=True) for side in size
-            )
+            y, x = (pixel_centres(side, self.inverse.device, self.inverse.dtype) for side in size)
             columns = self.inverse[:, None, :, 0] * x[:, None]  # [n, w, 2]
             rows = self.inverse[:, None, :, 1] * y[:, None] + self.inverse[:, None, :, 2]  # [n, h, 2]
             columns, rows = torch.view_as_complex(columns.contiguous()), torch.view_as_complex(rows.contiguous())
@@ -92,11 +91,8 @@ def sampling_grid(matrix: Tensor, canvas: Size, view_size: Size) -> Grid:
     """The grid of views [n, 3, 3] that map a canvas to a view."""
     inverse = torch.linalg.inv_ex(matrix).inverse  # inv() would wait for the device to report singular matrices
     (h, w), (height, width) = canvas, view_size
-    ways = (
-        [[2 / w, 0, 1 / w - 1], [0, 2 / h, 1 / h - 1], [0, 0, 1]],
-        [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2], [0, 0, 1]],
-    )
-    from_pixels, to_pixels = torch.tensor(ways, device="cpu").to(matrix.device, non_blocking=True)
+    from_pixels = constant(((2 / w, 0, 1 / w - 1), (0, 2 / h, 1 / h - 1), (0, 0, 1)), matrix)
+    to_pixels = constant(((width / 2, 0, (width - 1) / 2), (0, height / 2, (height - 1) / 2), (0, 0, 1)), matrix)
     return Grid(product(product(from_pixels, inverse), to_pixels)[:, :2])
 
 
@@ -162,7 +158,7 @@ def warp_boxes(boxes: Tensor, matrix: Tensor, view_size: Size) -> Tensor:
     x1, y1, x2, y2 = boxes.unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).reshape(*boxes.shape[:-1], 4, 2)
     moved = warp_points(corners.to(matrix.dtype), matrix)
-    limit = torch.tensor([view_size[1] - 0.5, view_size[0] - 0.5], device="cpu").to(moved.device, non_blocking=True)
+    limit = constant((view_size[1] - 0.5, view_size[0] - 0.5), moved)
     low, high = (edge.clamp(min=-0.5).minimum(limit) for edge in (moved.amin(-2), moved.amax(-2)))
     empty = ((x2 <= x1) | (y2 <= y1))[..., None]
     middle = (low + high) / 2
@@ -179,6 +175,6 @@ def swap_pairs(values: Tensor, flipped: Tensor, pairs: Pairs, dim: int) -> Tenso
     """Exchanges left and right along `dim` in the rows [n] that were flipped."""
     if not pairs:
         return values
-    order = torch.tensor(swapped_order(values.shape[dim], pairs), device="cpu").to(values.device, non_blocking=True)
+    order = constant(tuple(swapped_order(values.shape[dim], pairs)), values.device, torch.long)
     swapped = values.index_select(dim, order)
     return torch.where(flipped.reshape(-1, *[1] * (values.ndim - 1)), swapped, values)

@@ -16,13 +16,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size, uniform
+from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size
 from adaug._batch import Batch, UserBatch, parse
+from adaug._constants import constant
+from adaug._fair import Fair, fair_difficulty
 from adaug._kinds import Target, as_targets
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import Pretraining
 from adaug._random import Stream, seeded
-from adaug._reward import RewardPenalty
+from adaug._reward import RewardPenalty, cap_of
+from adaug._running import DifficultyTable, RunningDifficulty
 from adaug._scoring import SCORING
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, propose
 from adaug._view import View
@@ -63,15 +66,16 @@ class AdversarialAugmenter:
     Args:
         policy: What is done to views, by default the paper's, without flip.
         features: Layers (names or fnmatch patterns) that the generators read. None finds them, () reads the image.
-        occlude: Layers that masks multiply, by default the same. With none they multiply the image.
+        occlude: Layers that masks multiply, by default those of `features`. With none they multiply the image.
         targets: Key or position in the batch -> kind, where the name does not tell.
         output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
-        update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k].
+        update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
         generator: A factory, (shapes of the features, layouts of the operations) -> module.
         optimizer: A factory, (parameters of a generator) -> optimizer.
-        difficulty: (output, batch) -> [B], what "harder" compares, by default the loss.
+        difficulty: (output, batch) -> [B], what "harder" means. By default generators compare the loss, as in the paper, and
+            running difficulty takes a measure that does not grow with the object's size, where it knows one.
         warmup_steps: Steps with random views alone, at first (stage 1).
-        update_every: Steps between two comparisons.
+        update_every: Steps between two comparisons, for generators.
         scoring: "eval" compares views in eval behaviour, where rows do not influence each other. "train" takes the
             adversarial difficulties from the training pass and scores the reference views alone, with batch statistics and
             dropout as there: one pass less.
@@ -107,9 +111,14 @@ class AdversarialAugmenter:
         for name, function in functions.items():
             if function is not None and not callable(function):
                 raise TypeError(f"`{name}` should be callable. Found {function!r}.")
+        cap_of(update)
         if scoring not in SCORING:
             raise ValueError(f"`scoring` should be 'eval' or 'train'. Found {scoring!r}.")
         self.policy = policies.paper() if policy is None else policy
+        unused = {"update": update != RewardPenalty(), "generator": generator, "optimizer": optimizer}
+        unused |= {"scoring": scoring != "eval", "update_every": update_every != 1}
+        unused |= {"features": features is not None and (occlude is not None or not self.policy.hides_features)}
+        _refuse_unused(self.policy, [name for name, given in unused.items() if given])
         self.features = features
         self.occlude = occlude
         self.targets = as_targets(targets or {})
@@ -129,6 +138,8 @@ class AdversarialAugmenter:
         self._counts = {"random": 0, "pretrain": 0}
         self._bound: BoundModel | None = None
         self._adversaries: dict[str, Adversary] = {}
+        self._running = RunningDifficulty(self.policy, torch.device("cpu"))
+        self._measure: Fair | None = None  # what running difficulty sums up
         self._pending: Mapping[str, Any] | None = None  # a state that waits for a model
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -144,9 +155,9 @@ class AdversarialAugmenter:
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """One mini-batch: Algorithms 1 and 2.
 
-        `loss_fn` is asked about the views that are compared too, some rows at a time, without gradients. Touches neither the
-        model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the user's own
-        training pass on the augmented batch does. A first step that fails leaves nothing bound.
+        `loss_fn` is asked about the views that are compared too, both views of these rows at once, without gradients. Touches
+        neither the model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the
+        user's own training pass on the augmented batch does. A first step that fails leaves nothing bound.
 
         Args:
             model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
@@ -161,11 +172,11 @@ class AdversarialAugmenter:
             stream = self._stream(STEP, self.steps, device=bound.device)
             parsed = parsed.with_image(bound.policy.paint(parsed.image, stream))
             warm = self.steps >= self.warmup_steps
-            compares = warm and (self.steps - self.warmup_steps) % self.update_every == 0
+            compares = bool(self._adversaries) and warm and (self.steps - self.warmup_steps) % self.update_every == 0
             branch = self._split(len(parsed), stream, warm)
 
             # look and propose
-            trials = propose(bound, self._adversaries, parsed, view_size, branch, stream, learns=compares)
+            trials = propose(bound, self._adversaries, self._running, parsed, view_size, branch, stream, learns=compares)
             augmented = parsed.apply(trials.view, view_size)
             result = augmented.to_user()
             # score
@@ -173,18 +184,23 @@ class AdversarialAugmenter:
             lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
             # train
             output, losses = self._train(bound, model, augmented.image, result, trials.view, loss_fn)
+            owner = branch.to(bound.device, non_blocking=True)
+            trained = losses.detach().float()
+            if self.difficulty is not None and (self._running.operations or not scores.complete):
+                trained = difficulty(output, augmented)
             if not scores.complete:
-                trained = losses.detach().float() if self.difficulty is None else difficulty(output, augmented)
                 lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
             # learn
             if compares:
                 learn(self._adversaries, lessons)
+            if self._running.operations:
+                self._running.observe(trials.view, owner, self._fair(output, augmented, trained))
 
-            metrics = trials.metrics() | lessons.metrics
-            metrics |= {f"loss/{trial.name}": losses.detach()[trial.index].mean() for trial in trials.each}
+            metrics = trials.metrics() | self._running.metrics() | lessons.metrics
+            metrics |= self._losses_by_branch(losses.detach(), branch, owner)
         self.steps += 1
         self.metrics = metrics
-        return StepResult(losses.mean(), losses, result, branch.to(bound.device, non_blocking=True), metrics, trials.view)
+        return StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
 
     def pretrain(
         self,
@@ -209,6 +225,7 @@ class AdversarialAugmenter:
         Returns:
             "branch.operation" -> the KL divergence of its proposals from their targets at each step, [steps].
         """
+        _refuse_unused(self.policy, ["pretrain"])
         history: dict[str, list[Tensor]] = {}
         pretraining: Pretraining | None = None
         difficulty = self._difficulty(Difficulty(loss_fn, "loss_fn"))
@@ -236,17 +253,27 @@ class AdversarialAugmenter:
         return parsed.apply(view, view_size).to_user()
 
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
-        """What the generators would do now with the plain images: "branch.operation" -> probabilities [B, k]."""
+        """What would be drawn now for the plain images: "branch.operation" -> probabilities [B, k]."""
         bound, parsed = self._prepare(model, batch)
-        features = bound.look(self._centred(bound, parsed.image_only()))
+        features = bound.look(self._centred(bound, parsed.image_only())) if self._adversaries else []
         probabilities: dict[str, Tensor] = {}
         for branch in bound.policy.branches:
-            log_probs = uniform(branch, len(parsed), bound.device)
-            if branch.learned:
+            if branch.has_generator:
                 with torch.no_grad(), seeded(self.seed, bound.device):
                     log_probs = self._adversaries[branch.name].predict(features)
+            else:
+                log_probs = self._running.log_probs(branch, len(parsed))
             probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
         return probabilities
+
+    def difficulty_table(self) -> DifficultyTable:
+        """What the network finds hard now, bin by bin, from the training passes of branches without generators.
+
+        It costs no pass. `print` shows it; its `columns` are plain lists. Raises RuntimeError before the first step.
+        """
+        if self._bound is None or not self._running.steps:
+            raise RuntimeError("A difficulty table should follow some steps, which fill it. Found none; call `step` first.")
+        return self._running.table()
 
     # ---- life cycle
 
@@ -301,6 +328,7 @@ class AdversarialAugmenter:
             "progress": self._progress,
             "counts": dict(self._counts),
             "adversaries": waiting or {name: adversary.state_dict() for name, adversary in self._adversaries.items()},
+            "running": self._running.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -317,9 +345,11 @@ class AdversarialAugmenter:
             self._adversaries = self._make_adversaries(self._bound)
         for name, adversary in self._adversaries.items() if state["adversaries"] else ():
             adversary.load_state_dict(state["adversaries"][name])
+        self._running.load_state_dict(state["running"])
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
-        types = {"policy": dict, "seed": int, "steps": int, "progress": float, "counts": dict, "adversaries": dict}
+        parts = dict.fromkeys(("policy", "counts", "adversaries", "running"), dict)
+        types = {**parts, "seed": int, "steps": int, "progress": float}
         if not isinstance(state, Mapping):
             raise TypeError(f"A state should be what `state_dict` gave, a mapping. Found {type(state).__name__}.")
         wrong = [f"{name}={state.get(name)!r:.40}" for name, kind in types.items() if not isinstance(state.get(name), kind)]
@@ -331,16 +361,18 @@ class AdversarialAugmenter:
                 "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
                 f"policy that was saved.\n  saved:   {state['policy']}\n  present: {present}"
             )
-        learned = {branch.name for branch in self.policy.branches if branch.learned}
+        learned = {branch.name for branch in self.policy.branches if branch.has_generator}
         if state["adversaries"] and set(state["adversaries"]) != learned:
             raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {sorted(state['adversaries'])}.")
         for name, adversary in self._adversaries.items() if state["adversaries"] else ():
             adversary.check_state(state["adversaries"][name])
+        self._running.check_state(state["running"])
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is not bound: it takes the state along and binds to the model that it meets first."""
         state = self.state_dict()
-        return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": state, "_counts": state["counts"]}
+        own = {"_counts": state["counts"], "_running": copy.deepcopy(self._running)}
+        return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": state, **own}
 
     def __repr__(self) -> str:
         lines = [f"policy={self.policy}"]
@@ -353,6 +385,26 @@ class AdversarialAugmenter:
         return f"{type(self).__name__}(\n  " + ",\n  ".join(lines) + f",\n  steps={self.steps},\n)"
 
     # ---- inside a step
+
+    def _fair(self, output: Any, augmented: Batch, trained: Tensor) -> Tensor:
+        """What running difficulty sums up, [B]: the user's difficulty, else what is fair to all sizes, else the loss."""
+        if self.difficulty is not None:
+            return trained
+        if self._measure is None:
+            self._measure = fair_difficulty(output, augmented) or LOSS
+        if self._measure is LOSS:
+            return trained
+        with torch.no_grad():
+            return self._measure.function(output, augmented).float()
+
+    def _losses_by_branch(self, losses: Tensor, branch: Tensor, owner: Tensor) -> dict[str, Tensor]:
+        """The mean loss of the rows of each branch that has some."""
+        names, present = self.branch_names, sorted(set(branch.tolist()))
+        if len(present) == 1:
+            return {f"loss/{names[present[0]]}": losses.mean()}
+        mine = (owner == constant(tuple((i,) for i in present), owner)).to(losses.dtype)  # [branches, B]
+        means = (mine @ losses / mine.sum(1)).unbind()
+        return {f"loss/{names[i]}": mean for i, mean in zip(present, means, strict=True)}
 
     def _difficulty(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
@@ -429,6 +481,8 @@ class AdversarialAugmenter:
             bound.hooks.remove()
             raise
         self._adversaries, self._pending = adversaries, None
+        self._running, told = RunningDifficulty(bound.policy, bound.device), self._running.state_dict()
+        self._running.load_state_dict(told)
         return bound
 
     @contextmanager
@@ -451,14 +505,31 @@ class AdversarialAugmenter:
     def _make_adversaries(self, bound: BoundModel) -> dict[str, Adversary]:
         return {
             branch.name: Adversary(
-                branch, bound.shapes, self.generator, self.optimizer, self._stream(GENERATOR, i), bound.device
+                branch,
+                bound.shapes,
+                self.generator,
+                self.optimizer,
+                self._stream(GENERATOR, i),
+                bound.device,
+                cap_of(self.update),
             )
             for i, branch in enumerate(bound.policy.branches)
-            if branch.learned
+            if branch.has_generator
         }
 
 
+LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # where nothing is known to be fairer
+
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
+
+
+def _refuse_unused(policy: Policy, arguments: Sequence[str]) -> None:
+    """Raises ValueError on arguments that only generators use, where no branch has one."""
+    if arguments and not any(branch.has_generator for branch in policy.branches):
+        raise ValueError(
+            f"{', '.join(f'`{name}`' for name in arguments)} should be given where a branch learns by a generator. Found "
+            f"branches {[branch.name for branch in policy.branches]} that do not; leave it out, or use Branch(learned=True)."
+        )
 
 
 def _integer(name: str, value: Any, *, at_least: int | None = None) -> int:

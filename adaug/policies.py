@@ -1,4 +1,4 @@
-"""Ready policies: the paper's, the authors' release, the uniform baseline, and a schedule for shares."""
+"""Ready policies: the paper's, the authors' release, running difficulty, the uniform baseline, and a schedule for shares."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from adaug.operations import (
     Shear,
     Translate,
 )
-from adaug.policy import Branch, Flip, Policy
+from adaug.policy import Branch, Flip, Policy, Running
 
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 
@@ -111,3 +111,13 @@ def trivial(flip_pairs: Pairs | None = None, *, learned: bool = False) -> Policy
 def uniform(policy: Policy) -> Policy:
     """The same bins, cells and shares with nothing learned: the baseline that tells the range from the learning."""
     return replace(policy, branches=[replace(branch, learned=False) for branch in policy.branches])
+
+
+def running(policy: Policy, how: Running | None = None) -> Policy:
+    """The same bins, cells and shares with running difficulty: what training itself shows to be hard is drawn more often.
+
+    Args:
+        policy: Any policy.
+        how: The settings, by default those of `Running`.
+    """
+    return replace(policy, branches=[replace(branch, learned=how or "running") for branch in policy.branches])

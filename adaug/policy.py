@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,6 +56,25 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class Running:
+    """Running difficulty: bins that training itself shows to be hard are drawn more often. No generator, look or score.
+
+    Attributes:
+        cap: No bin of k is drawn with a probability above cap / k.
+        floor: None is drawn with one below floor / k.
+    """
+
+    cap: float = 2.0
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.cap > 1:
+            raise ValueError(f"`cap` should be above 1 (1 would force the uniform distribution). Found {self.cap}.")
+        if not 0 < self.floor < 1:
+            raise ValueError(f"`floor` should be between 0 and 1. Found {self.floor}.")
+
+
+@dataclass(frozen=True)
 class Branch:
     """Operations that act together on one share of the mini-batch.
 
@@ -63,13 +82,14 @@ class Branch:
         name: What metrics and states call it. It has no dots.
         operations: What is done to its rows.
         share: A number in [0, 1], or a function of the training progress in [0, 1] (see `policies.Window`).
-        learned: Whether a generator proposes the bins. False draws them uniformly and costs no look and no score.
+        learned: What moves its distributions. True: a generator with reward and penalty, as in the paper. "running" (or a
+            `Running` with settings): running difficulty, which costs no look and no score. False: nothing, they are uniform.
     """
 
     name: str
     operations: Sequence[Operation]
     share: Share
-    learned: bool = True
+    learned: bool | Literal["running"] | Running = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "operations", tuple(self.operations))
@@ -81,8 +101,25 @@ class Branch:
             if not isinstance(operation, Operation):
                 raise TypeError(f"Branch {self.name!r} should hold operations such as adaug.Scale. Found {operation!r}.")
         _check_names(self.name, [operation.name for operation in self.operations])
+        if not isinstance(self.learned, bool | Running) and self.learned != "running":
+            raise ValueError(
+                f'`learned` of branch {self.name!r} should be True (a generator), "running" or an adaug.policies.Running '
+                f"(running difficulty) or False (uniform draws). Found {self.learned!r}."
+            )
         if not callable(self.share) and not 0 <= self.share <= 1:
             raise ValueError(f"The share of branch {self.name!r} should be in [0, 1]. Found {self.share}.")
+
+    @property
+    def has_generator(self) -> bool:
+        """Whether a generator proposes its bins."""
+        return self.learned is True
+
+    @property
+    def running(self) -> Running | None:
+        """The settings of its running difficulty; None where it learns otherwise, or not at all."""
+        if isinstance(self.learned, Running):
+            return self.learned
+        return Running() if self.learned == "running" else None
 
     @property
     def layouts(self) -> dict[str, int | tuple[int, int]]:
@@ -144,6 +181,11 @@ class Policy:
             branch.full_name(operation): operation for branch in self.branches for operation in branch.operations
         }
 
+    @property
+    def hides_features(self) -> bool:
+        """Whether some operation hides cells of the network's features."""
+        return any(operation.hides == "features" for operation in self.operations.values())
+
     def _common_operations(self) -> Iterator[Operation]:
         return (item for item in self.common if isinstance(item, Operation))
 
@@ -166,13 +208,13 @@ class Policy:
 
         The counts are within one of n x share and right on average, so that one or two rows serve as well.
         """
-        ends = torch.tensor(self.shares(progress), dtype=torch.float64, device="cpu").cumsum(0) * n
-        seats = torch.arange(n, dtype=torch.float64, device="cpu") + stream.number()
-        taken = torch.searchsorted(ends + 1e-6, seats, right=True) + 1
+        ends = np.cumsum(self.shares(progress)) * n
+        seats = np.arange(n) + stream.number()
+        taken = np.searchsorted(ends + 1e-6, seats, side="right") + 1
         taken[taken > len(self.branches)] = 0
-        order = torch.empty(n, dtype=torch.long, device="cpu")
-        order[stream.permutation(n)] = taken
-        return order
+        order = np.empty(n, dtype=np.int64)
+        order[stream.permutation(n).numpy()] = taken
+        return torch.from_numpy(order)
 
     # ---- drawing, apart from applying
 

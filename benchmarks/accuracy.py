@@ -22,22 +22,22 @@ the worst view of each image, the mean of each image's worst 10 %, and what is f
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-from benchmarks import draw
+from benchmarks import draw, finished_runs
 from benchmarks.differences import Runs, named, of_pairs, pairs_table, tables, usual_machine
 from benchmarks.paper import ablations
-from benchmarks.result_files import machine, save, split_arguments
+from benchmarks.result_files import save, split_arguments
 from examples import face_alignment
 from examples.audit_tables import each_view, statistics
 
@@ -91,20 +91,9 @@ DECIMALS = {"people": 1, "faces": 2}
 def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, train: bool = True) -> dict[str, Any] | None:
     """A run, or what it left when it was finished before with the same arguments; None if it was not and is not to be made."""
     arguments = [*rest, "--arms", *shlex.split(arm)]
-    folder = out / re.sub(r"[^a-z0-9.+]+", "-", arm.lower()) / f"seed{seed}"
-    path = folder / "finished.json"
-    if path.is_file() and (known := json.loads(path.read_text()))["arguments"] == arguments:
-        if known.get("version") == VERSION:
-            return dict(known)
-        print(f"{path} should hold the scores of an audit. Found a run from before; without --finished it is measured anew.")
-    if not train:
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    run = {"version": VERSION, "arguments": arguments, "machine": machine(), **TASKS[task](arguments, seed, folder)}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(run, indent=1) + "\n")
-    temporary.replace(path)
-    return run
+    path = out / re.sub(r"[^a-z0-9.+]+", "-", arm.lower()) / f"seed{seed}" / "finished.json"
+    make = partial(TASKS[task], arguments, seed)
+    return finished_runs.run_once(path, arguments, make, version=VERSION, train=train)
 
 
 def write(options: argparse.Namespace, runs: Runs) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scipy import stats
@@ -28,12 +29,14 @@ def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> di
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """What is said of differences; a p-value from three on."""
+    """What is said of differences; from three on a p-value and the 95 % interval (t)."""
     statistic = {"seeds": float(len(values)), "mean": statistics.fmean(values)}
     if len(values) > 1:
         statistic["sd"] = statistics.stdev(values)
         if statistic["sd"] > 0 and len(values) > 2:
-            statistic["p"] = float(stats.ttest_1samp(values, 0.0).pvalue)
+            test = stats.ttest_1samp(values, 0.0)
+            low, high = test.confidence_interval(0.95)
+            statistic |= {"p": float(test.pvalue), "low": float(low), "high": float(high)}
     return statistic
 
 
@@ -150,3 +153,99 @@ def pairs_table(pairs: Differences, decimals: int = 1) -> str:
         "All of them: each seed's mean over the pairs, then the mean, deviation and p of the seeds; and in how many runs the "
         f"first arm is above\n\n{markdown_table(total, 'score')}"
     )
+
+
+# -- corrected for their number --------------------------------------------------------------------------------------
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm, 1979)."""
+    corrected, largest = [1.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        largest = max(largest, min(1.0, p[i] * (len(p) - rank)))
+        corrected[i] = largest
+    return corrected
+
+
+def corrected_tables(groups: Mapping[str, Differences], names: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
+    """Differences under their headings, with 95 % intervals and p corrected for all that is printed here."""
+    numbers = {
+        heading: {
+            pair: {name: summary([run[name] for run in of_pair.values() if name in run]) for name in names}
+            for pair, of_pair in pairs.items()
+        }
+        for heading, pairs in groups.items()
+    }
+    tested = [known for pairs in numbers.values() for of_pair in pairs.values() for known in of_pair.values() if "p" in known]
+    for known, p in zip(tested, holm([known["p"] for known in tested]), strict=True):
+        known["p of one"], known["p"] = known["p"], p
+    text = [
+        f"Differences: mean ± deviation over the seeds, 95 % interval (t), p of a two-sided t-test, corrected for the "
+        f"{len(tested)} comparisons of these tables (Holm)"
+    ]
+    for heading, pairs in numbers.items():
+        if pairs:
+            rows = {
+                pair: {
+                    "seeds": str(len(groups[heading][pair])),
+                    **{name: _with_interval(known, decimals) for name, known in of_pair.items()},
+                }
+                for pair, of_pair in pairs.items()
+            }
+            text += [heading, markdown_table(rows, "arm")]
+    return "\n\n".join(text), numbers
+
+
+def _with_interval(statistic: dict[str, float], decimals: int) -> str:
+    if "low" not in statistic:
+        return shown(statistic, decimals)
+    low, high = (f"{statistic[end]:+.{decimals}f}".replace("-", "−") for end in ("low", "high"))
+    return shown(statistic, decimals).replace("(p", f"({low} to {high}, p")
+
+
+# -- at an equal score -----------------------------------------------------------------------------------------------
+
+
+def family(arm: str) -> str:
+    """What arms that differ in an amount have in common: "uniform" of "uniform, share 1/2"."""
+    return arm.partition(", ")[0]
+
+
+def at_equal(runs: Runs, base: str, x: str, names: Sequence[str]) -> Differences:
+    """How far every arm is above the line through the arms of family `base`, at its own score `x`.
+
+    The line joins the means over the seeds. Each seed's number is its jackknife pseudo-value, whose mean and deviation are
+    those of the estimate: the line's own uncertainty and the pairing of the seeds are in it. Arms that lie beside the line
+    are left out.
+    """
+    line = [arm for arm in runs if family(arm) == base]
+    differences: Differences = {}
+    for arm in runs:
+        seeds = sorted(set.intersection(*(set(runs[one]) for one in (arm, *line))))
+        if arm in line or len(line) < 2 or not seeds:
+            continue
+
+        def mean(of: str, name: str, seeds: Sequence[int]) -> float:
+            return statistics.fmean(runs[of][seed]["scores"][name] for seed in seeds)
+
+        if not min(mean(one, x, seeds) for one in line) <= mean(arm, x, seeds) <= max(mean(one, x, seeds) for one in line):
+            continue
+
+        def above(name: str, seeds: Sequence[int], arm: str = arm) -> float:
+            points = sorted((mean(one, x, seeds), mean(one, name, seeds)) for one in line)
+            return mean(arm, name, seeds) - interpolated(points, mean(arm, x, seeds))
+
+        differences[arm] = {seed: {} for seed in seeds}
+        for name in names:
+            estimate, n = above(name, seeds), len(seeds)
+            for seed in seeds:
+                without = above(name, [one for one in seeds if one != seed]) if n > 1 else 0.0
+                differences[arm][seed][name] = n * estimate - (n - 1) * without
+    return differences
+
+
+def interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
+    """On the lines between sorted points; beside them, on the nearest line."""
+    right = min(max(bisect.bisect([at for at, _ in points], x), 1), len(points) - 1)
+    (x0, y0), (x1, y1) = points[right - 1 : right + 1]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else (y0 + y1) / 2

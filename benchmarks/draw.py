@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from adaug import Audit
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8a8a8a"  # Okabe and Ito's palette
-COLOURS = (GREY, BLUE, "#56B4E9", GREEN, "#CC79A7", ORANGE, "#D55E00")
+COLOURS = (GREY, BLUE, "#56B4E9", GREEN, "#CC79A7", ORANGE, "#D55E00", "#7B3294", "#8C510A")
 
 
 def overhead(networks: Mapping[str, Any], targets: Sequence[float] = ()) -> Figure:
@@ -111,6 +111,32 @@ def over_time(scores: Mapping[str, Mapping[int, Mapping[str, float]]], time: str
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def frontier(scores: Mapping[str, Mapping[str, Sequence[float]]], x: str, y: str) -> Figure:
+    """One score over another: the means of arms with their deviation over the seeds. scores: arm -> name -> seeds.
+
+    Arms whose names agree before the comma ("uniform, share 1/3", "uniform, share 1/2") are joined by a line.
+    """
+    lines: dict[str, list[tuple[float, ...]]] = {}
+    for arm, of_arm in scores.items():
+        spreads = [float(np.std(of_arm[name], ddof=1)) if len(of_arm[name]) > 1 else 0.0 for name in (x, y)]
+        point = (float(np.mean(of_arm[x])), float(np.mean(of_arm[y])), *spreads)
+        lines.setdefault(arm.partition(", ")[0], []).append(point)
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    colours = (BLUE, ORANGE, GREEN, *(colour for colour in COLOURS if colour not in (BLUE, ORANGE, GREEN)))
+    for i, (line, points) in enumerate(lines.items()):
+        at, value, left, up = zip(*sorted(points), strict=True)
+        style: dict[str, Any] = {"color": colours[i % len(colours)], "marker": "osD^v"[i // len(colours) % 5]}
+        axes.errorbar(at, value, up, left, **style, ms=4.5, lw=1.2, elinewidth=0.7, label=line)
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.grid(lw=0.4)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8, frameon=False)
     return figure
 
 

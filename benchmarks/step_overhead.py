@@ -5,7 +5,8 @@
     python benchmarks/step_overhead.py --device cuda --precision bf16 --compile --channels-last --name step_overhead_gpu
 
 A round runs every variant once, in an order that rotates, and gives one ratio each, so that a drift of the machine's
-speed falls on all alike. A plain step trains on the paper's random views. Memory is the peak of a fresh process above
+speed falls on all alike. A plain step trains on random views of the paper's policy, which every variant has; "robust" learns
+by running difficulty, "uniform" learns nothing. Memory is the peak of a fresh process above
 what it held before its first step. Operations are those that PyTorch dispatches in a step, the mean of four: on a GPU each
 is a launch or some of the host's time.
 """
@@ -59,11 +60,18 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "both": {"scoring": "train", "update_every": 4},
     "both, reads the image": {"scoring": "train", "update_every": 4, "features": ()},
     "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
+    "robust": {},
+    "uniform": {},
     "compiled generators": {"generator": compiled},
+}
+POLICIES: dict[str, Callable[[adaug.Policy], adaug.Policy]] = {  # the paper's with other learning, where it has no generators
+    "robust": adaug.policies.running,
+    "uniform": adaug.policies.uniform,
 }
 COMPILED = "compiled generators"  # compiling takes longer than all the rest
 USUAL = [variant for variant in VARIANTS if variant != COMPILED]
-DETAILED = ("plain", "default", "both, OneForAll")  # of which more is asked than the time
+DETAILED = ("plain", "default", "both, OneForAll", "robust")  # of which more is asked than the time
+REMEMBERED = ("plain", "default", "robust")  # of which the memory is asked too
 CYCLE = 4  # steps after which every variant has done all that it does
 
 
@@ -86,7 +94,11 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     batch["image"] = batch["image"].contiguous(memory_format=layout)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [(0, 1)] if "keypoints" in batch else []
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(flips), **{**workload.layers, **VARIANTS[variant]}, seed=0)
+    policy, arguments = adaug.policies.paper(flips), {**workload.layers, **VARIANTS[variant]}
+    if variant in POLICIES:
+        policy = POLICIES[variant](policy)
+        del arguments["features"]  # which only generators read
+    augmenter = adaug.AdversarialAugmenter(policy, **arguments, seed=0)
     if variant != "plain":
         augmenter.bind(model, batch)  # before anything is compiled
     network: Any = torch.compile(model) if machine.compiled else model
@@ -258,13 +270,14 @@ def table(results: dict[str, Any]) -> str:
     for variant in next(iter(results.values()))["ratio_to_plain"]:
         cells = [network["ratio_to_plain"][variant] for network in results.values()]
         rows[variant] = [f"{cell['median']:.2f} ({cell['min']:.2f}–{cell['max']:.2f})" for cell in cells]
-    rows["memory"] = [_memory_ratio(network.get("peak_mib", {})) for network in results.values()]
+    for variant in REMEMBERED[1:]:
+        rows[f"memory, {variant}"] = [_memory_ratio(network.get("peak_mib", {}), variant) for network in results.values()]
     if {COMPILED, "default"} <= rows.keys():
         seconds = [network["build_and_four_steps_seconds"] for network in results.values()]
         rows["compiling"] = [f"{built[COMPILED] - built['default']:.0f} s" for built in seconds]
     lines = ["| step / plain step | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
     lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
-    lines += ["", "Median of the rounds (least–greatest). Memory: peak of the default step / peak of the plain step.", ""]
+    lines += ["", "Median of the rounds (least–greatest). Memory: peak of the step / peak of the plain step.", ""]
     for name, network in results.items():
         about = f"- {name}: {network['about']}, {network['side']} × {network['side']}, batch {network['batch']}"
         if "share_of_default" in network:
@@ -280,9 +293,9 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _memory_ratio(peak: dict[str, float]) -> str:
+def _memory_ratio(peak: dict[str, float], variant: str) -> str:
     # Below some MiB the interpreter's own memory hides what a step holds.
-    return f"{peak['default'] / peak['plain']:.2f}" if peak.get("plain", 0) > 50 else "–"
+    return f"{peak[variant] / peak['plain']:.2f}" if variant in peak and peak["plain"] > 50 else "–"
 
 
 def main() -> None:
@@ -314,7 +327,8 @@ def main() -> None:
         print(f"{name}: {workload.about}, {workload.side} x {workload.side}, batch {workload.images}", flush=True)
         network = measure(workload, options.variants, options.rounds, machine)
         if machine == Machine() and {"plain", "default"} <= set(options.variants):
-            network["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in ("plain", "default")}
+            known = [variant for variant in REMEMBERED if variant in options.variants]
+            network["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in known}
         results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **network}
         figure = draw.overhead(results, targets=(1.15, 1.3))
         save(options.name, {"rounds": options.rounds, "networks": results}, table(results), figure)  # what is done is kept

@@ -40,6 +40,22 @@ class Workload:
     about: str
 
 
+class SmallCNN(nn.Module):
+    """The network of pytorch/examples/mnist, [B, 1, 28, 28] -> logits [B, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 32, 3), nn.Conv2d(32, 64, 3)
+        self.dropout1, self.dropout2 = nn.Dropout(0.25), nn.Dropout(0.5)
+        self.fc1, self.fc2 = nn.Linear(64 * 12 * 12, 128), nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
+        x = F.relu(self.fc1(self.dropout1(x).flatten(1)))
+        logits: Tensor = self.fc2(self.dropout2(x))
+        return logits
+
+
 class ResNet(nn.Module):
     """A ResNet-18 in shape, [B, 3, H, W] -> logits [B, 10], of the blocks of examples/classification.py."""
 
@@ -69,6 +85,15 @@ def _people(n: int, side: int) -> Rows:
     }
 
 
+def _labelled(channels: int) -> Callable[[int, int], Rows]:
+    """Batches of images with a class each."""
+    return lambda n, side: {"image": torch.rand(n, channels, side, side), "label": torch.randint(10, (n,))}
+
+
+def _cross_entropy(output: Tensor, rows: Rows) -> Tensor:
+    return F.cross_entropy(output, rows["label"], reduction="none")
+
+
 def _heatmap_loss(output: list[Tensor], rows: Rows) -> Tensor:
     side, size = rows["image"].shape[-1], output[-1].shape[-1]
     return heatmap_mse(
@@ -89,8 +114,8 @@ WORKLOADS = {
     "hourglass-64": _hourglass(64, 48, stacks=1, width=64, depth=3, stride=2),
     "resnet-64": Workload(
         ResNet,
-        lambda n, side: {"image": torch.rand(n, 3, side, side), "label": torch.randint(10, (n,))},
-        lambda output, rows: F.cross_entropy(output, rows["label"], reduction="none"),
+        _labelled(3),
+        _cross_entropy,
         64,
         48,
         {"features": ["stages.*"], "occlude": ["stages.*"]},
@@ -104,6 +129,15 @@ WORKLOADS = {
         12,
         {"features": ["down.*"], "occlude": ["down.*"], "targets": {"mask": adaug.Target("mask", fill=segmentation.IGNORE)}},
         "U-Net, 24 channels at first",
+    ),
+    "mnist-28": Workload(
+        SmallCNN,
+        _labelled(1),
+        _cross_entropy,
+        28,
+        64,
+        {"features": ["conv*"], "occlude": ["conv*"]},
+        "two-layer CNN of PyTorch's MNIST example",
     ),
 }
 

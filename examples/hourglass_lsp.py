@@ -25,6 +25,7 @@ from examples.hourglass.comparison import compare
 from examples.hourglass.config import Config
 from examples.hourglass.data import Source, of_lsp
 from examples.hourglass.options import add_options, config_from, starting_point
+from examples.safe_files import in_one_line
 
 SMALL = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
 
@@ -66,4 +67,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

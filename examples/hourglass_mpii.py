@@ -25,6 +25,7 @@ from examples.hourglass.comparison import compare
 from examples.hourglass.config import Config
 from examples.hourglass.data import Data, Source, drawn, of_lsp, of_mpii
 from examples.hourglass.options import add_options, config_from, starting_point
+from examples.safe_files import in_one_line
 
 DEMO = Config(epochs=(5, 1, 13), rotation=60, scale=(0.7, 1.4))
 PHOTOGRAPHS = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
@@ -68,4 +69,4 @@ def _data(options: argparse.Namespace, config: Config) -> Data:
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

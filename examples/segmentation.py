@@ -154,7 +154,7 @@ def iou_of_each(output: Tensor, batch: Rows) -> Tensor:
     """Intersection over union of each class in each image, [B, classes]; NaN for a class that an image lacks."""
     predicted, mask = output.argmax(1), batch["mask"]
     valid, scores = mask != IGNORE, []
-    for label in range(len(CLASSES)):
+    for label in range(output.shape[1]):
         there, seen = mask == label, (predicted == label) & valid
         iou = (there & seen).sum((1, 2)) / (there | seen).sum((1, 2))
         scores.append(torch.where(there.any(2).any(1), iou, torch.nan))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
 import re
+import zipfile
 from typing import Any
 
 import networks as nets
@@ -325,6 +327,38 @@ def test_a_damaged_file_is_named(damage: str, tmp_path: Any) -> None:
             np.savez(file, scores=np.zeros(3))
     with pytest.raises(ValueError, match=r"one\.audit should be an audit.*audit again"):
         Audit.load(path)
+
+
+def test_no_changed_bit_of_a_file_goes_unnoticed(tmp_path: Any) -> None:
+    audit = adaug.audit(nets.make_network(), loader(4), hits, VIEWS, draws=1, pictures=2)
+    path = audit.save(tmp_path / "one.npz")
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    for position in [*range(8 * (len(whole) - 100), 8 * len(whole), 8), *rng.integers(8 * len(whole), size=300)]:
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match=rf"^{path} should be an audit.*delete it and audit again"):
+            Audit.load(path)
+    for content in (b"", whole[:-1], whole + b"\0"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{path} should be an audit"):
+            Audit.load(path)
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    audit = make_audit(np.random.default_rng(0).random((50, 3)))
+    path = audit.save(tmp_path / "one.audit")
+    whole = path.read_bytes()
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"room for an audit at .*one\.audit\. Found the disk full"):
+        audit.save(path)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_pictures_show_what_a_view_hurts_most() -> None:

@@ -16,7 +16,10 @@ import torch.distributed as dist
 import adaug
 from adaug._reward import kl_divergence
 
-pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"),
+]
 
 
 @pytest.fixture(scope="module")

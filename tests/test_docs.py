@@ -50,7 +50,15 @@ def alone(tmp_path, monkeypatch):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page, "python"))], ids=lambda page: page.stem)
+TRAINERS = {"your-loop"}  # pages that import Lightning and Accelerate
+READ = [
+    pytest.param(page, marks=[pytest.mark.slow] if page.stem in TRAINERS else [], id=page.stem)
+    for page in PAGES
+    if any(blocks(page, "python"))
+]
+
+
+@pytest.mark.parametrize("page", READ)
 def test_python_blocks_run(page, alone, capsys):
     namespace = {"__name__": page.stem}
     for line, block in blocks(page, "python"):

@@ -1,11 +1,15 @@
 """The generator and the branch's player around it."""
 
+import math
+
+import networks as nets
 import pytest
 import torch
 
-from adaug import Branch, Generator, OccludeFeatures, OneForAll, Rotate, Scale
+from adaug import Branch, Generator, OccludeFeatures, OneForAll, RewardPenalty, Rotate, Scale
 from adaug._adversary import Adversary, Lesson
 from adaug._random import Stream
+from adaug._trial import draw_proposal
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
 LAYOUTS = {"scale": 7, "rotate": 9, "occlude": (4, 5)}
@@ -92,9 +96,9 @@ def test_any_even_width_works(width):
     assert generator(width=width)(features(1))["scale"].shape == (1, 7)
 
 
-def player(*operations, make=None):
+def player(*operations, make=None, shapes=SHAPES, cap=math.inf):
     branch = Branch("asr", operations or (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 0.5)
-    return Adversary(branch, SHAPES, make, None, Stream(0), torch.device("cpu"))
+    return Adversary(branch, shapes, make, None, Stream(0), torch.device("cpu"), cap)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -169,3 +173,176 @@ def test_one_for_all_starts_uniform_and_gives_every_row_the_same():
     found = made(features(2, seed=1))["rotate"].softmax(1)
     assert torch.equal(found[0], found[1])
     assert found[0, 4] > 0.5
+
+
+# ---- the scale of what it reads
+
+IMAGE = ((3, 32, 32),)
+ROWS = 8
+
+
+def small(shapes, layouts):
+    return Generator(shapes, layouts, width=8, size=8)
+
+
+def without_signal(shapes, inputs, steps, cap=2.0, make=small):
+    """Drives a branch by coin flips: the least entropy of a row beside uniform, the greatest probability beside cap / k."""
+    adversary, stream = player(Scale(0.75, 1.25, 7), OccludeFeatures(), make=make, shapes=shapes, cap=cap), Stream(1)
+    update, least, greatest = RewardPenalty(cap=cap), 1.0, 0.0
+    for _ in range(steps):
+        predicted = adversary.predict(inputs(stream))
+        proposal = draw_proposal(adversary.branch, predicted, stream)
+        harder = stream.uniform(ROWS) < 0.5
+        targets = {}
+        for name, value in predicted.items():
+            p, k = value.detach().exp(), value.shape[1]
+            least = min(least, float((torch.special.entr(p).sum(1) / math.log(k)).min()))
+            greatest = max(greatest, float(p.max() * k / cap))
+            targets[name] = update(p, proposal.chosen[name], harder)
+        adversary.learn(Lesson(targets, predicted, torch.ones(ROWS, dtype=torch.bool)))
+    return least, greatest
+
+
+@pytest.mark.parametrize(
+    ("scale", "constant"), [(1.0, False), (255.0, False), (1e4, False), (1e-12, False), (1.0, True), (1e4, True)]
+)
+@pytest.mark.parametrize("shapes", [((16, 8, 8),), IMAGE], ids=["features", "image"])
+def test_without_a_signal_it_stays_uniform_whatever_the_scale_of_images(shapes, scale, constant):
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 16, 3, 2, 1))
+
+    @torch.no_grad()
+    def inputs(stream):
+        image = stream.uniform(ROWS, 3, 1, 1).expand(-1, -1, 32, 32) if constant else stream.uniform(ROWS, 3, 32, 32)
+        return [scale * image if shapes == IMAGE else network(scale * image)]
+
+    least, greatest = without_signal(shapes, inputs, steps=150)
+    assert least > 0.95
+    assert greatest <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, IMAGE], ids=["features", "image"])
+@pytest.mark.parametrize("scale", [1e3, 1e-3, 1e-20, 1e20])
+def test_a_factor_changes_nothing_of_what_it_learned(shapes, scale):
+    adversary, inputs = player(make=small, shapes=shapes), features(4, shapes)
+    for _ in range(30):
+        predicted = adversary.predict(inputs)
+        adversary.learn(Lesson({"scale": torch.eye(7)[:4]}, predicted, torch.ones(4, dtype=torch.bool)))
+    expected = adversary.generator(inputs)
+    assert expected["scale"].std() > 0.1
+    for name, value in adversary.generator([scale * level for level in inputs]).items():
+        torch.testing.assert_close(value, expected[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, IMAGE], ids=["features", "image"])
+@pytest.mark.parametrize("value", [0.0, 1.0, -3e4, 1e-20, 1e-42, 1e30])
+def test_maps_of_one_value_are_safe(shapes, value):
+    made = generator(shapes, opinionated=True)
+    inputs = [torch.full((2, *shape), value, requires_grad=True) for shape in shapes]
+    logits = made(inputs)
+    sum(value.sum() for value in logits.values()).backward()
+    assert all(torch.isfinite(value).all() and value.abs().max() < 1e3 for value in logits.values())
+    assert all(torch.isfinite(p.grad).all() for p in made.parameters())
+
+
+def test_an_image_keeps_its_tint():
+    red, blue = torch.zeros(2, 1, 3, 32, 32)
+    red[:, 0] = blue[:, 2] = 0.5
+    made = generator(IMAGE, opinionated=True)
+    assert (made([red])["scale"] - made([blue])["scale"]).abs().max() > 1e-3
+
+
+# ---- the cap
+
+
+class Fixed(torch.nn.Module):
+    """A generator of logits that it was given, in every row."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, inputs):
+        return {"scale": self.logits.expand(len(inputs[0]), -1)}
+
+
+def fixed(*logits, cap=2.0):
+    return player(Scale(0.75, 1.25, len(logits)), make=lambda *_: Fixed(torch.tensor(logits)), cap=cap)
+
+
+@pytest.mark.parametrize("sharp", [3.0, 100.0, 1e4])
+@pytest.mark.parametrize("cap", [1.01, 2.0, 3.5])
+def test_no_prediction_is_above_the_cap(sharp, cap):
+    log_probs = fixed(0.0, 0.0, sharp, 0.0, sharp, 0.0, 0.1, cap=cap).predict(features(2))["scale"]
+    assert torch.isfinite(log_probs).all()
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(2))
+    assert log_probs.exp().max() <= cap / 7 + 1e-6
+    assert log_probs[0].argmax() in (2, 4)
+
+
+def test_a_generator_below_the_cap_predicts_what_it_says():
+    log_probs = fixed(0.0, 0.1, 0.2, 0.3).predict(features(2))["scale"]
+    torch.testing.assert_close(log_probs, torch.tensor([[0.0, 0.1, 0.2, 0.3]] * 2).log_softmax(1))
+
+
+def test_a_generator_that_overshot_the_cap_is_pulled_back():
+    adversary = fixed(0.0, 0.0, 6.0, 0.0, 0.0, 0.0, 0.0)
+    predicted = adversary.predict(features(2))
+    target = predicted["scale"].detach().exp()  # it asks for what is shown, which is not what the generator says
+    before = adversary.generator.logits.detach().softmax(0)[2].clone()
+    for _ in range(50):
+        adversary.learn(Lesson({"scale": target}, adversary.predict(features(2)), torch.ones(2, dtype=torch.bool)))
+    assert adversary.generator.logits.softmax(0)[2] < before - 1e-4
+
+
+def test_without_a_cap_a_prediction_is_the_generators_own():
+    log_probs = fixed(0.0, 0.0, 9.0, cap=math.inf).predict(features(1))["scale"]
+    assert torch.equal(log_probs, torch.tensor([[0.0, 0.0, 9.0]]).log_softmax(1))
+
+
+class Sharp(Fixed):
+    """A generator that wants the first bin or cell of each operation and no other."""
+
+    def __init__(self, shapes, layouts):
+        super().__init__(torch.tensor([50.0]))
+        self.bins = {name: math.prod(k) if isinstance(k, tuple) else k for name, k in layouts.items()}
+
+    def forward(self, inputs):
+        return {
+            name: torch.nn.functional.pad(self.logits, (0, k - 1)).expand(len(inputs[0]), -1) for name, k in self.bins.items()
+        }
+
+
+def test_what_is_drawn_reported_and_updated_is_never_above_the_cap():
+    seen = []
+
+    class Watched(RewardPenalty):
+        def __call__(self, probabilities, chosen, harder):
+            seen.append(probabilities)
+            return super().__call__(probabilities, chosen, harder)
+
+    model, update = nets.make_network(), Watched(cap=1.5)
+    augmenter = nets.make_augmenter(generator=Sharp, update=update)
+    result = augmenter.step(model, nets.make_batch(), nets.loss_fn)
+    reported = [value for name, value in result.metrics.items() if name.startswith("distribution/")]
+    reported += augmenter.distributions(model, nets.make_batch()).values()
+    assert len(seen) == 3
+    for p in seen + reported:
+        assert p.max() <= 1.5 / p.shape[-1] + 1e-6
+        torch.testing.assert_close(p.sum(-1), torch.ones(p.shape[:-1]))
+
+
+def test_an_update_without_a_cap_leaves_proposals_alone():
+    model = nets.make_network()
+    augmenter = nets.make_augmenter(generator=Sharp, update=lambda probabilities, chosen, harder: probabilities)
+    assert all(p.max() > 0.99 for p in augmenter.distributions(model, nets.make_batch()).values())
+
+
+@pytest.mark.parametrize("cap", [1.0, 0, float("nan"), "2"])
+def test_the_cap_of_an_update_should_be_a_number_above_one(cap):
+    def update(probabilities, chosen, harder):
+        return probabilities
+
+    update.cap = cap
+    with pytest.raises(ValueError, match=r"`cap` of `update` should be a number above 1.* Found"):
+        nets.make_augmenter(update=update)

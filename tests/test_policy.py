@@ -256,6 +256,7 @@ described = json.dumps([policy.describe() for policy in made])
 """
 
 
+@pytest.mark.slow
 def test_a_description_is_the_same_in_another_process():
     here: dict = {}
     exec(RECIPE, here)

@@ -1,11 +1,15 @@
-"""An audit as one file: an .npz without pickles, whole or not there."""
+"""An audit as one file: an .npz without pickles, whole or not there, with a checksum in the archive's comment."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
+import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +21,9 @@ from adaug.audits._records import FamilyTable, Picture
 if TYPE_CHECKING:
     from adaug.audits._table import Audit
 
-VERSION = 1  # of the file
+VERSION = 2  # of the file. 2: a checksum
+MARK = b"sha256 "
+COMMENT = len(MARK) + 64
 
 
 def write(audit: Audit, path: Path) -> Path:
@@ -40,18 +46,49 @@ def write(audit: Audit, path: Path) -> Path:
         "excluded": dict(audit.excluded),
         "pictures": pictures,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    archive = io.BytesIO()
+    np.savez_compressed(archive, described=np.array(json.dumps(described)), **arrays)
     beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        np.savez_compressed(file, described=np.array(json.dumps(described)), **arrays)
-    os.replace(beside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(_sealed(archive.getvalue()))
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the name on an empty file
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"There should be room for an audit at {path}. Found the disk full; make room. What stood there is whole",
+        ) from error
     return path
+
+
+def _sealed(archive: bytes) -> bytes:
+    """The archive with the checksum of all of it as its comment, which ends it: zip's own ones leave names and sizes out."""
+    body = archive[:-2]  # without the length of the comment, none so far
+    return b"".join([body, COMMENT.to_bytes(2, "little"), MARK, hashlib.sha256(body).hexdigest().encode()])
+
+
+def _checked(content: bytes) -> bytes:
+    """What was sealed. Raises ValueError."""
+    if not content:
+        raise ValueError("it is empty")
+    if content[-COMMENT:][: len(MARK)] != MARK:
+        raise ValueError("no checksum at its end: cut short, or of another program or version")
+    if content != _sealed(content[:-COMMENT]):
+        raise ValueError("its checksum is another: bits have changed")
+    return content
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """The fields of the audit that a file holds. Raises ValueError that names a file which is damaged or of another kind."""
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with np.load(io.BytesIO(_checked(Path(path).read_bytes())), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         described = json.loads(str(arrays["described"]))
         if described["version"] != VERSION:
@@ -62,7 +99,7 @@ def read(path: str | Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(
             f"{path} should be an audit that `Audit.save` of this version wrote. Found {type(error).__name__}: {error}; "
-            "audit again."
+            "delete it and audit again."
         ) from error
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._constants import constant
 from adaug._random import Stream
 from adaug._warp import Size
 from adaug.operations._distributions import draw_without_replacement, truncated_normal
@@ -96,6 +97,10 @@ class Operation(ABC):
         None: those of `draw_random` serve.
         """
         return None
+
+    @abstractmethod
+    def membership(self, magnitude: Tensor) -> Tensor:
+        """Which bins or cells the magnitude of each row falls into. [n] or [n, ...] -> [n, k], 1 in them and 0 elsewhere."""
 
     @abstractmethod
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:
@@ -208,6 +213,14 @@ class Binned(Operation):
     @override
     def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor | None:
         return None if self.rest is None else self._random(stream.uniform(len(chosen)))
+
+    @override
+    def membership(self, magnitude: Tensor) -> Tensor:
+        edges = self.edges()
+        slack = 1e-4 * (edges[1] - edges[0]), 1e-4 * (edges[-1] - edges[-2])  # what is drawn at the ends belongs to them
+        edges[0], edges[-1] = edges[0] - slack[0], edges[-1] + slack[1]
+        found = torch.bucketize(magnitude, constant(tuple(edges), magnitude))  # 0 and k + 1 lie outside
+        return found[:, None] == constant(tuple(range(1, self.bins + 1)), magnitude.device, torch.long)
 
     @override
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:

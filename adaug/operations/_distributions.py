@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 
 def truncated_normal(noise: Tensor, bound: float) -> Tensor:
     """Standard normal conditioned on [-bound, bound], by its inverse distribution function: no mass at the edges."""
-    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64, device="cpu")).item()
+    tail = NormalDist().cdf(-bound)
     return torch.special.ndtri(tail + noise * (1 - 2 * tail)).clamp(-bound, bound)
 
 

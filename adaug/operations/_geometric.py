@@ -12,6 +12,7 @@ from kornia.geometry import angle_to_rotation_matrix, get_shear_matrix2d
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._constants import constant
 from adaug._warp import Size
 from adaug.operations._base import Binned
 
@@ -98,7 +99,7 @@ class Translate(_AlongAxis):
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
         shift, still = magnitude * size[1 if self.axis == "x" else 0], torch.zeros_like(magnitude)
         x, y = (shift, still) if self.axis == "x" else (still, shift)
-        identity = torch.eye(2, device="cpu").to(magnitude.device, non_blocking=True).expand(len(magnitude), 2, 2)
+        identity = constant(((1.0, 0.0), (0.0, 1.0)), magnitude.device).expand(len(magnitude), 2, 2)
         return torch.cat([F.pad(identity, (0, 0, 0, 1)), torch.stack([x, y, torch.ones_like(x)], -1)[..., None]], -1)
 
 
@@ -119,8 +120,7 @@ class Shear(_AlongAxis):
 
 def _affine(linear: Tensor) -> Tensor:
     """[n, 2, 2] -> [n, 3, 3]."""
-    corner = torch.diag(torch.tensor([0.0, 0.0, 1.0], device="cpu"))
-    return F.pad(linear, (0, 1, 0, 1)) + corner.to(linear.device, non_blocking=True)
+    return F.pad(linear, (0, 1, 0, 1)) + constant(((0.0,) * 3, (0.0,) * 3, (0.0, 0.0, 1.0)), linear.device)
 
 
 def _in_degrees(magnitude: Tensor) -> str:

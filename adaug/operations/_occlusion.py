@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._constants import constant
 from adaug._random import Stream
 from adaug._warp import Size, inside
 from adaug.operations._base import Operation
@@ -90,7 +91,7 @@ class Occlusion(Operation):
 
         A row that loses fewer cells than others repeats its first one.
         """
-        numbers = torch.tensor(self.cells, device="cpu").to(stream.device, non_blocking=True)
+        numbers = constant(self.cells, stream.device, torch.long)
         count = numbers[(stream.uniform(len(log_probs)) * len(self.cells)).long()]  # [n]
         return self._choose(log_probs, count, stream)
 
@@ -115,6 +116,11 @@ class Occlusion(Operation):
         first = chosen.unflatten(1, (self.fields, -1))[:, 0]  # [n, most] of the first mask
         count = 1 + (first[:, 1:] != first[:, :1]).sum(1)
         return self.draw(self._choose(torch.zeros(len(chosen), self.bins, device=chosen.device), count, stream), stream)
+
+    @override
+    def membership(self, magnitude: Tensor) -> Tensor:
+        """How much of each cell is hidden, the mean of a row's masks."""
+        return 1 - F.adaptive_avg_pool2d(magnitude.mean(1), self.grid).flatten(1)
 
     @override
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:

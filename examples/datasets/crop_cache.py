@@ -1,21 +1,22 @@
 """Crops that are cut once, by several processes, into a memory map: for sets that do not fit into memory.
 
-A finished cache is a folder `NAME-FINGERPRINT` with `images.npy`, uint8 [N, 3, C, C], and `targets.npz`. While it is
-cut it is called `.partial` and holds `done.npy`, from which a run that was killed goes on.
+A finished cache is a folder `NAME-FINGERPRINT` with `images.npy`, uint8 [N, 3, C, C], and `targets.npz`, which holds a
+checksum of each image and ends with one of its own. While it is cut it is called `.partial` and holds `done.npy`, from
+which a run that was killed goes on. Damaged images are found when the cache is opened, and cut again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import warnings
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets.cropping import Originals, cut_rows, end_with_parent
 from examples.datasets.people import People
+from examples.safe_files import DamagedError, full_disk_said, locked, read_checked, write_checked
 
-FORMAT = 1  # raise it when the crops change: older caches are then not found
+FORMAT = 2  # raise it when the crops change: older caches are then not found
 CHUNK = 32  # people that a process cuts before it reports
 SEVERAL = 256  # people for whom it pays to start processes
 
@@ -56,16 +58,18 @@ def load_crops(
         raise ValueError(f"There should be people, and `size` = {size} from 1 to `canvas` = {canvas}. Found {len(originals)}.")
     folder = cache_folder(cache_dir) / f"{name}-{fingerprint(originals, [FORMAT, size, canvas])}"
     now = stamps(originals.files)
-    cached = _published(folder, now, canvas)
+    cached = _published(folder, now, canvas, progress)
     if cached is None:
-        with _locked(folder.with_suffix(".lock"), progress):
-            cached = _published(folder, now, canvas)  # by another process, while this one waited
+        with full_disk_said(folder.parent), locked(folder.with_suffix(".lock"), _waiting(folder, progress)):
+            cached = _published(folder, now, canvas, progress)  # by another process, while this one waited
             if cached is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 _build(originals, folder, now, size, canvas, workers, skip_corrupt, progress)
-                cached = _published(folder, now, canvas)
+                cached = _published(folder, now, canvas, progress)
     if cached is None:
-        raise RuntimeError(f"{folder} should hold the crops that were just written there. Found it damaged: is the disk full?")
+        raise RuntimeError(
+            f"{folder} should hold the crops that were just written there. Found it damaged: try another disk by `cache_dir`."
+        )
     images, rows = cached
     left_out = len(originals) - len(rows["kept"])
     if left_out and not skip_corrupt:
@@ -124,20 +128,43 @@ def unreadable(failed: Mapping[str, str], total: int) -> OSError:
     )
 
 
-def _published(folder: Path, now: NDArray[np.int64], canvas: int) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]] | None:
-    """Images and targets of a finished cache; None where there is none, it is damaged, or images have changed."""
+def _published(
+    folder: Path, now: NDArray[np.int64], canvas: int, progress: bool
+) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]] | None:
+    """Images and targets of a finished cache; None where there is none, it can be cut again, or images have changed."""
+    if not folder.is_dir():
+        return None
+    damaged = folder / "targets.npz"
     try:
-        # Opened here, because `np.load` leaves the file open when its contents are damaged.
-        with (folder / "targets.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(read_checked(damaged)), allow_pickle=False) as stored:
             rows = dict(stored)
-        images = np.load(folder / "images.npy", mmap_mode="c")  # torch warns of read-only memory; this never writes back
-        stamp, kept = rows["stamps"], rows["kept"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        damaged = folder / "images.npy"
+        images = np.load(damaged, mmap_mode="c")  # torch warns of read-only memory; this never writes back
+        if images.shape != (len(now), 3, canvas, canvas) or images.dtype != np.uint8 or not images.flags.c_contiguous:
+            raise ValueError(f"{images.dtype} of shape {images.shape}")
+        wrong = np.flatnonzero(_sums(images, range(len(rows["sums"]))) != rows["sums"])
+        if len(wrong):
+            raise ValueError(f"images {wrong[:10].tolist()} have another checksum")
+    except Exception as error:  # a damaged file can fail in any way
+        if (now == 0).all(1).any():
+            raise DamagedError(
+                f"{damaged} should be as it was written. Found it damaged ({error}), and photographs to cut from are gone; "
+                f"bring them back, or delete {folder}."
+            ) from error
+        if progress:
+            print(f"{damaged} is damaged ({error}); cutting again.", flush=True)
         return None
-    if images.shape != (len(now), 3, canvas, canvas):
-        return None
+    stamp, kept = rows["stamps"], rows["kept"]
     gone = (now == 0).all(1) & np.isin(np.arange(len(now)), kept)  # who deletes the photographs may keep their crops
     return (images, rows) if ((stamp == now).all(1) | gone).all() else None
+
+
+def _waiting(folder: Path, progress: bool) -> Callable[[str], None]:
+    def say(other: str) -> None:
+        if progress:
+            print(f"Another process{other} cuts the crops of {folder.name}; waiting for it.", flush=True)
+
+    return say
 
 
 # -- cutting ---------------------------------------------------------------------------------------------------------
@@ -154,8 +181,9 @@ def _build(
     progress: bool,
 ) -> None:
     partial, n = folder.with_suffix(".partial"), len(originals)
-    images, done = _open_partial(partial, n, canvas)  # done [N, 3]: 1 when cut, and the stamp of the file it was cut from
-    pending = np.flatnonzero((done[:, 0] == 0) | (done[:, 1:] != now).any(1))
+    images, done = _open_partial(partial, n, canvas)  # done [N, 4]: 1 when cut, the stamp of the file, the checksum
+    known = np.flatnonzero((done[:, 0] == 1) & (done[:, 1:3] == now).all(1))
+    pending = np.setdiff1d(np.arange(n), known[done[known, 3] == _sums(images, known)])
     needed, free = len(pending) * 3 * canvas**2, shutil.disk_usage(partial).free
     if needed > free:  # a memory map on a full disk does not fail: it kills the process
         raise OSError(
@@ -182,7 +210,7 @@ def _build(
     with tqdm(total=n, initial=n - len(pending), desc="crops", unit="person", disable=not progress) as bar:
         for rows, wrong in _results(calls, workers):
             cut = [row for row in rows if row not in wrong]
-            done[cut] = np.column_stack([np.ones(len(cut), np.int64), now[cut]])
+            done[cut] = np.column_stack([np.ones(len(cut), np.int64), now[cut], _sums(images, cut)])
             done.flush()
             failed |= wrong
             bar.update(len(rows))
@@ -195,14 +223,17 @@ def _build(
     kept[gaps] = [row for row in range(len(kept), n) if row not in failed]
     for gap in gaps:
         images[gap] = images[kept[gap]]
+    file = io.BytesIO()
     np.savez(
-        partial / "targets.npz",
+        file,
         **targets(originals.subset(kept), size, canvas),  # type: ignore[arg-type, unused-ignore]
         kept=kept,
+        sums=done[kept, 3],
         stamps=now,
         left_out=np.array(list(wrong_files), dtype=np.str_),
         errors=np.array(list(wrong_files.values()), dtype=np.str_),
     )
+    write_checked(partial / "targets.npz", file.getvalue())
     os.replace(partial, folder)
     (folder / "done.npy").unlink(missing_ok=True)
 
@@ -212,15 +243,25 @@ def _open_partial(partial: Path, n: int, canvas: int) -> tuple[NDArray[np.uint8]
     try:
         images = np.lib.format.open_memmap(partial / "images.npy", mode="r+")
         done = np.lib.format.open_memmap(partial / "done.npy", mode="r+")
-        if images.shape == (n, 3, canvas, canvas) and done.shape == (n, 3):
+        if (
+            images.shape == (n, 3, canvas, canvas)
+            and images.dtype == np.uint8
+            and done.dtype == np.int64
+            and done.shape == (n, 4)
+        ):
             return images, done
-    except (OSError, ValueError):
-        pass  # nothing there, or killed while the files were made
+    except Exception:  # nothing there, killed while the files were made, or damaged in any way
+        pass
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     images = np.lib.format.open_memmap(partial / "images.npy", mode="w+", dtype=np.uint8, shape=(n, 3, canvas, canvas))
-    done = np.lib.format.open_memmap(partial / "done.npy", mode="w+", dtype=np.int64, shape=(n, 3))
+    done = np.lib.format.open_memmap(partial / "done.npy", mode="w+", dtype=np.int64, shape=(n, 4))
     return images, done
+
+
+def _sums(images: NDArray[np.uint8], rows: Iterable[int]) -> NDArray[np.int64]:
+    """The checksum of some images."""
+    return np.array([zlib.crc32(images[row]) for row in rows], np.int64)
 
 
 def _results(calls: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[list[int], dict[int, str]]]:
@@ -242,19 +283,3 @@ def _results(calls: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[l
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _locked(path: Path, progress: bool) -> Iterator[None]:
-    """Only one process at a time gets in. The system frees the lock of a process that ends, however it ends."""
-    import fcntl  # here, because Windows has none: LSP's small caches work there
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if progress:
-                print(f"Another process cuts the crops of {path.stem}; waiting for it.", flush=True)
-            fcntl.lockf(file, fcntl.LOCK_EX)
-        yield

@@ -1,39 +1,24 @@
-"""Checkpoints that a kill at any moment cannot spoil, and that no other run takes for its own."""
+"""Checkpoints that no kill can spoil, that know when they are damaged, and that no other run takes for its own."""
 
 from __future__ import annotations
 
-import os
-import pickle
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from examples.safe_files import DamagedError, read_checked, write_checked
+
 NAME = "checkpoint.pt"
 
 
-def check_folder(folder: Path) -> None:
-    """Makes the folder. Raises OSError, before any training, when nothing can be written there."""
-    probe = folder / f".{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"The output folder should be writable. Found {folder} that is not ({error.strerror}); choose another one."
-        ) from error
-
-
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Written under another name and renamed: the folder always holds a whole checkpoint, the old or the new."""
-    temporary = folder / f"{NAME}.tmp"
-    with temporary.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-    os.replace(temporary, folder / NAME)
+    """The folder always holds a whole checkpoint, the old or the new."""
+    file = io.BytesIO()  # in memory first: torch writes to a full disk in many ways
+    torch.save(dict(state), file)
+    write_checked(folder / NAME, file.getvalue())
 
 
 def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -45,11 +30,12 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
     if not path.is_file():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True)
         before, now = ({**run["config"], "people": run["people"]} for run in (state, identity))
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"{path} should be a checkpoint. Found that it cannot be read ({error}); remove it or use --no-resume."
+    except Exception as error:  # a foreign file can fail in any way
+        raise DamagedError(
+            f"{path} should be a checkpoint. Found that it cannot be read ({error}); delete it or use --no-resume, and the run "
+            "starts again."
         ) from error
     if before != now:
         names = [name for name in {**before, **now} if before.get(name) != now.get(name)]

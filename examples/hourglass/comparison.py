@@ -23,19 +23,28 @@ from examples.hourglass.augmentation import MakeAugmenter, loss_of
 from examples.hourglass.config import UNLEARNED, Config, Machine
 from examples.hourglass.data import Data
 from examples.hourglass.evaluation import audit, evaluate, evaluating, predict
-from examples.hourglass.ranks import distributed, rank, ranks
+from examples.hourglass.ranks import distributed, rank, ranks, started
 from examples.hourglass.training import Run, train
 from examples.markdown_tables import average, markdown_table, with_differences
 from examples.results_file import FILE, VERSION, write_results
+from examples.safe_files import one_run
 
 
 def compare(
     data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter = augmentation.make_augmenter
 ) -> dict[str, Any]:
     """Trains every arm with every seed on the same terms and says what came of it; returns what results.json holds."""
+    leftovers, machine = ("audit-*.npz.part",), Machine(options.device, options.compile, options.channels_last)
+    with one_run(options.out, leftovers, **started()):
+        return _compare(data, config, options, make_augmenter, machine)
+
+
+def _compare(
+    data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter, machine: Machine
+) -> dict[str, Any]:
     runs: dict[str, list[Run]] = {}
     measured: dict[str, list[dict[str, Any]]] = {}
-    with distributed(Machine(options.device, options.compile, options.channels_last)) as machine:
+    with distributed(machine) as machine:
         if rank() == 0:
             print(_heading(data, config, options), flush=True)
         for seed in options.seeds:

@@ -1,4 +1,4 @@
-"""What training says of itself: means over an epoch, what an epoch left behind, the bar, and TensorBoard's curves."""
+"""What training says of itself: what an epoch left behind, the bar, and TensorBoard's curves."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets.people import Scores
 from examples.hourglass.config import Config
 from examples.hourglass.ranks import rank
+from examples.running_means import Means
 
 STAGES = {1: "1 random views", 2: "2 generators", 3: "3 joint"}
 
@@ -35,30 +34,6 @@ class Epoch:
     pck: Scores = field(default_factory=dict)  # empty when not evaluated
     by_bin: dict[str, list[float]] = field(default_factory=dict)  # operation -> mean error (or loss) of each bin
     cpu_seconds: float = 0.0  # of the first rank's process: what other programs take does not count. 0: not measured
-
-
-class Means:
-    """Running means of metrics "kind/name", kept on the device: asking for a number would wait for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, metrics: dict[str, Tensor]) -> None:
-        for name, value in metrics.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def of_kind(self, kind: str) -> dict[str, Tensor]:
-        """Name -> mean, of one kind."""
-        names = {key.partition("/")[2]: key for key in self.sums if key.partition("/")[0] == kind}
-        return {name: self.sums[key] / self.counts[key] for name, key in names.items()}
-
-    def total(self, kind: str) -> Tensor:
-        """The mean over everything of a kind."""
-        means = [value.float() for value in self.of_kind(kind).values()]
-        return torch.stack(means).mean() if means else torch.zeros((), device=self.device)
 
 
 class Progress:

@@ -23,10 +23,15 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def started() -> dict[str, int]:
+    """Both, as torchrun says them before the processes have joined."""
+    return {"rank": int(os.environ.get("RANK", "0")), "ranks": int(os.environ.get("WORLD_SIZE", "1"))}
+
+
 @contextmanager
 def distributed(machine: Machine) -> Iterator[Machine]:
     """Joins the processes that torchrun started, and leaves them at the end; alone it does nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    if started()["ranks"] < 2 or dist.is_initialized():
         yield machine
         return
     cuda = machine.device.startswith("cuda")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,54 @@ def test_a_damaged_cache_is_cut_again(people: Originals, tmp_path: Path, name: s
     for content in (path.read_bytes()[:1000], b""):
         path.write_bytes(content)
         assert load(people, tmp_path)[0].images.equal(first)
+
+
+def flips(path: Path, number: int) -> Iterator[None]:
+    """The file with one bit changed, again and again; whole at the end."""
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for position in rng.integers(8 * len(whole), size=number):
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        yield
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "targets.npz"])
+def test_no_changed_bit_of_a_cache_goes_unnoticed(
+    people: Originals, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = load(people, tmp_path)[0]
+    images = first.images.clone()
+    (path,) = (tmp_path / "cache").glob(f"*/{name}")
+    for _ in flips(path, 2):
+        crops, _ = load(people, tmp_path, progress=True)
+        assert crops.images.equal(images)
+        assert crops.fingerprint() == first.fingerprint()
+        assert f"{path} is damaged" in capsys.readouterr().out
+    for photograph in people.files:
+        photograph.unlink()
+    for _ in flips(path, 20):
+        with pytest.raises(ValueError, match=rf"^{path} should be as it was written[^\n]*delete {path.parent}\.$"):
+            load(people, tmp_path)
+    assert load(people, tmp_path)[0].images.equal(images)
+
+
+def test_damage_to_what_a_killed_run_left_is_cut_again(
+    people: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(crop_cache, "write_checked", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            load(people, tmp_path)
+    (path,) = (tmp_path / "cache").glob("*.partial/images.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    rows = cuts(monkeypatch)
+    crops, _ = load(people, tmp_path)
+    assert rows == [N - 1]
+    assert crops.images[N - 1].equal(torch.from_numpy(cut(people.files[-1], people.centre[-1], people.side[-1], 64, 96)))
 
 
 def test_all_broken_images_are_named_or_left_out(people: Originals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

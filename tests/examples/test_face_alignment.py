@@ -251,6 +251,7 @@ def test_the_example_reads_300w(folder, tmp_path):
     check(face_alignment.main(["--data", root, "--size", "32", "--width", "16", "--epochs", "1", "--batch-size", "3"]))
 
 
+@pytest.mark.slow
 def test_few_real_faces_under_every_arm(tmp_path, monkeypatch):
     folders = []
     faces = draw_faces(9, size=32, canvas=48, seed=0)

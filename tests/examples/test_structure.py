@@ -46,9 +46,9 @@ def test_an_example_uses_what_everybody_may(path: Path) -> None:
 @pytest.mark.parametrize("folder", ["datasets", "hourglass"])
 def test_lower_rooms_import_no_upper_ones(folder: str) -> None:
     """Data sets know nothing of networks, and the hourglass nothing of the scripts."""
-    shared = ("audit_tables", "markdown_tables", "results_file")
+    shared = ("audit_tables", "markdown_tables", "results_file", "running_means", "safe_files")
     below = {
-        "datasets": ("examples.datasets",),
+        "datasets": ("examples.datasets", "examples.safe_files"),
         "hourglass": ("examples.datasets", "examples.hourglass", *(f"examples.{name}" for name in shared)),
     }
     for path in (ROOT / "examples" / folder).glob("*.py"):

@@ -164,6 +164,7 @@ def test_the_plain_loop_runs(capsys):
     assert f"{scores['adversarial'] - scores['random']:+6.1f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_plain_loop_can_be_copied_alone(tmp_path):
     """It runs in an empty folder, with nothing but adaug on the path."""
     shutil.copy(ROOT / "examples" / "plain_loop.py", tmp_path)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +20,13 @@ import pytest
 import torch
 
 from benchmarks.paper import ablations
-from examples import hourglass_mpii
+from examples import hourglass_mpii, safe_files
 from examples.datasets.drawn_people import draw_people
 from examples.datasets.people import MPII, People
 from examples.hourglass import checkpoints
 from examples.hourglass.augmentation import policy_of
 from examples.hourglass.config import ARMS, UNLEARNED, Arm, Config, Machine
-from examples.hourglass.training import Run, learning_rate, make_model, train
+from examples.hourglass.training import Run, _Session, learning_rate, make_model, train
 
 ROOT = Path(__file__).resolve().parents[2]
 # Eight pixels a side at the neck's level would be no hourglass; 32 pixels, stride 2 and two halvings leave 4 x 4.
@@ -136,9 +141,8 @@ def test_one_distribution_for_all_images(people: People, tmp_path: Path) -> None
         assert value.std(1).min() > 0  # it was pre-trained
 
 
-def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path) -> None:
-    runs = [run(people, tmp_path / str(i), seed=3) for i in range(2)]
-    assert same(runs[0], runs[1])
+def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path, whole: Run) -> None:
+    assert same(run(people, tmp_path), whole)
     assert not torch.equal(*(next(make_model(replace(TINY, seed=seed), MPII).parameters()) for seed in (3, 4)))
     state = torch.get_rng_state()
     make_model(TINY, MPII)
@@ -184,11 +188,11 @@ def test_ablations(people: People, tmp_path: Path, options: str, changes: dict[s
         run(people, tmp_path, **changes)
 
 
-def test_an_ablation_that_changes_nothing_is_the_arm(people: People, tmp_path: Path) -> None:
+def test_an_ablation_that_changes_nothing_is_the_arm(people: People, tmp_path: Path, whole: Run) -> None:
     ablation, _ = ablations.parse([])
     assert str(ablation) == ""
     trained = train(people, people.subset([0, 1, 2]), TINY, tmp_path, make_augmenter=ablation.make_augmenter, progress=False)
-    assert same(trained, run(people, tmp_path / "usual"))
+    assert same(trained, whole)
 
 
 @pytest.mark.slow
@@ -227,11 +231,10 @@ def whole(people: People, tmp_path_factory: pytest.TempPathFactory) -> Run:
 # -- resuming --------------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_run_is_not_trained_again(people: People, tmp_path: Path) -> None:
-    first = run(people, tmp_path)
-    again = run(people, tmp_path)
-    assert same(first, again)
-    assert again.history == first.history
+def test_a_finished_run_is_not_trained_again(people: People, whole: Run) -> None:
+    again = run(people, whole.folder)
+    assert same(whole, again)
+    assert again.history == whole.history
 
 
 def test_a_folder_is_not_taken_from_another_run(people: People, tmp_path: Path) -> None:
@@ -263,21 +266,122 @@ def test_a_half_written_checkpoint_does_not_count(
         raise KeyboardInterrupt
 
     def second(source: Any, target: Any) -> None:
-        monkeypatch.setattr(checkpoints.os, "replace", killed)
+        monkeypatch.setattr(safe_files.os, "replace", killed)
         replaced(source, target)
 
-    monkeypatch.setattr(checkpoints.os, "replace", second)
+    monkeypatch.setattr(safe_files.os, "replace", second)
     with pytest.raises(KeyboardInterrupt):
         run(people, tmp_path / "part")
-    monkeypatch.setattr(checkpoints.os, "replace", replaced)
+    monkeypatch.setattr(safe_files.os, "replace", replaced)
     assert (tmp_path / "part" / "checkpoint.pt.tmp").exists()
     assert same(run(people, tmp_path / "part"), whole)
+    assert not (tmp_path / "part" / "checkpoint.pt.tmp").exists()
+
+
+def _damaged(whole: bytes) -> Iterator[bytes]:
+    """A checkpoint with single bits flipped, cut short, empty, and files that are none."""
+    rng = random.Random(0)
+    for _ in range(100):
+        position = rng.randrange(8 * len(whole))
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        yield bytes(flipped)
+    yield from (whole[:-1], whole[: len(whole) // 2], b"", b"\n", b"a text\n", whole[: -safe_files.TRAILER])
+    other = io.BytesIO()
+    torch.save({"weights": torch.ones(3)}, other)
+    yield other.getvalue()
+
+
+def test_no_damaged_checkpoint_is_taken(people: People, whole: Run, tmp_path: Path) -> None:
+    path = tmp_path / checkpoints.NAME
+    content = (whole.folder / checkpoints.NAME).read_bytes()
+    identity = torch.load(io.BytesIO(content), weights_only=True)
+    for damaged in _damaged(content):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"^{path} should be a checkpoint.*delete it or use --no-resume[^\n]*$"):
+            checkpoints.load_checkpoint(tmp_path, identity)
+    safe_files.write_checked(path, b"whole, and no checkpoint")
+    with pytest.raises(ValueError, match=rf"^{path} should be a checkpoint"):
+        checkpoints.load_checkpoint(tmp_path, identity)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Run
+) -> None:
+    path, put, wholes = tmp_path / checkpoints.NAME, safe_files._put, []
+
+    def full(file: Any, content: bytes) -> None:
+        if path.exists():
+            wholes.append(path.read_bytes())
+            file.write(content[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(file, content)
+
+    monkeypatch.setattr(safe_files, "_put", full)
+    with pytest.raises(OSError, match=rf"^There should be room on the disk of {tmp_path}\. Found it full[^\n]*start again\.$"):
+        run(people, tmp_path)
+    assert path.read_bytes() == wholes[0]
+    assert not list(tmp_path.glob("*.tmp"))
+    monkeypatch.setattr(safe_files, "_put", put)
+    assert same(run(people, tmp_path), whole)
+
+
+def test_two_runs_do_not_share_a_folder(people: People, tmp_path: Path) -> None:
+    with (
+        safe_files.folder_of_a_run(tmp_path),
+        pytest.raises(OSError, match=rf"one run at a time\. Found another one in it \(process {os.getpid()} on .*\); wait"),
+    ):
+        run(people, tmp_path)
+    with (
+        safe_files.folder_of_a_run(tmp_path),
+        pytest.raises(OSError, match=r"one run at a time"),
+    ):
+        hourglass_mpii.main([*OPTIONS, "--out", str(tmp_path)])
+
+
+STOPS = {"stage 1": ("_random", 1), "stage 2": ("_parts", 5), "stage 3": ("_step", 2), "evaluation": ("_evaluate", 2)}
+
+
+@pytest.mark.parametrize("where", STOPS)
+def test_a_run_that_is_asked_to_stop_goes_on_to_the_same_bits(
+    people: People, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    name, when = STOPS[where]
+    usual, calls = getattr(_Session, name), 0
+
+    def asked(session: Any, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == when:
+            session.stopping._hear(signal.SIGTERM if where != "stage 1" else signal.SIGINT, None)
+        return usual(session, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Session, name, asked)
+        with pytest.raises(SystemExit) as stopped:
+            run(people, tmp_path)
+    sign, code = ("Ctrl-C", 130) if where == "stage 1" else ("SIGTERM", 143)
+    assert stopped.value.code == code
+    line = f"Stopped by {sign}. What was done is saved in {tmp_path}: the same command goes on from there.\n"
+    assert capsys.readouterr().err == line
+    saved = torch.load(tmp_path / checkpoints.NAME, weights_only=True)
+    done = {"stage 1": (0, 1), "stage 2": (1, None), "stage 3": (2, 2), "evaluation": (2, 2)}[where]
+    assert (len(saved["history"]), saved["part"] and saved["part"]["steps"]) == done
+    _assert_the_same(run(people, tmp_path), whole)
+
+
+def _assert_the_same(resumed: Run, whole: Run) -> None:
+    states = [torch.load(one.folder / checkpoints.NAME, weights_only=True)["session"] for one in (resumed, whole)]
+    _assert_equal(*states)
+    histories = [[replace(epoch, seconds=0, cpu_seconds=0) for epoch in one.history] for one in (resumed, whole)]
+    assert histories[0] == histories[1]
 
 
 KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)
-from examples.hourglass import augmentation, checkpoints, training
+from examples import safe_files
+from examples.hourglass import augmentation, training
 from tests.examples.test_training import draw_people, run
 
 where, when = sys.argv[1], int(sys.argv[2])
@@ -289,16 +393,16 @@ def die_in(owner, name):
         global calls
         calls += 1
         if calls == when:
-            if name == "save":
-                args[1].write(b"half of a checkpoint")
-                args[1].flush()
+            if name == "_put":
+                args[0].write(b"half of a checkpoint")
+                args[0].flush()
             os.kill(os.getpid(), signal.SIGKILL)
         return usual(*args)
     setattr(owner, name, wrapped)
 
 die_in(*{
     "stage 1": (training._Session, "_random"), "stage 2": (augmentation, "error_of"), "stage 3": (training._Session, "_step"),
-    "evaluation": (training._Session, "_evaluate"), "writing": (torch, "save"), "renaming": (checkpoints.os, "replace"),
+    "evaluation": (training._Session, "_evaluate"), "writing": (safe_files, "_put"), "renaming": (safe_files.os, "replace"),
 }[where])
 run(draw_people(12, size=32, canvas=48), sys.argv[3])
 """
@@ -326,11 +430,33 @@ def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_killed_run_resumes_to_the_same_bits(people: People, whole: Run, tmp_path: Path, where: str, when: int) -> None:
     killed = _python("-c", KILLED, where, str(when), str(tmp_path))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = run(people, tmp_path)
-    states = [torch.load(path / "checkpoint.pt", weights_only=True)["session"] for path in (tmp_path, whole.folder)]
+    _assert_the_same(run(people, tmp_path), whole)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_script_with_a_line_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    def command(out: Path) -> list[str]:
+        return ["examples/hourglass_mpii.py", *OPTIONS, "--arms", "random", "--epochs", "2", "0", "2", "--out", str(out)]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, *command(tmp_path / "a")], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "a").glob("*/checkpoint.pt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert said.decode().splitlines()[-1].startswith("Stopped by SIGTERM. What was done is saved in ")
+    assert b"Traceback" not in said
+    assert not (tmp_path / "a" / "results.json").exists()
+    for out in ("a", "b"):
+        done = _python(*command(tmp_path / out))
+        assert done.returncode == 0, done.stderr
+    states = [torch.load(tmp_path / out / "random-seed0/checkpoint.pt", weights_only=True)["session"] for out in ("a", "b")]
     _assert_equal(*states)
-    histories = [[replace(epoch, seconds=0, cpu_seconds=0) for epoch in one.history] for one in (resumed, whole)]
-    assert histories[0] == histories[1]
 
 
 def _assert_equal(a: Any, b: Any) -> None:

@@ -1,0 +1,68 @@
+"""Which difficulty is fair to all bins, where the user names none: a loss often grows with the size of the object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from adaug._batch import Batch
+from adaug.keypoints import normalized_error
+
+
+@dataclass(frozen=True)
+class Fair:
+    """A difficulty that does not grow with size.
+
+    Attributes:
+        about: What it is, in words.
+        function: (output, batch) -> [B].
+    """
+
+    about: str
+    function: Callable[[Any, Batch], Tensor]
+
+
+def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
+    """What can be measured of an output beside the loss; None where nothing is known to be fairer."""
+    last = output[-1] if isinstance(output, (list, tuple)) and output else output  # of stacks, the last one counts
+    if not isinstance(last, Tensor) or last.ndim != 4 or not last.is_floating_point() or len(last) != len(batch):
+        return None
+    points, masks = batch.entries_of("keypoints"), batch.entries_of("mask")
+    if len(points) == 1 and points[0].ndim == 3 and points[0].shape[1] == last.shape[1]:
+        return Fair("the error of the heat maps' peaks over the size of the keypoints' box", _of_keypoints)
+    if len(masks) == 1 and not masks[0].is_floating_point() and (masks[0].ndim == 3 or masks[0].shape[1] == 1):
+        return Fair("1 - the mean IoU of the classes in the image", _of_masks)
+    return None
+
+
+def _of_keypoints(output: Any, batch: Batch) -> Tensor:
+    seen = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
+    if batch.has("visibility"):
+        seen["visibility"] = batch.entries_of("visibility")[0]
+    return normalized_error(output, seen)
+
+
+def _of_masks(output: Any, batch: Batch) -> Tensor:
+    """[B, C, h, w] against integer masks: 1 - IoU, the mean over the classes that an image has. Others are ignored."""
+    logits = output[-1] if isinstance(output, (list, tuple)) else output
+    mask = batch.entries_of("mask")[0]
+    planes = (mask if mask.ndim == 4 else mask[:, None]).float()
+    mask = F.interpolate(planes, logits.shape[-2:], mode="nearest").flatten(1).long()  # [B, h * w]
+    if logits.shape[1] == 1:  # one class against the rest: a logit, or a probability
+        threshold = torch.where((logits.amin() >= 0) & (logits.amax() <= 1), 0.5, 0.0)
+        predicted, classes = (logits > threshold).flatten(1).long(), 2
+    else:
+        predicted, classes = logits.argmax(1).flatten(1), logits.shape[1]
+    counts = torch.zeros(len(mask), classes * classes + 1, device=mask.device)
+    known = (mask >= 0) & (mask < classes)
+    cell = torch.where(known, mask * classes + predicted, classes * classes)
+    confusion = counts.scatter_add_(1, cell, torch.ones_like(cell, dtype=counts.dtype))[:, :-1]
+    confusion = confusion.unflatten(1, (classes, classes))
+    overlap, there = confusion.diagonal(dim1=1, dim2=2), confusion.sum(2)
+    iou = overlap / (there + confusion.sum(1) - overlap).clamp(min=1)
+    return 1 - torch.where(there > 0, iou, 0).sum(1) / (there > 0).sum(1)

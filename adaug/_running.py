@@ -1,0 +1,228 @@
+"""Running difficulty: what the training passes show to be hard, bin by bin, and the distributions that answer it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from adaug._adversary import LogProbs, dist_size
+from adaug._view import View
+from adaug._warp import full_precision
+from adaug.operations import Operation
+from adaug.policy import RANDOM, Branch, Policy
+
+ROWS = 512  # what is remembered: older rows fade by 1/e over as many,
+STEPS = 32  # or over as many steps, whichever is longer
+EVERY = 4  # steps between two answers
+PRIOR = 1.0  # rows' worth of belief that a bin is like the others
+
+
+@dataclass(frozen=True)
+class DifficultyTable:
+    """What a network finds hard now, as training itself has shown it.
+
+    Attributes:
+        columns: "branch.operation" -> what is known of each of its k bins or cells, every list [k] long: "bin" (its name),
+            "difficulty", "error" (one standard error), "probability" (of being drawn), and "rows" (that say so; older ones
+            count for less).
+    """
+
+    columns: Mapping[str, Mapping[str, list[Any]]]
+
+    def __str__(self) -> str:
+        lines: list[str] = []
+        for name, table in self.columns.items():
+            width = max(len(name), *map(len, table["bin"]))
+            lines.append(f"{name:{width}s}  difficulty           drawn    rows")
+            for label, value, error, drawn, rows in zip(*table.values(), strict=True):
+                lines.append(f"{label:>{width}s}  {value:10.4g} ± {error:<7.2g} {100 * drawn:4.1f} % {rows:6.0f}")
+        return "\n".join(lines) or "Nothing was drawn from bins or cells that training itself judges."
+
+
+class RunningDifficulty:
+    """How hard each bin and cell has lately been in training, and how often it is to be drawn.
+
+    The difficulty of a row is taken as a sum: what its branch has in common, and what each of its bins and hidden cells adds.
+    Least squares over the rows that were trained on tells the parts, so that a bin is not called hard for the company that it
+    keeps: a row counts for all the bins that it falls into, whatever drew them. Eq. (3) accumulates losses into bins once;
+    here they are kept up to date, by a mean that forgets.
+
+    A branch that learns answers with the capped best response: cap / k on the hardest bins until 1 is spent. It is mixed with
+    the uniform distribution as far as the bins differ by no more than chance (James and Stein, 1961).
+
+    Args:
+        policy: Branches with generators are not its concern, but for what their rows have in common.
+        device: Where it adds up.
+    """
+
+    def __init__(self, policy: Policy, device: torch.device) -> None:
+        self.branches = [branch for branch in policy.branches if not branch.has_generator]
+        self.operations: dict[str, Operation] = {
+            branch.full_name(operation): operation for branch in self.branches for operation in branch.operations
+        }
+        self._names = (RANDOM, *(branch.name for branch in policy.branches))
+        owners = [branch for branch in self.branches for _ in branch.operations]
+        bins = [operation.bins for operation in self.operations.values()]
+        shares, most = len(self._names), max(bins, default=1)
+        ends = torch.tensor([shares, *bins], device="cpu").cumsum(0)
+        k = torch.tensor(bins, device="cpu").reshape(-1, 1)  # [O, 1]
+        place = torch.arange(most, device="cpu").expand(len(bins), most)
+        there = place < k  # [O, K]: operations have different numbers of bins
+        size = int(ends[-1])
+        centring = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+        for start, count in zip(ends.tolist(), bins, strict=False):
+            centring[start : start + count, start : start + count] = torch.eye(count) - 1 / count
+        number = torch.float32 if device.type == "mps" else torch.float64
+        self._shares, self._bins = shares, bins
+        self._there, self._k = there.to(device), k.to(device, number)
+        self._place = torch.where(there, ends[:-1, None] + place, 0).to(device)
+        self._centring = centring.to(device, number)
+        self._prior = PRIOR * torch.eye(size, device=device, dtype=number)
+        self._share_numbers = torch.arange(shares, device=device)
+        running = [branch.running for branch in owners]
+        cap = torch.tensor([[how.cap if how else 1.0] for how in running], device=device, dtype=number).reshape(-1, 1)
+        trust = torch.tensor([[1 - how.floor if how else 0.0] for how in running], device=device, dtype=number)
+        self._limit, self._trust = (cap / self._k).clamp(max=1), trust.reshape(-1, 1)
+        self._uniform = there.to(device) / self._k
+        self.steps = 0
+        self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)
+        self.probabilities = self._uniform.clone()
+        self._kept: Tensor | float = 1.0
+        self._log_probs: dict[str, Tensor] = {}
+        self._metrics: dict[str, Tensor] = {}
+
+    # ---- what is drawn
+
+    def log_probs(self, branch: Branch, n: int) -> LogProbs:
+        """Log-probabilities [n, k] of each operation of a branch, the same for every row."""
+        if not self._log_probs:
+            each = zip(self.operations, self._bins, self.probabilities.float().log().unbind(), strict=True)
+            self._log_probs = {name: row[:bins] for name, bins, row in each}
+        return {operation.name: self._log_probs[branch.full_name(operation)].expand(n, -1) for operation in branch.operations}
+
+    # ---- what training shows
+
+    def observe(self, view: View, branch: Tensor, difficulty: Tensor) -> None:
+        """Adds the rows of a training pass; all ranks add the same.
+
+        Args:
+            view: Of every row.
+            branch: [B] long, on the device: which branch each row fell to.
+            difficulty: [B]. Rows where it is not finite say nothing.
+        """
+        with full_precision(self.sums.device), torch.no_grad():
+            sums = self._sums_of(view, branch, difficulty.detach())
+            if dist_size() > 1:
+                dist.all_reduce(sums)
+            self._kept = self._fade(sums, len(branch))
+            self.sums.mul_(self._kept).add_(sums)
+            self.steps += 1
+            if self.steps % EVERY == 0:
+                self._answer()
+
+    def _fade(self, sums: Tensor, rows: int) -> Tensor | float:
+        """How much of the past is kept in a step."""
+        if dist_size() == 1:
+            return math.exp(-1 / max(STEPS, ROWS / rows))
+        total = sums.diagonal()[: self._shares].sum().clamp(min=1)  # ranks may differ in their rows, but not in this
+        return torch.exp(-1 / (ROWS / total).clamp(min=STEPS))
+
+    def _sums_of(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
+        """Products of what rows have (their branch, bins and cells) and of their difficulties, summed over rows."""
+        parts = [branch[:, None] == self._share_numbers]
+        for name, operation in self.operations.items():
+            magnitude = view.magnitudes.get(name)
+            missing = torch.zeros(len(branch), operation.bins, device=branch.device)
+            parts.append(missing if magnitude is None else operation.membership(magnitude))
+        rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)
+        rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0)
+        return rows.T @ rows
+
+    def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean difficulty, what each bin adds to its operation's mean, and the variances of that. [], [C], [C]."""
+        gram, moments, squares = self.sums[:-1, :-1], self.sums[:-1, -1], self.sums[-1, -1]
+        common = gram[: self._shares].sum(0)  # each row has one branch, so this sums over rows
+        rows = common[: self._shares].sum().clamp(min=1e-9)
+        mean = moments[: self._shares].sum() / rows
+        moments = moments - mean * common
+        inverse = torch.linalg.inv_ex(gram + self._prior).inverse
+        effects = inverse @ moments
+        freedom = rows - len(gram) + (self._prior.diagonal() * inverse.diagonal()).sum()
+        noise = (squares - mean.square() * rows - effects @ moments).clamp(min=0) / freedom.clamp(min=1e-9)
+        variances = noise * (self._centring @ inverse * self._centring).sum(1)
+        variances = variances / (1 + self._kept)  # rows that are half forgotten were still averaged over
+        return mean, self._centring @ effects, variances
+
+    def _answer(self) -> None:
+        """Moves the probabilities towards the capped best response, as far as the bins differ by more than chance."""
+        _, effects, variances = self._estimate()
+        effects, variances = effects[self._place], variances[self._place]  # [O, K]
+        tiny = torch.finfo(effects.dtype).tiny
+        chance = torch.where(self._there, effects.square() / variances.clamp(min=tiny), 0).sum(1, keepdim=True)
+        trust = (1 - (self._k - 1) / chance.clamp(min=tiny)).clamp(min=0) * self._trust
+        order = torch.where(self._there, effects, -torch.inf).argsort(dim=1, descending=True, stable=True)
+        spent = order.argsort(dim=1) * self._limit  # on harder bins
+        best = (1 - spent).clamp(min=0).minimum(self._limit)
+        target = torch.nan_to_num(torch.lerp(self._uniform, best, trust), 0.0, 0.0, 0.0) * self._there
+        target = torch.where(torch.isfinite(trust), target, self._uniform)
+        self.probabilities = torch.lerp(target, self.probabilities, self._kept**EVERY)
+        self._log_probs, self._metrics = {}, {}
+
+    # ---- what is told
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Distribution and entropy (nats) of each operation."""
+        if self._metrics or not self.operations:
+            return dict(self._metrics)
+        probabilities = self.probabilities.float()
+        entropies = torch.special.entr(probabilities).sum(1).unbind()
+        metrics: dict[str, Tensor] = {}
+        for name, bins, row, entropy in zip(self.operations, self._bins, probabilities.unbind(), entropies, strict=True):
+            metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
+        self._metrics = metrics
+        return dict(metrics)
+
+    def table(self) -> DifficultyTable:
+        """What is known now. Waits for the device."""
+        mean, effects, variances = self._estimate()
+        difficulty, errors = (mean + effects).tolist(), variances.sqrt().tolist()
+        rows, probabilities = self.sums.diagonal().tolist(), self.probabilities.tolist()
+        columns, start = {}, self._shares
+        for i, (name, operation) in enumerate(self.operations.items()):
+            end = start + operation.bins
+            columns[name] = {
+                "bin": operation.labels(),
+                "difficulty": difficulty[start:end],
+                "error": errors[start:end],
+                "probability": probabilities[i][: operation.bins],
+                "rows": rows[start:end],
+            }
+            start = end
+        return DifficultyTable(columns)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums and the distributions."""
+        return {"steps": self.steps, "sums": self.sums.clone(), "probabilities": self.probabilities.clone()}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError when a state does not fit, before anything is loaded."""
+        if not isinstance(state, Mapping) or not {"steps", "sums", "probabilities"} <= set(state):
+            raise ValueError(f"A state of running difficulty should hold steps, sums and probabilities. Found {state!r:.60}.")
+        for name, own in (("sums", self.sums), ("probabilities", self.probabilities)):
+            value = state[name]
+            if not isinstance(value, Tensor) or value.shape != own.shape or not torch.isfinite(value).all():
+                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(f"`{name}` of running difficulty should be finite, {tuple(own.shape)}. Found {found}.")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.steps = int(state["steps"])
+        self.sums.copy_(state["sums"])
+        self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
+        self._log_probs, self._metrics = {}, {}

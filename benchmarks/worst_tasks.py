@@ -1,0 +1,273 @@
+"""Small tasks on real images for benchmarks/worst_view.py: a run of each takes well under a minute of one CPU core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from adaug.keypoints import Pairs, decode_heatmaps, normalized_error, render_heatmaps
+from examples import classification, face_alignment, segmentation
+from examples.datasets.lsp import load_lsp
+from examples.datasets.people import TARGETS, People
+from examples.datasets.w300 import load_w300
+from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
+
+Rows = Any  # a batch: a mapping or a tuple of tensors
+Measure = Callable[[Any, Rows], Tensor]
+STRIDE = 4
+SIZE, CANVAS = 64, 96  # of a view, and of the images in memory: zooming out shows what is there
+NEAR = 0.2  # of the torso: a joint that is so near is found
+REGIONS = ("background", "face", "brows", "eyes", "nose", "mouth")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What there is to learn, and how well it was learned.
+
+    Attributes:
+        about: What the scores are, for the page.
+        network: Makes the network from torch's random state.
+        layers: Those that generators read and masks hide.
+        loss_fn: (output, batch) -> [B].
+        error: A difficulty that does not depend on the object's size, (output, batch) -> [B]; None: the loss is one.
+        score: What an audit asks, (output, batch) -> [B] or [B, K].
+        batches: (batch size, seed, epoch) -> the training batches of an epoch.
+        test: Batches to audit on.
+        pairs: Keypoints that change places in a mirror image; None: no flip.
+        hides: Whether cells are hidden in training.
+        targets: What the batch's entries are, where their names do not tell.
+        size: Side of a view; None: the images'.
+        epochs: By default.
+        batch_size: By default.
+        lr: The highest of Adam's one cycle.
+    """
+
+    about: str
+    network: Callable[[], nn.Module]
+    layers: tuple[str, ...]
+    loss_fn: Measure
+    error: Measure | None
+    score: Measure
+    batches: Callable[[int, int, int], Iterator[Rows]]
+    test: list[Rows]
+    pairs: Pairs | None
+    epochs: int
+    batch_size: int = 16
+    lr: float = 3e-3
+    hides: bool = True
+    targets: dict[Any, Any] | None = None
+    size: int | None = SIZE
+
+
+# -- people and faces ------------------------------------------------------------------------------------------------
+
+
+class PointUNet(nn.Module):
+    """Two levels down and up again: [B, 3, H, W] -> logits of heat maps [B, points, H / 4, W / 4]."""
+
+    def __init__(self, points: int, width: int = 40) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_layer(3, width // 2, kernel=5, stride=2), _layer(width // 2, width, stride=2))
+        self.down = nn.ModuleList([_layer(width, width), _layers(width, width)])
+        self.neck = _layers(width, width)
+        self.up = nn.ModuleList([_layer(2 * width, width), _layer(2 * width, width)])
+        self.score = nn.Conv2d(width, points, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        fine = self.down[0](self.stem(image))
+        coarse = self.down[1](F.max_pool2d(fine, 2))
+        x = self.neck(F.max_pool2d(coarse, 2))
+        for block, skip in zip(self.up, (coarse, fine), strict=True):
+            x = block(torch.cat([skip, F.interpolate(x, scale_factor=2.0, mode="nearest")], 1))
+        logits: Tensor = self.score(x)
+        return logits
+
+
+def _layer(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def _layers(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(_layer(inputs, outputs), _layer(outputs, outputs))
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    """In the layout that is faster on a CPU."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def heatmap_loss(output: Tensor, batch: Rows) -> Tensor:
+    """Cross-entropy over the pixels of each heat map. -> [B]."""
+    target = render_heatmaps(batch["keypoints"], output.shape[-1], stride=STRIDE, visibility=batch["visibility"])
+    return heatmap_cross_entropy([output], target, batch["visibility"])
+
+
+def heatmap_error(output: Tensor, batch: Rows) -> Tensor:
+    """The mean error over the size of the person or face. -> [B]."""
+    return normalized_error(predicted_heatmaps("cross-entropy", [output]), batch)
+
+
+def joints_found(output: Tensor, batch: Rows) -> Tensor:
+    """PCK@0.2: which joints are found (1) or not (0), [B, K]. The torso is as long as the view shows it."""
+    predicted, _ = decode_heatmaps(predicted_heatmaps("cross-entropy", [output]), stride=STRIDE)
+    truth = batch["keypoints"]
+    torso = (truth[:, 9] - truth[:, 2]).norm(dim=-1)  # left shoulder to right hip
+    return ((predicted - truth).norm(dim=-1) <= NEAR * torso[:, None]).float()
+
+
+def points_found(output: Tensor, batch: Rows) -> Tensor:
+    """Which points of a face are found (1) or not (0), [B, 68]."""
+    return face_alignment.found([output], batch)
+
+
+def _points(about: str, known: People, new: People, score: Measure, epochs: int) -> Task:
+    joints = known.joints
+    return Task(
+        about=f"{about} {len(known)} to train on, {len(new)} to test on",
+        network=lambda: _channels_last(PointUNet(len(joints))),
+        layers=("down.*", "neck"),
+        loss_fn=heatmap_loss,
+        error=heatmap_error,
+        score=score,
+        batches=lambda size, seed, epoch: known.batches(size, seed=seed, epoch=epoch, drop_last=True),
+        test=list(new.batches(64, shuffle=False)),
+        pairs=joints.flip_pairs,
+        epochs=epochs,
+        targets=TARGETS,
+    )
+
+
+def people(data: Path, train: int | None, test: int | None) -> Task:
+    """Leeds Sports Pose: 14 joints."""
+    known, new = (_first(load_lsp(data, part, size=SIZE, canvas=CANVAS), n) for part, n in _parts(train or 300, test or 300))
+    return _points("PCK@0.2 of the torso in per cent, without flip test; people of LSP:", known, new, joints_found, 50)
+
+
+def faces(data: Path, train: int | None, test: int | None) -> Task:
+    """Helen, the part of 300-W: 68 points."""
+    known, new = _helen(data, train, test)
+    about = f"Points within {face_alignment.NEAR} of the distance of the outer eye corners, in per cent; faces of Helen:"
+    return _points(about, known, new, points_found, 80)
+
+
+def _first(people: People, n: int) -> People:
+    return people.subset(range(min(n, len(people))))
+
+
+def _parts(train: int, test: int) -> tuple[tuple[Any, int], tuple[Any, int]]:
+    return ("train", train), ("test", test)
+
+
+def _helen(data: Path, train: int | None, test: int | None) -> tuple[People, People]:
+    """The first faces in the order of their names. `data` holds trainset and testset, or face300w/helen with them."""
+    below = data / "face300w" / "helen"
+    data = below if below.is_dir() else data
+    sides: dict[str, Any] = {"size": SIZE, "canvas": CANVAS, "progress": False}
+    known, new = (_first(load_w300(data / f"{part}set", **sides), n) for part, n in _parts(train or 150, test or 330))
+    return known, new
+
+
+# -- regions of faces ------------------------------------------------------------------------------------------------
+
+
+def regions(faces: People) -> Rows:
+    """Label maps of faces, drawn from their 68 points: "image" [N, 3, C, C] in [0, 1], "mask" [N, C, C] uint8."""
+    masks = torch.stack([torch.from_numpy(_drawn(points.tolist(), faces.images.shape[-1])) for points in faces.keypoints])
+    return {"image": faces.images.float() / 255, "mask": masks}
+
+
+def _drawn(points: list[list[float]], side: int) -> np.ndarray[Any, Any]:
+    xy = [(x, y) for x, y in points]
+    mask = Image.new("L", (side, side))
+    painter = ImageDraw.Draw(mask)
+    painter.polygon([*xy[:17], *xy[26:16:-1]], fill=REGIONS.index("face"))
+    for brow in (xy[17:22], xy[22:27]):
+        painter.line(brow, fill=REGIONS.index("brows"), width=3)
+    painter.polygon([xy[27], *xy[31:36]], fill=REGIONS.index("nose"))
+    for eye in (xy[36:42], xy[42:48]):
+        painter.polygon(eye, fill=REGIONS.index("eyes"))
+    painter.polygon(xy[48:60], fill=REGIONS.index("mouth"))
+    return np.array(mask)
+
+
+def region_error(output: Tensor, batch: Rows) -> Tensor:
+    """1 - the mean IoU of an image's regions: small regions count as much as large ones. -> [B]."""
+    return 1 - segmentation.iou_of_each(output.detach(), batch).nanmean(1)
+
+
+def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
+    """Helen again: the regions of a face by a small U-Net."""
+    known, new = map(regions, _helen(data, train, test))
+    return Task(
+        about=f"IoU of {len(REGIONS)} regions of faces of Helen, the mean of an image, in per cent; "
+        f"{len(known['image'])} to train on, {len(new['image'])} to test on",
+        network=lambda: _channels_last(segmentation.UNet(len(REGIONS), width=10)),
+        layers=("down.*",),
+        loss_fn=segmentation.loss_fn,
+        error=region_error,
+        score=segmentation.iou_of_each,
+        batches=lambda size, seed, epoch: segmentation.batches(known, size, seed * 1000 + epoch),
+        test=[dict(zip(new, part, strict=True)) for part in zip(*(value.split(64) for value in new.values()), strict=True)],
+        pairs=(),
+        epochs=50,
+        batch_size=8,
+        lr=5e-3,
+        targets=dict(segmentation.TARGETS),
+    )
+
+
+# -- digits ----------------------------------------------------------------------------------------------------------
+
+
+class DigitNet(nn.Module):
+    """Three convolutions: [B, 1, 32, 32] -> logits [B, 10]."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([_layer(1, width), _layer(width, 2 * width), _layer(2 * width, 4 * width)])
+        self.score = nn.Linear(4 * width * 4 * 4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = F.max_pool2d(layer(x), 2)
+        logits: Tensor = self.score(x.flatten(1))
+        return logits
+
+
+def digits(data: Path | None, train: int | None, test: int | None) -> Task:
+    """scikit-learn's handwritten digits, which ship with it: `data` is not read."""
+    first, last = classification.digits(1000)
+    image, label = (torch.cat(part) for part in zip(first, last, strict=True))
+    n = train or 300
+    known, new = (image[:n], label[:n]), (image[n:][:test], label[n:][:test])
+    return Task(
+        about=f"Digits named right, in per cent; {n} to train on, {len(new[0])} to test on",
+        network=DigitNet,
+        layers=("layers.*",),
+        loss_fn=classification.loss_fn,
+        error=None,
+        score=classification.right,
+        batches=lambda size, seed, epoch: classification.batches(known, size, seed * 1000 + epoch),
+        test=list(zip(new[0].split(128), new[1].split(128), strict=True)),
+        pairs=None,
+        epochs=60,
+        hides=False,
+        size=None,
+    )
+
+
+TASKS: dict[str, Callable[[Any, int | None, int | None], Task]] = {
+    "people": people,
+    "faces": faces,
+    "digits": digits,
+    "segmentation": faces_in_regions,
+}

@@ -1,0 +1,344 @@
+"""Where does training against the network win? The worst view of each image, at equal steps, time and accuracy as it is.
+
+    python benchmarks/worst_view.py people --data DIR --arms uniform running --seeds 0 1 --name worst_people
+    python benchmarks/worst_view.py faces --data DIR --name worst_faces --arms \\
+        "uniform, share 1/3: uniform" "uniform, share 2/3: uniform --share 2/3" "uniform, even: even" running exact
+    python benchmarks/worst_view.py digits --arms uniform exact "uniform, longer: uniform --epochs 150" \\
+        --equal-time "exact vs uniform, longer" --name worst_digits -- --epochs 60
+
+An arm is one of these kinds with options of its own behind it (`--help-arms` lists them), and perhaps what the tables call it
+before it; what follows `--` goes to every arm:
+
+    plain       nothing but the flip
+    random      random views of policies.wide
+    uniform     its bins and cells, drawn evenly on their shares of the rows
+    even        every row scaled and turned evenly over the ranges
+    fixed       its shares, with the distribution that generators were seen to learn
+    exact       the paper: a generator for every branch, exact scoring
+    running     running difficulty
+    worst-of-K  K draws of uniform for every row, of which the hardest is trained on (Engstrom et al., ICML 2019)
+    both        uniform, two views of each image a step
+
+Runs are paired by their seed: the same first weights, and the same images in the same order. Each leaves a small file below
+--out, and the grid goes on where it was; several processes may share one --out if they run other arms or seeds, and --finished
+then makes the tables. After a change of the code, choose another --out. Arms that are named alike before a comma are a family:
+one line of the figure; every other arm is also compared with the line of --family, at the score as it is that it has itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import adaug
+from adaug.policies import Window
+from benchmarks import draw, finished_runs
+from benchmarks.differences import Differences, Runs, at_equal, corrected_tables, family, named, of_pairs, tables
+from benchmarks.result_files import save, split_arguments
+from benchmarks.worst_tasks import TASKS, Rows, Task
+from examples.audit_tables import VIEWS, each_view, said, statistics
+
+KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "both")
+WORST_OF = re.compile(r"worst-of-(\d+)")
+X = "as it is"
+COMPARED = (X, "grid mean", "worst per image", "worst 10 %", "in every view")
+VERSION = 1  # of a finished run
+HIDDEN = "aho.occlude"
+
+
+# -- arms ------------------------------------------------------------------------------------------------------------
+
+
+def arm_parser() -> argparse.ArgumentParser:
+    """What may stand behind the kind of an arm."""
+    parser = argparse.ArgumentParser(prog="an arm", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("kind", help=f"{', '.join(KINDS)}, worst-of-K")
+    parser.add_argument("--share", type=_part, default=1 / 3, help="of the rows, scaled and turned by the branch")
+    parser.add_argument("--hidden", type=_part, default=1 / 3, help="of the rows, with hidden cells; 0: no such branch")
+    parser.add_argument("--end", type=_part, help="when the branches stop, as a part of the training")
+    parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: free of the object's size")
+    parser.add_argument("--alpha", type=float, default=0.3, help="of the generators' reward")
+    parser.add_argument("--beta", type=float, default=0.3, help="of their penalty")
+    parser.add_argument("--cap", type=float, default=2.0, help="of their update target")
+    parser.add_argument("--epochs", type=int, help="default: the task's")
+    parser.add_argument("--batch-size", type=int, help="default: the task's")
+    parser.add_argument("--lr", type=float, help="default: the task's")
+    return parser
+
+
+def _part(text: str) -> float:
+    return float(Fraction(text))
+
+
+@dataclass(frozen=True)
+class FixedScale(adaug.Scale):
+    """Scales by a distribution that generators were seen to learn, times uniform."""
+
+    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 0.5, 0.4, 0.4, 0.5, 1.7, 1.7)
+
+    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
+        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
+
+
+@dataclass(frozen=True)
+class FixedRotate(adaug.Rotate):
+    """The same of rotations."""
+
+    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 1.6, 0.4, 0.4, 0.5, 0.4, 0.4, 1.6, 1.7)
+
+    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
+        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
+
+
+def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
+    """What an arm does to its rows."""
+    wide = adaug.policies.wide(task.pairs)
+    asr, aho = wide.branches
+    if arm.end is not None and arm.kind in ("plain", "random", "even"):
+        raise ValueError(f"--end should be of an arm whose branches turn and scale. Found it behind {arm.kind}.")
+
+    def on(share: float) -> float | Window:
+        return share if arm.end is None else Window(share, end=arm.end)
+
+    asr, aho = replace(asr, share=on(arm.share)), replace(aho, share=on(arm.hidden))
+    hides = [aho] if task.hides and arm.hidden > 0 else []
+    policy = replace(wide, branches=[asr, *hides])
+    scale, rotate = asr.operations
+    if arm.kind == "plain":
+        return replace(wide, branches=())
+    if arm.kind == "even":
+        everywhere = [kind(**_fields(one) | {"random": None}) for kind, one in ((adaug.Scale, scale), (adaug.Rotate, rotate))]
+        return adaug.policies.uniform(adaug.Policy(hides, [*wide.common, *everywhere]))
+    if arm.kind == "fixed":
+        fixed = [kind(**_fields(one)) for kind, one in ((FixedScale, scale), (FixedRotate, rotate))]
+        return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
+    if arm.kind == "running":
+        return adaug.policies.running(policy)  # type: ignore[attr-defined, unused-ignore, no-any-return]
+    return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
+
+
+def _fields(operation: Any) -> dict[str, Any]:
+    return {name: getattr(operation, name) for name in ("low", "high", "bins", "spread", "log", "random", "rest")}
+
+
+def augmenter_of(
+    policy: adaug.Policy, arm: argparse.Namespace, task: Task, seed: int, steps: int
+) -> adaug.AdversarialAugmenter:
+    """The augmenter of an arm; what generators alone use is given to generators alone."""
+    more: dict[str, Any] = {}
+    if any(operation.hides for operation in policy.operations.values()):
+        more["occlude"] = task.layers
+    if arm.kind == "exact":
+        more |= {"features": task.layers, "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap)}
+    if arm.kind in ("exact", "running") and arm.difficulty == "error":
+        more["difficulty"] = task.error
+    return adaug.AdversarialAugmenter(policy, targets=task.targets, output_size=task.size, total_steps=steps, seed=seed, **more)
+
+
+Step = Callable[[nn.Module, Rows], Tensor]  # the loss to train on
+
+
+def step_of(augmenter: adaug.AdversarialAugmenter, arm: argparse.Namespace, task: Task) -> Step:
+    """One step of an arm."""
+    if arm.kind == "random":
+        return lambda model, batch: _trained(model, augmenter.random(batch), task)
+    if arm.kind == "both":
+        return lambda model, batch: augmenter.step(model, _together([batch, batch], torch.cat), task.loss_fn).loss
+    if match := WORST_OF.fullmatch(arm.kind):
+        measure = task.error if arm.difficulty == "error" and task.error is not None else task.loss_fn
+        return WorstOf(int(match[1]), augmenter, measure, task).step
+    return lambda model, batch: augmenter.step(model, batch, task.loss_fn).loss
+
+
+def _trained(model: nn.Module, batch: Rows, task: Task) -> Tensor:
+    return task.loss_fn(model(batch[0] if isinstance(batch, tuple) else batch["image"]), batch).mean()
+
+
+def _together(batches: Sequence[Rows], join: Callable[[list[Tensor]], Tensor]) -> Rows:
+    """Batches of one structure as one."""
+    if isinstance(batches[0], tuple):
+        return tuple(map(join, map(list, zip(*batches, strict=True))))
+    return {name: join([batch[name] for batch in batches]) for name in batches[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class Given(adaug.OccludeFeatures):
+    """Hides what it is told to."""
+
+    masks: list[Tensor] = field(default_factory=list)
+
+    def draw(self, chosen: Tensor, stream: Any) -> Tensor:
+        return self.masks[-1]
+
+
+class WorstOf:
+    """The hardest of k views of every row, by passes in eval mode without gradients; then a training pass on it."""
+
+    def __init__(self, k: int, views: adaug.AdversarialAugmenter, measure: Callable[[Any, Rows], Tensor], task: Task) -> None:
+        self.k, self.views, self.measure, self.task = k, views, measure, task
+        self.given = Given()
+        policy = adaug.Policy([adaug.Branch("given", [self.given], 1.0, learned=False)])
+        self.hider = adaug.AdversarialAugmenter(policy, occlude=task.layers, targets=task.targets, seed=0)
+
+    def step(self, model: nn.Module, batch: Rows) -> Tensor:
+        """The loss of the hardest views."""
+        model.eval()
+        with torch.no_grad():
+            draws = [self.views.step(model, batch, self.measure) for _ in range(self.k)]
+        model.train()
+        hardest = torch.stack([draw.losses for draw in draws]).nan_to_num(-torch.inf).argmax(0)
+
+        def pick(values: Sequence[Tensor]) -> Tensor:
+            return torch.stack(list(values))[hardest, torch.arange(len(hardest))]
+
+        chosen = _together([draw.batch for draw in draws], pick)
+        known = [draw.view.masks.get(HIDDEN) for draw in draws]
+        like = next((mask for mask in known if mask is not None), None)
+        if like is None:
+            return _trained(model, chosen, self.task)
+        self.given.masks[:] = [pick([torch.ones_like(like) if mask is None else mask for mask in known])]
+        return self.hider.step(model, chosen, self.task.loss_fn).loss
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
+    """Trains one arm from the weights of a seed, and audits it."""
+    started = time.process_time()
+    epochs, size, lr = arm.epochs or task.epochs, arm.batch_size or task.batch_size, arm.lr or task.lr
+    steps = epochs * sum(1 for _ in task.batches(size, seed, 0))
+    torch.manual_seed(seed)
+    model = task.network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+    drawn = int(match[1]) if (match := WORST_OF.fullmatch(arm.kind)) else 1
+    augmenter = augmenter_of(policy_of(arm, task), arm, task, seed, drawn * steps)
+    step = step_of(augmenter, arm, task)
+    history: list[dict[str, list[float]]] = []  # of every epoch's last step: the mean distribution of each operation
+    for epoch in range(epochs):
+        for batch in task.batches(size, seed, epoch):
+            loss = step(model, batch)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
+            optimizer.step()
+            schedule.step()
+        if arm.kind in ("exact", "running"):
+            learned = {name: value for name, value in augmenter.metrics.items() if name.startswith("distribution/")}
+            history.append({name.partition("/")[2]: value.flatten().tolist() for name, value in learned.items()})
+    trained = time.process_time()
+    audit = adaug.audit(
+        model, task.test, task.score, VIEWS, targets=task.targets, output_size=task.size, draws=0, pictures=0, progress=False
+    )
+    kept = said(audit)
+    last: dict[str, list[float]] = next((one for one in reversed(history) if one), {})
+    return {
+        "scores": {**statistics(kept), **each_view(kept)},
+        "cpu_seconds": trained - started,
+        "cpu_seconds_with_audit": time.process_time() - started,
+        "steps": steps,
+        "history": history,
+        "peaks": {name: max(mean) * len(mean) for name, mean in last.items()},
+        "about": task.about,
+    }
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def write(options: argparse.Namespace, runs: Runs) -> None:
+    """Results files of the runs that are there, and the tables on the screen."""
+    scores = {
+        arm: {name: [r["scores"][name] for r in of_arm.values()] for name in next(iter(of_arm.values()))["scores"]}
+        for arm, of_arm in runs.items()
+    }
+    names = [name for name in COMPARED if name in next(iter(scores.values()))]
+    means, _ = tables(runs, ())
+    groups: dict[str, Differences] = {
+        f"To {base}, of the same steps": of_pairs(runs, [f"{arm}: {arm} vs {base}" for arm in runs if arm != base])
+        for base in options.against
+        if base in runs
+    }
+    if options.equal_time:
+        groups["At the CPU time that the first table says"] = of_pairs(runs, [f"{pair}: {pair}" for pair in options.equal_time])
+    above = at_equal(runs, options.family, X, names)
+    groups[f"Above the line through the arms of {options.family}, at the score {X} that an arm has itself"] = above
+    compared, differences = corrected_tables(groups, names)
+    every = [one for of_arm in runs.values() for one in of_arm.values()]
+    joined = len({family(arm) for arm in runs}) < len(runs)
+    figure = draw.frontier(scores, X, "worst per image") if joined else draw.accuracy(scores, names)
+    seconds = "CPU s: of training, without the audit."
+    save(
+        options.name,
+        {"runs": {arm: {str(seed): one for seed, one in of_arm.items()} for arm, of_arm in runs.items()}} | differences,
+        f"{every[0]['about']}. {seconds}\n\n{means}\n\n{compared}",
+        figure,
+        machines=sorted({one["machine"] for one in every}),
+    )
+    print(f"{means}\n\n{compared}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("--data", type=Path, help="the folder with lsp; or with trainset and testset, or face300w/helen")
+    parser.add_argument("--train", type=int, help="how many images to train on")
+    parser.add_argument("--test", type=int, help="how many to audit on")
+    parser.add_argument("--arms", nargs="+", default=["uniform", "running"])
+    parser.add_argument("--against", nargs="+", default=["uniform"], help="arms that the others are compared with")
+    parser.add_argument("--equal-time", nargs="+", help="further comparisons, 'ARM vs BASE', of arms whose epochs make it so")
+    parser.add_argument("--family", default="uniform", help="whose line the others are compared with")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/worst_view"))
+    parser.add_argument("--name", help="of the files under results/; default: worst_view_TASK")
+    parser.add_argument("--finished", action="store_true", help="train nothing: tables of what is there")
+    parser.add_argument("--help-arms", action="version", version=arm_parser().format_help())
+    words, rest = split_arguments()
+    options = parser.parse_args(words)
+    options.name = options.name or f"worst_view_{options.task}"
+    if options.data is None and options.task != "digits":
+        parser.error(f"{options.task} should have --data.")
+    arms = {}
+    for name, text in map(named, options.arms):
+        arms[name] = arm_parser().parse_args([*shlex.split(text), *rest]), [*shlex.split(text), *rest]
+        kind = arms[name][0].kind
+        if kind not in KINDS and not WORST_OF.fullmatch(kind):
+            parser.error(f"An arm should be one of {', '.join(KINDS)}, worst-of-K. Found {kind!r}.")
+    task = None if options.finished else TASKS[options.task](options.data, options.train, options.test)
+    sizes = [f"--{part} {n}" for part, n in (("train", options.train), ("test", options.test)) if n is not None]
+    runs: Runs = {}
+    for seed in options.seeds:
+        for name, (arm, of_arm) in arms.items():
+            arguments = [options.task, *sizes, *of_arm]
+            folder = options.out / re.sub(r"[^a-z0-9.+]+", "-", " ".join(arguments))
+
+            def make(_: Path, arm: argparse.Namespace = arm, seed: int = seed) -> dict[str, Any]:
+                assert task is not None
+                return run(arm, task, seed)
+
+            path = folder / f"seed{seed}.json"
+            found = finished_runs.run_once(path, arguments, make, version=VERSION, train=task is not None)
+            if found is not None:
+                runs.setdefault(name, {})[seed] = found
+                print(f"{name}, seed {seed}: {found['scores'][X]:.1f} {X}, {found['cpu_seconds']:.0f} CPU s", flush=True)
+    if not runs:
+        print("No run is finished.")
+    else:
+        write(options, runs)
+
+
+if __name__ == "__main__":
+    main()
