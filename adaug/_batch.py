@@ -216,7 +216,7 @@ def _gone_peaks(maps: Tensor, matrix: Tensor, canvas: Size, view_size: Size) -> 
 def _select(entry: Any, index: Tensor, n: int) -> Any:
     """Some rows of an entry with n of them; what has no rows is kept."""
     if isinstance(entry, Mapping):
-        return {key: _select(item, index, n) for key, item in entry.items()}
+        return with_items(entry, {key: _select(item, index, n) for key, item in entry.items()})
     if hasattr(entry, "_fields"):
         return type(entry)(*(_select(item, index, n) for item in entry))
     if isinstance(entry, Tensor):
@@ -231,7 +231,7 @@ def _select(entry: Any, index: Tensor, n: int) -> Any:
 def _joined(entry: Any, first: Any, second: Any, n: int) -> Any:
     """The rows of two entries that were selected from one with n rows; what has no rows is kept."""
     if isinstance(entry, Mapping):
-        return {key: _joined(item, first[key], second[key], n) for key, item in entry.items()}
+        return with_items(entry, {key: _joined(item, first[key], second[key], n) for key, item in entry.items()})
     if hasattr(entry, "_fields"):
         return type(entry)(*(_joined(*items, n) for items in zip(entry, first, second, strict=True)))
     if isinstance(entry, Tensor):

@@ -102,9 +102,8 @@ def test_nothing_to_do_gives_the_batch_as_it_is() -> None:
 
 def test_it_is_what_a_step_does_and_what_its_view_does_again() -> None:
     batch = nets.make_batch(12)
-    result = nets.make_augmenter(adaug.policies.uniform(adaug.policies.wide([(0, 1)]))).step(
-        nets.make_network(), batch, nets.loss_fn
-    )
+    policy = adaug.policies.uniform(adaug.policies.wide([(0, 1)]))
+    result = adaug.AdversarialAugmenter(policy, occlude=nets.OCCLUDE, seed=0).step(nets.make_network(), batch, nets.loss_fn)
     assert nets.same(apply_view(batch, result.view), result.batch)
     scale, rotate = (result.view.magnitudes[f"asr.{name}"] for name in ("scale", "rotate"))
     unflipped = ~result.view.flipped

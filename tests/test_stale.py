@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 
+import networks as nets
 import numpy as np
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_names_that_match_nothing_are_refused_with_the_nearest(targets, nearest)
     state = augmenter.state_dict()
     with pytest.raises(ValueError, match=rf"`targets` should name entries of the batch\. Found .*nearest are .*{nearest}"):
         augmenter.random(batch)
-    assert augmenter.state_dict() == state
+    assert nets.same(augmenter.state_dict(), state)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -185,6 +186,7 @@ def test_rows_are_picked_inside_too():
     chosen = parsed.select(torch.tensor([2, 0])).to_user()
     assert torch.equal(chosen["meta"]["joints"], batch["meta"]["joints"][[2, 0]])
     assert len(chosen["meta"]["name"]) == 2
+    assert type(chosen["meta"]) is collections.OrderedDict
 
 
 # ---- heat maps without keypoints
