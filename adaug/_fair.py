@@ -30,14 +30,27 @@ class Fair:
 def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
     """What can be measured of an output beside the loss; None where nothing is known to be fairer."""
     last = output[-1] if isinstance(output, (list, tuple)) and output else output  # of stacks, the last one counts
-    if not isinstance(last, Tensor) or last.ndim != 4 or not last.is_floating_point() or len(last) != len(batch):
+    if not isinstance(last, Tensor) or not last.is_floating_point() or len(last) != len(batch):
         return None
-    points, masks = batch.entries_of("keypoints"), batch.entries_of("mask")
+    labels, points, masks = (batch.entries_of(kind) for kind in ("label", "keypoints", "mask"))
+    if last.ndim == 2 and last.shape[1] > 1 and len(labels) == 1 and labels[0].ndim == 1 and not labels[0].is_floating_point():
+        return Fair("1 - the probability of the true class", _of_labels)
+    if last.ndim != 4:
+        return None
     if len(points) == 1 and points[0].ndim == 3 and points[0].shape[1] == last.shape[1]:
         return Fair("the error of the heat maps' peaks over the size of the keypoints' box", _of_keypoints)
     if len(masks) == 1 and not masks[0].is_floating_point() and (masks[0].ndim == 3 or masks[0].shape[1] == 1):
         return Fair("1 - the mean IoU of the classes in the image", _of_masks)
     return None
+
+
+def _of_labels(output: Any, batch: Batch) -> Tensor:
+    """Bounded, so that a few images that are wrong beyond doubt do not hide the bins. Labels out of range say nothing."""
+    logits = output[-1] if isinstance(output, (list, tuple)) else output
+    label = batch.entries_of("label")[0].to(logits.device)
+    known = (label >= 0) & (label < logits.shape[1])
+    probability = logits.float().softmax(1).gather(1, torch.where(known, label, 0).long()[:, None])[:, 0]
+    return torch.where(known, 1 - probability, torch.nan)
 
 
 def _of_keypoints(output: Any, batch: Batch) -> Tensor:

@@ -17,10 +17,11 @@ from adaug._warp import full_precision
 from adaug.operations import Operation
 from adaug.policy import RANDOM, Branch, Policy
 
-ROWS = 512  # what is remembered: older rows fade by 1/e over as many,
-STEPS = 32  # or over as many steps, whichever is longer
+MEMORY = 32, 512  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
+CALM = 48, 256  # the same of answers: in noise they differ, and their mean does not
 EVERY = 4  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
+CHANCE = 1.5  # times what chance alone would let bins differ: below, nothing is believed of them
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class RunningDifficulty:
     keeps: a row counts for all the bins that it falls into, whatever drew them. Eq. (3) accumulates losses into bins once;
     here they are kept up to date, by a mean that forgets.
 
-    A branch that learns answers with the capped best response: cap / k on the hardest bins until 1 is spent. It is mixed with
-    the uniform distribution as far as the bins differ by no more than chance (James and Stein, 1961).
+    A branch that learns answers with the capped best response, which puts cap / k on the hardest bins until 1 is spent. What
+    is hardest is not known for certain: a bin gets cap / k times the probability that it is among them, given how far it is
+    from the others and how far bins differ by chance (empirical Bayes). Where they differ by chance alone, draws stay uniform.
 
     Args:
         policy: Branches with generators are not its concern, but for what their rows have in common.
@@ -93,7 +95,7 @@ class RunningDifficulty:
         self.steps = 0
         self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)
         self.probabilities = self._uniform.clone()
-        self._kept: Tensor | float = 1.0
+        self._rows: Tensor | int = 1  # of the latest step
         self._log_probs: dict[str, Tensor] = {}
         self._metrics: dict[str, Tensor] = {}
 
@@ -120,18 +122,20 @@ class RunningDifficulty:
             sums = self._sums_of(view, branch, difficulty.detach())
             if dist_size() > 1:
                 dist.all_reduce(sums)
-            self._kept = self._fade(sums, len(branch))
-            self.sums.mul_(self._kept).add_(sums)
+                self._rows = sums.diagonal()[: self._shares].sum().clamp(min=1)  # ranks may differ in theirs, but not in this
+            else:
+                self._rows = len(branch)
+            self.sums.mul_(self._kept(MEMORY)).add_(sums)
             self.steps += 1
             if self.steps % EVERY == 0:
                 self._answer()
 
-    def _fade(self, sums: Tensor, rows: int) -> Tensor | float:
-        """How much of the past is kept in a step."""
-        if dist_size() == 1:
-            return math.exp(-1 / max(STEPS, ROWS / rows))
-        total = sums.diagonal()[: self._shares].sum().clamp(min=1)  # ranks may differ in their rows, but not in this
-        return torch.exp(-1 / (ROWS / total).clamp(min=STEPS))
+    def _kept(self, length: tuple[int, int]) -> Tensor | float:
+        """How much is kept in a step of what fades over so many steps or rows."""
+        steps, rows = length
+        if isinstance(self._rows, Tensor):
+            return torch.exp(-1 / (rows / self._rows).clamp(min=steps))
+        return math.exp(-1 / max(steps, rows / self._rows))
 
     def _sums_of(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
         """Products of what rows have (their branch, bins and cells) and of their difficulties, summed over rows."""
@@ -156,23 +160,34 @@ class RunningDifficulty:
         freedom = rows - len(gram) + (self._prior.diagonal() * inverse.diagonal()).sum()
         noise = (squares - mean.square() * rows - effects @ moments).clamp(min=0) / freedom.clamp(min=1e-9)
         variances = noise * (self._centring @ inverse * self._centring).sum(1)
-        variances = variances / (1 + self._kept)  # rows that are half forgotten were still averaged over
+        variances = variances / (1 + self._kept(MEMORY))  # rows that are half forgotten were still averaged over
         return mean, self._centring @ effects, variances
 
     def _answer(self) -> None:
-        """Moves the probabilities towards the capped best response, as far as the bins differ by more than chance."""
+        """Moves the probabilities towards the capped best response to what is believed of the bins."""
         _, effects, variances = self._estimate()
-        effects, variances = effects[self._place], variances[self._place]  # [O, K]
-        tiny = torch.finfo(effects.dtype).tiny
-        chance = torch.where(self._there, effects.square() / variances.clamp(min=tiny), 0).sum(1, keepdim=True)
-        trust = (1 - (self._k - 1) / chance.clamp(min=tiny)).clamp(min=0) * self._trust
-        order = torch.where(self._there, effects, -torch.inf).argsort(dim=1, descending=True, stable=True)
-        spent = order.argsort(dim=1) * self._limit  # on harder bins
-        best = (1 - spent).clamp(min=0).minimum(self._limit)
-        target = torch.nan_to_num(torch.lerp(self._uniform, best, trust), 0.0, 0.0, 0.0) * self._there
-        target = torch.where(torch.isfinite(trust), target, self._uniform)
-        self.probabilities = torch.lerp(target, self.probabilities, self._kept**EVERY)
+        best = self._best_response(effects[self._place], variances[self._place])
+        target = torch.lerp(self._uniform, best, self._trust)
+        self.probabilities = torch.lerp(target, self.probabilities, self._kept(CALM) ** EVERY)
         self._log_probs, self._metrics = {}, {}
+
+    def _best_response(self, effects: Tensor, variances: Tensor) -> Tensor:
+        """Of bins that add this to the difficulty, which is known with these variances. [O, K] -> [O, K]."""
+        there, k, tiny = self._there, self._k, torch.finfo(effects.dtype).tiny
+        variances = variances.clamp(min=tiny)
+        ratio = torch.where(there, effects.square() / variances, 0).sum(1, keepdim=True) / (k - 1)  # 1 by chance
+        spread = (ratio - CHANCE).clamp(min=0) * torch.where(there, variances, 0).sum(1, keepdim=True) / k
+        believed = effects * spread / (spread + variances)
+        doubt = (spread * variances / (spread + variances)).clamp(min=tiny).sqrt()
+        hardest = torch.where(there, believed, -torch.inf).sort(dim=1, descending=True).values
+        last = (1 / self._limit - 0.5).clamp(min=0)  # between the last of the hardest bins and the next
+        before, after = last.floor().long(), last.ceil().long().minimum(k.long() - 1)
+        bar = torch.lerp(hardest.gather(1, before), hardest.gather(1, after), last - before)
+        chance = torch.special.ndtr((believed - bar) / doubt).nan_to_num(0.5) * there
+        best = chance / chance.sum(1, keepdim=True).clamp(min=tiny)
+        room = (self._limit - best).clamp(min=0) * there
+        excess = (best - self._limit).clamp(min=0).sum(1, keepdim=True)
+        return best.minimum(self._limit) + room * excess / room.sum(1, keepdim=True).clamp(min=tiny)
 
     # ---- what is told
 

@@ -65,7 +65,7 @@ class Running:
     """
 
     cap: float = 2.0
-    floor: float = 0.1
+    floor: float = 0.05
 
     def __post_init__(self) -> None:
         if not self.cap > 1:
