@@ -1,4 +1,4 @@
-"""68 landmarks on faces: adversarial against random augmentation, for the same steps from the same weights.
+"""68 landmarks on faces: training against the network's weak spots or on random views, for the same steps.
 
     python examples/face_alignment.py                                   # drawn faces, about a minute
     python examples/face_alignment.py --data DIR --epochs 40            # DIR/trainset and DIR/testset of 300-W
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ from examples.datasets.w300 import W300, auc, failure_rate, inter_ocular, load_w
 from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
 
-ARMS = ("none", "random", "uniform", "trivial", "global", "asr", "aho", "adversarial")
+ARMS = ("none", "random", "uniform", "trivial", "running", "global", "asr", "aho", "adversarial")
 POLICIES = {
     "paper": adaug.policies.paper(W300.flip_pairs),
     "wide": adaug.policies.wide(W300.flip_pairs),
@@ -63,6 +63,7 @@ def policy_of(arm: str, policy: adaug.Policy) -> adaug.Policy:
     return {
         "none": adaug.Policy(()),
         "uniform": adaug.policies.uniform(policy),
+        "running": adaug.policies.running(policy),
         "trivial": adaug.policies.trivial(W300.flip_pairs),
         "asr": replace(policy, branches=[asr]),
         "aho": adaug.Policy([aho], [*policy.common, *(one for one in asr.operations if isinstance(one, Geometric))]),
@@ -77,11 +78,16 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     steps = args.epochs * (len(faces) // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
+    policy = policy_of(arm, POLICIES[args.policy])
+    more: dict[str, Any] = {}
+    if arm == "global":
+        more = {"features": (), "generator": adaug.OneForAll}
+    elif any(branch.has_generator for branch in policy.branches):
+        more = {"features": LAYERS}
     augmenter = adaug.AdversarialAugmenter(
-        policy_of(arm, POLICIES[args.policy]),
-        features=() if arm == "global" else LAYERS,
+        policy,
+        **more,
         occlude=LAYERS,
-        generator=adaug.OneForAll if arm == "global" else None,
         targets=TARGETS,
         output_size=args.size,  # the faces come on larger canvases: zooming out shows what is there
         difficulty=difficulty,
@@ -146,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument(
         "--faces", type=int, nargs=2, help="how many to train and to test on; default: 240 and 150, or DIR's all"
     )
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "adversarial"], help="differences: to the first")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "running"], help="differences: to the first")
     parser.add_argument("--policy", choices=POLICIES, default="paper", help="ranges of all but none and trivial")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")

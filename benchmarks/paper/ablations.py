@@ -66,17 +66,16 @@ class Ablation:
 
     def make_augmenter(self, config: Config, joints: Joints, steps: int) -> adaug.AdversarialAugmenter:
         """For `train` and `compare`."""
-        return make_augmenter(
-            config,
-            joints,
-            steps,
-            policy=self.change(policy_of(config, joints), config),
-            features=() if self.one_for_all else self.reads,
-            occlude=self.hides,
-            generator=adaug.OneForAll if self.one_for_all else None,
-            scoring=self.scoring,
-            update_every=self.update_every,
-        )
+        policy = self.change(policy_of(config, joints), config)
+        of_generators: dict[str, Any] = {
+            "features": () if self.one_for_all else self.reads,
+            "generator": adaug.OneForAll if self.one_for_all else None,
+            "scoring": self.scoring,
+            "update_every": self.update_every,
+        }
+        if not any(branch.has_generator for branch in policy.branches):
+            of_generators = {}
+        return make_augmenter(config, joints, steps, policy=policy, occlude=self.hides, **of_generators)
 
     def change(self, policy: adaug.Policy, config: Config) -> adaug.Policy:
         """The policy of an arm with other random draws and shares; "none" and "trivial" have none of the paper's to change."""

@@ -35,6 +35,8 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     if config.arm == "aho":
         return adaug.Policy((aho,), (flip, scale, rotate))
     policy = adaug.Policy((asr,) if config.arm == "asr" else (asr, aho), (flip,))
+    if config.arm == "running":
+        return adaug.policies.running(policy)
     return adaug.policies.uniform(policy) if config.arm in UNLEARNED else policy
 
 
@@ -51,19 +53,16 @@ def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -
         steps: How often it will be called in stage 3.
         changes: Arguments of `AdversarialAugmenter` that take the place of these.
     """
-    arguments: dict[str, Any] = {
-        "policy": policy_of(config, joints),
-        "features": READS,
-        "occlude": HIDES,
-        "targets": TARGETS,
-        "output_size": config.size,
-        "update": adaug.RewardPenalty(config.alpha, config.beta, config.cap),
-        "optimizer": lambda parameters: make_optimizer(config, parameters, config.generator_lr),
-        "difficulty": None if config.measure == "loss" else partial(difficulty_of, config),
-        "total_steps": max(1, steps),
-        "seed": config.seed,
-    }
-    return adaug.AdversarialAugmenter(**{**arguments, **changes})
+    arguments: dict[str, Any] = {"policy": policy_of(config, joints), **changes}
+    if any(branch.has_generator for branch in arguments["policy"].branches):
+        arguments = {
+            "features": READS,
+            "update": adaug.RewardPenalty(config.alpha, config.beta, config.cap),
+            "optimizer": lambda parameters: make_optimizer(config, parameters, config.generator_lr),
+        } | arguments
+    usual = {"occlude": HIDES, "targets": TARGETS, "output_size": config.size, "total_steps": max(1, steps)}
+    usual |= {"difficulty": None if config.measure == "loss" else partial(difficulty_of, config), "seed": config.seed}
+    return adaug.AdversarialAugmenter(**{**usual, **arguments})
 
 
 def make_optimizer(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:

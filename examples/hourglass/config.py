@@ -7,8 +7,8 @@ from typing import Literal
 
 from examples.hourglass.losses import Loss
 
-Arm = Literal["none", "random", "uniform", "trivial", "asr", "aho", "asr+aho"]
-ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "asr", "aho", "asr+aho")
+Arm = Literal["none", "random", "uniform", "trivial", "running", "asr", "aho", "asr+aho"]
+ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "running", "asr", "aho", "asr+aho")
 UNLEARNED: tuple[Arm, ...] = ("none", "random", "uniform", "trivial")
 Measure = Literal["error", "loss"]
 MEASURES: dict[Measure, str] = {"error": "error / size", "loss": "loss"}  # what figures call them
@@ -20,8 +20,8 @@ class Config:
 
     Attributes:
         arm: "none" trains on the crops as they are, "random" on the paper's random views, "uniform" on the bins and cells of
-            "asr+aho" with equal probabilities, "trivial" in the manner of TrivialAugment; "asr" learns scale and rotation,
-            "aho" which features to hide, "asr+aho" both.
+            "asr+aho" with equal probabilities, "trivial" in the manner of TrivialAugment, "running" on what training itself
+            shows to be hard. Generators learn scale and rotation in "asr", which features to hide in "aho", both in "asr+aho".
         variant: What an augmenter of your own (`make_augmenter` of `train`) is called. No other run resumes its checkpoints.
         seed: Of the first weights, the order of the people, and the views.
         size: Side of a crop in pixels.
