@@ -3,6 +3,7 @@
 `ADAUG_TEST_DTYPE=float64` makes float64 the default dtype: `make float64` runs the tests marked `numeric` so.
 """
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -30,6 +31,11 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.originalname in NEWER_KORNIA:
                 item.add_marker(pytest.mark.skip(reason="needs kornia 0.9"))
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what the imports left would be looked through again and again
 
 
 @pytest.fixture(autouse=True)

@@ -121,7 +121,7 @@ STEPS = 110
 
 @pytest.mark.parametrize(("loss", "operation", "hardest"), [
     (turned, "asr.rotate", [[8, 7], [0, 1]]),
-    (sized, "asr.scale", [[6, 5], [0, 1]]),
+    pytest.param(sized, "asr.scale", [[6, 5], [0, 1]], marks=pytest.mark.slow),
     (covered, "aho.occlude", [[0], [15]]),
 ])  # fmt: skip
 def test_each_kind_gets_what_is_hard_for_it(loss, operation, hardest):
@@ -134,6 +134,7 @@ def test_each_kind_gets_what_is_hard_for_it(loss, operation, hardest):
     assert p.max() <= 2 / p.shape[1] * 1.15  # the cap holds
 
 
+@pytest.mark.slow
 def test_what_does_not_matter_stays_nearly_uniform():
     p = trained("asr", turned, 100)[0]["asr.scale"]
     assert (entropy(p) > 0.85 * math.log(7)).all()
@@ -179,6 +180,7 @@ def without_occlusion(draw):
     return drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("honest", [True, False], ids=["random occlusion", "no occlusion"])
 def test_an_occlusion_must_be_compared_with_an_occlusion(honest, monkeypatch):
     """Trap 3. Every cell matters alike; against an open view the adversary always wins, and collapses."""

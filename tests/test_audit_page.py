@@ -399,7 +399,7 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     assert f"image 0 as the network saw it, {evil}".lower() in (reader.all("img")[0]["alt"] or "").lower()
 
 
-@pytest.mark.parametrize("compared", [False, True])
+@pytest.mark.parametrize("compared", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize(
     "make",
     {

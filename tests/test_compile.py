@@ -191,6 +191,7 @@ def test_a_state_is_the_same_whether_the_model_is_compiled_or_not(graphs):
 
 
 @compiles
+@pytest.mark.slow
 def test_a_compiled_generator_learns_as_an_eager_one(graphs):
     """As docs/performance.md compiles it: the number of rows varies, the code is made once a branch, the state fits both."""
 

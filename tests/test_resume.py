@@ -259,10 +259,18 @@ def test_a_state_that_does_not_fit_raises_and_changes_nothing(name):
     assert train_further[0].steps == 3
 
 
-@pytest.mark.parametrize("name", UNFIT)
-def test_a_state_that_does_not_fit_is_refused_at_the_latest_when_binding(name):
+@pytest.fixture(scope="module")
+def used():
+    """An augmenter after three steps."""
+    torch.manual_seed(0)
     augmenter, model, optimizer = fresh()
     train(augmenter, model, optimizer, range(3))
+    return augmenter, model  # which has to live as long
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_state_that_does_not_fit_is_refused_at_the_latest_when_binding(used, name):
+    augmenter, _ = used
     again, model2, _ = fresh()
     bad, before = UNFIT[name](augmenter.state_dict()), nets.traces(model2)
     with pytest.raises((ValueError, TypeError), match="Found"):

@@ -154,8 +154,8 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path, wh
     [
         {"loss": "mse", "optimizer": "rmsprop", "lr": 2.5e-4, "patience": 1},
         {"precision": "bf16"},
-        {"accumulate": 2},
-        {"block": "dense", "stacks": 2},
+        pytest.param({"accumulate": 2}, marks=pytest.mark.slow),
+        pytest.param({"block": "dense", "stacks": 2}, marks=pytest.mark.slow),
         {"measure": "loss"},
     ],
     ids=lambda changes: "-".join(changes),
@@ -169,9 +169,9 @@ def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("options", "changes"),
     [
-        ("--until 0.5", {"measure": "loss"}),
+        pytest.param("--until 0.5", {"measure": "loss"}, marks=pytest.mark.slow),
         ("--scoring train --update-every 2", {}),
-        ("--reads hg.0.neck", {}),
+        pytest.param("--reads hg.0.neck", {}, marks=pytest.mark.slow),
         ("--share 0.2 --reads --hides", {}),
         ("--random normal", {"arm": "random"}),
         ("--rest", {"arm": "aho"}),
@@ -342,7 +342,9 @@ def test_two_runs_do_not_share_a_folder(people: People, tmp_path: Path) -> None:
 STOPS = {"stage 1": ("_random", 1), "stage 2": ("_parts", 5), "stage 3": ("_step", 2), "evaluation": ("_evaluate", 2)}
 
 
-@pytest.mark.parametrize("where", STOPS)
+@pytest.mark.parametrize(
+    "where", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("stage 1", "stage 2")), "stage 3", "evaluation"]
+)
 def test_a_run_that_is_asked_to_stop_goes_on_to_the_same_bits(
     people: People, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
