@@ -68,6 +68,15 @@ def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
     return replace(policy, branches=(replace(asr, operations=(scale, rotate)), aho))
 
 
+def robust(flip_pairs: Pairs | None = None) -> Policy:
+    """What is recommended: the shares and ranges of `wide`, with running difficulty. It needs no generator, look or score.
+
+    Args:
+        flip_pairs: As of `paper`.
+    """
+    return running(wide(flip_pairs))
+
+
 def released(flip_pairs: Pairs | None = None) -> Policy:
     """The authors' code of 2018: ASR alone, on half the rows.
 

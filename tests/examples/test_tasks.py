@@ -114,13 +114,13 @@ def test_segmentation_runs_and_ignored_pixels_stay_ignored(monkeypatch, capsys, 
         ["--size", "32", "--epochs", "1", "--batch-size", "6", "--scenes", "12", "4", "--out", str(tmp_path)]
     )
     assert set(torch.cat(labels).tolist()) <= {0, 1, 2, 3, 255}
-    assert list(scores) == ["random", "adversarial"]
+    assert list(scores) == ["random", "running"]
     for arm in scores.values():
         assert list(arm)[: len(segmentation.CLASSES) + 3] == [*segmentation.CLASSES, "mIoU", "as it is", "grid mean"]
         assert "in every view" not in arm, "IoU is not right or wrong"
         assert 0 <= arm["worst per image"] <= arm["grid mean"] <= 100
     printed = capsys.readouterr().out
-    assert "difference" in printed
+    assert "running" in printed
     assert f"{tmp_path / 'audit.html'}: where both are weak" in printed
     assert (tmp_path / "audit.html").is_file()
 
@@ -144,13 +144,13 @@ def test_classification_runs(capsys, tmp_path, monkeypatch):
     train, test = classification.digits(16)
     monkeypatch.setattr(classification, "digits", lambda _: (train, tuple(part[:60] for part in test)))
     scores = classification.main(["--epochs", "1", "--batch-size", "8", "--digits", "16", "--out", str(tmp_path)])
-    assert list(scores) == ["random", "adversarial"]
+    assert list(scores) == ["random", "running"]
     for arm in scores.values():
         assert list(arm)[:2] == ["as it is", "grid mean"]
         assert arm["worst per image"] == arm["in every view"]
         assert all(0 <= value <= 100 for value in arm.values())
     printed = capsys.readouterr().out
-    assert "From random to adversarial: 60 images" in printed
+    assert "From random to running: 60 images" in printed
     assert (tmp_path / "audit.html").is_file()
 
 
@@ -159,9 +159,9 @@ def test_classification_runs(capsys, tmp_path, monkeypatch):
 
 def test_the_plain_loop_runs(capsys):
     scores = plain_loop.main(["--epochs", "1", "--people", "12"])
-    assert list(scores) == ["random", "adversarial"]
+    assert list(scores) == ["random", "robust"]
     assert all(0 <= value <= 100 for value in scores.values())
-    assert f"{scores['adversarial'] - scores['random']:+6.1f}" in capsys.readouterr().out
+    assert f"{scores['robust'] - scores['random']:+6.1f}" in capsys.readouterr().out
 
 
 @pytest.mark.slow
