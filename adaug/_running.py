@@ -17,11 +17,11 @@ from adaug._warp import full_precision
 from adaug.operations import Operation
 from adaug.policy import RANDOM, Branch, Policy
 
-MEMORY = 32, 512  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
-CALM = 48, 256  # the same of answers: in noise they differ, and their mean does not
+MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
+CALM = 64, 256  # the same of answers: in noise they differ, and their mean does not
 EVERY = 4  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
-CHANCE = 1.5  # times what chance alone would let bins differ: below, nothing is believed of them
+CHANCE = 2.5  # times what chance alone would let bins differ: below, nothing is believed of them
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RunningDifficulty:
         size = int(ends[-1])
         centring = torch.zeros(size, size, dtype=torch.float64, device="cpu")
         for start, count in zip(ends.tolist(), bins, strict=False):
-            centring[start : start + count, start : start + count] = torch.eye(count) - 1 / count
+            centring[start : start + count, start : start + count] = torch.eye(count, device="cpu") - 1 / count
         number = torch.float32 if device.type == "mps" else torch.float64
         self._shares, self._bins = shares, bins
         self._there, self._k = there.to(device), k.to(device, number)

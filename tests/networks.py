@@ -143,7 +143,10 @@ def make_augmenter(
 ) -> Any:
     """An augmenter for a network of this file."""
     policy = adaug.policies.paper(flip_pairs=[(0, 1)]) if policy is None else policy
-    return adaug.AdversarialAugmenter(policy, **{**layers(network), "seed": seed, "generator": small_generator, **kwargs})
+    arguments = {**layers(network), "seed": seed, "generator": small_generator, **kwargs}
+    if not any(branch.has_generator for branch in policy.branches):  # then nobody reads layers
+        arguments = {name: value for name, value in arguments.items() if name not in {"features", "generator"} - kwargs.keys()}
+    return adaug.AdversarialAugmenter(policy, **arguments)
 
 
 def small_generator(shapes: Any, layouts: Any) -> nn.Module:

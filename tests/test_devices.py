@@ -29,6 +29,7 @@ AUGMENTERS: dict[str, dict[str, Any]] = {
     "rest": {"policy": adaug.policies.wide(PAIRS, rest=True)},
     "released": {"policy": adaug.policies.released(PAIRS)},
     "trivial": {"policy": adaug.policies.trivial(PAIRS)},
+    "robust": {"policy": adaug.policies.robust(PAIRS)},
 }
 
 
@@ -67,7 +68,7 @@ def moved(batch, device):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name in ("default", "trivial") else pytest.mark.slow) for name in AUGMENTERS
+    pytest.param(name, marks=[] if name in ("default", "trivial", "robust") else pytest.mark.slow) for name in AUGMENTERS
 ])  # fmt: skip
 def test_a_step_reads_no_value_and_mixes_no_devices(meta, name):
     model, augmenter = nets.make_network().to("meta"), nets.make_augmenter(**AUGMENTERS[name])
@@ -218,7 +219,8 @@ def test_a_default_device_is_for_the_user_alone(name):
         augmenter.random(batch)
         for _ in range(2):
             augmenter.step(model, batch, nets.loss_fn).loss.backward()
-        augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=4)
+        if any(branch.has_generator for branch in augmenter.policy.branches):
+            augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=4)
         found = augmenter.distributions(model, batch)
     finally:
         torch.set_default_device(None)

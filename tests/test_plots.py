@@ -26,7 +26,7 @@ def inked(figure: Any) -> bool:
 def test_views_of_a_step() -> None:
     model, batch = Net(), batches(9)[0]
     policy = adaug.policies.uniform(adaug.policies.paper(flip_pairs=[(0, 1)]))
-    augmenter = adaug.AdversarialAugmenter(policy, occlude=["layers.0"], features=["layers.0"])
+    augmenter = adaug.AdversarialAugmenter(policy, occlude=["layers.0"])
     result = augmenter.step(model, batch, loss_fn)
     figure = plots.draw_views(
         result.batch,

@@ -37,7 +37,7 @@ def test_generators_learn_at_every_kth_step_and_propose_at_all(every):
         runs.clear()
         result = augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn)
         learned.append(not nets.same(nets.generators(augmenter), before))
-        assert len(runs) == (3 if learned[-1] else 1)
+        assert len(runs) == (2 if learned[-1] else 1)  # one that scores both views, one to train on
         assert set(result.branch.tolist()) == {0, 1, 2}
         assert "entropy/asr.scale" in result.metrics
     assert learned == [i % every == 0 for i in range(6)]

@@ -10,6 +10,7 @@ from examples.hourglass.losses import Loss
 Arm = Literal["none", "random", "uniform", "trivial", "running", "asr", "aho", "asr+aho"]
 ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "running", "asr", "aho", "asr+aho")
 UNLEARNED: tuple[Arm, ...] = ("none", "random", "uniform", "trivial")
+WITHOUT_GENERATORS = (*UNLEARNED, "running")
 Measure = Literal["error", "loss"]
 MEASURES: dict[Measure, str] = {"error": "error / size", "loss": "loss"}  # what figures call them
 

@@ -25,7 +25,7 @@ from examples.datasets.people import TARGETS, Batch, Joints, People, Scores
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, difficulty_of, loss_of, make_optimizer, scale_and_rotation
 from examples.hourglass.checkpoints import load_checkpoint, save_checkpoint
-from examples.hourglass.config import CPU, UNLEARNED, Config, Machine
+from examples.hourglass.config import CPU, WITHOUT_GENERATORS, Config, Machine
 from examples.hourglass.evaluation import evaluate
 from examples.hourglass.model import StackedHourglass
 from examples.hourglass.progress import Epoch, Progress
@@ -113,7 +113,7 @@ def train(
 def plan_of(config: Config) -> list[int]:
     """The stage of each epoch of a run. Nothing is pre-trained where nothing is learned."""
     first, second, third = config.epochs
-    return [1] * first + [2] * (0 if config.arm in UNLEARNED else second) + [3] * third
+    return [1] * first + [2] * (0 if config.arm in WITHOUT_GENERATORS else second) + [3] * third
 
 
 def make_model(config: Config, joints: Joints) -> StackedHourglass:

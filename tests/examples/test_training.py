@@ -103,8 +103,8 @@ def baselines(people: People, tmp_path_factory: pytest.TempPathFactory) -> list[
     return [run(people, tmp_path_factory.mktemp("random"), arm="random", epochs=(1, 1, third)) for third in (0, 1)]
 
 
-LEARNED = {
-    "none": [], "random": ["asr", "aho"], "uniform": [], "trivial": [],
+GENERATED = {
+    "none": [], "random": ["asr", "aho"], "uniform": [], "trivial": [], "running": [],
     "asr": ["asr"], "aho": ["aho"], "asr+aho": ["asr", "aho"],
 }  # fmt: skip
 OTHERS_FROM_THE_START: tuple[Arm, ...] = ("none", "trivial")
@@ -114,8 +114,8 @@ OTHERS_FROM_THE_START: tuple[Arm, ...] = ("none", "trivial")
 def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
     assert same(run(people, tmp_path / "a", arm=arm, epochs=(1, 0, 0)), baselines[0])
     assert not same(run(people, tmp_path / "b", arm=arm), baselines[1])
-    learned = [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if branch.learned]
-    assert learned == LEARNED[arm]
+    generated = [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if branch.has_generator]
+    assert generated == GENERATED[arm]
 
 
 @pytest.mark.parametrize("arm", OTHERS_FROM_THE_START)
@@ -123,12 +123,13 @@ def test_arms_without_the_papers_views_never_see_them(people: People, tmp_path: 
     first = run(people, tmp_path, arm=arm, epochs=(1, 0, 0))
     assert not same(first, baselines[0])
     stages = [epoch.stage for epoch in run(people, tmp_path / "b", arm=arm).history]
-    assert stages == ([1, 2, 3] if LEARNED[arm] else [1, 3])  # otherwise there is nothing to pre-train
+    assert stages == ([1, 2, 3] if GENERATED[arm] else [1, 3])  # otherwise there is nothing to pre-train
     batch = next(people.batches(6, shuffle=False))
     views = first.augmenter.random(batch)["image"]
     plain = people.cropped(TINY.size).images[:6].float() / 255
     assert torch.allclose(views, plain, atol=1e-4) == (arm == "none")
-    assert [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if branch.learned] == LEARNED[arm]
+    branches = policy_of(replace(TINY, arm=arm), MPII).branches
+    assert [branch.name for branch in branches if branch.has_generator] == GENERATED[arm]
 
 
 def test_one_distribution_for_all_images(people: People, tmp_path: Path) -> None:
