@@ -21,7 +21,7 @@ MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, o
 CALM = 64, 256  # the same of answers: in noise they differ, and their mean does not
 EVERY = 4  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
-CHANCE = 2.5  # times what chance alone would let bins differ: below, nothing is believed of them
+CHANCE = 3.0  # times what chance alone would let bins differ: below, nothing is believed of them
 
 
 @dataclass(frozen=True)
