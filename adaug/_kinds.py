@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from adaug._checks import Rule, Rules, as_number, check_fields, checked, instance, optional, text
 from adaug._units import FORMATS, Unit, check_unit
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
@@ -55,18 +56,21 @@ class Target:
     unit: Unit | None = None
     format: str | None = None
 
+    _rules: ClassVar[Rules] = {
+        "kind": text(f"one of {', '.join(KINDS)}", KINDS.__contains__),
+        "fill": Rule("a number", as_number),
+        "format": optional(text(f"one of {', '.join(FORMATS)}", FORMATS.__contains__)),
+    }
+
     def __post_init__(self) -> None:
-        if isinstance(self.fill, (str, bytes)) or not hasattr(self.fill, "__float__"):
-            raise TypeError(f"`fill` of a Target should be a number. Found {self.fill!r}.")
+        check_fields(self, "a Target")
         check_unit(self.unit, "a Target")
-        if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"`format` of a Target should be one of {', '.join(FORMATS)}. Found {self.format!r}.")
         for name, kinds in {
             "unit": ("keypoints", "boxes"),
             "format": ("boxes",),
             "fill": ("image", "heatmaps", "mask"),
         }.items():
-            if getattr(self, name) not in (None, 0) and self.kind in KINDS and self.kind not in kinds:
+            if getattr(self, name) not in (None, 0) and self.kind not in kinds:
                 raise ValueError(f"`{name}` should be given for {' or '.join(kinds)}. Found it for {self.kind}; leave it out.")
 
 
@@ -75,11 +79,12 @@ PLAIN = {kind: Target(kind) for kind in KINDS}
 
 def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
     """Kinds by name as Targets. Raises ValueError on an unknown kind."""
-    given = {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in targets.items()}
-    for key, target in given.items():
-        if target.kind not in KINDS:
-            raise ValueError(f"`targets[{key!r}]` should be one of {', '.join(KINDS)}. Found {target.kind!r}.")
-    return given
+    given = checked({"targets": targets}, {"targets": instance(Mapping, "a mapping, key or position -> kind")})["targets"]
+    wrong = {key: kind for key, kind in given.items() if not isinstance(kind, Target) and kind not in KINDS}
+    if wrong:
+        found = ", ".join(f"{kind!r} for {key!r}" for key, kind in wrong.items())
+        raise ValueError(f"`targets` should hold adaug.Target, or one of {', '.join(KINDS)}. Found {found}.")
+    return {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in given.items()}
 
 
 def guess(key: Key, entry: Any) -> Target | None:

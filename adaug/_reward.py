@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from adaug._checks import CAP, Rules, check_fields, checked, number
 
 FLOOR = 1e-4  # a probability is never pushed below this, so that no bin is lost for good
 
@@ -29,12 +32,10 @@ class RewardPenalty:
     beta: float = 0.5
     cap: float = 2.0
 
+    _rules: ClassVar[Rules] = {"alpha": number(above=0, high=1), "beta": number(above=0, high=1), "cap": CAP}
+
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` should be in (0, 1]. Found {getattr(self, name)}.")
-        if not self.cap > 1:
-            raise ValueError(f"`cap` should be above 1 (1 would force the uniform distribution). Found {self.cap}.")
+        check_fields(self, "")
 
     def __call__(self, probabilities: Tensor, chosen: Tensor, harder: Tensor) -> Tensor:
         """The update target of each row.
@@ -80,9 +81,8 @@ def cap_of(update: object) -> float:
 
     Raises ValueError when it is not a number above 1.
     """
-    cap = getattr(update, "cap", math.inf)
-    if not isinstance(cap, int | float) or not cap > 1:
-        raise ValueError(f"`cap` of `update` should be a number above 1, or inf for none. Found {cap!r}.")
+    rule = number(above=1, finite=False, should="a number above 1, or inf for none")
+    cap: float = checked({"cap": getattr(update, "cap", math.inf)}, {"cap": rule}, "`update`")["cap"]
     return float(cap)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaug._checks import checked, integer, several
 from adaug._constants import constant, pixel_centres
 from adaug.keypoints import Pairs, swapped_order
 
@@ -22,10 +24,10 @@ def as_size(size: Sequence[int] | int | None) -> Size | None:
     """An `output_size` as (height, width), one number standing for both. Raises ValueError on anything else."""
     if size is None:
         return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise ValueError(f"`output_size` should be (height, width), two positive integers. Found {size!r}.")
-    return (sides[0], sides[1])
+    sides = (size, size) if isinstance(size, SupportsIndex) else size
+    rules = {"output_size": several(integer(at_least=1), "(height, width), two positive integers", length=2)}
+    height, width = checked({"output_size": sides}, rules)["output_size"]
+    return height, width
 
 
 # ---- matrices

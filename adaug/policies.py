@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
+from adaug._checks import Rules, check_fields, number
 from adaug.keypoints import Pairs
 from adaug.operations import (
     Brightness,
@@ -32,6 +33,13 @@ class Window:
     share: float
     start: float = 0.0
     end: float = 1.0
+
+    _rules: ClassVar[Rules] = {"share": number(low=0, high=1), "start": number(low=0, high=1), "end": number(low=0, high=1)}
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.start > self.end:
+            raise ValueError(f"A Window should have start <= end. Found start={self.start}, end={self.end}.")
 
     def __call__(self, progress: float) -> float:
         return self.share if self.start <= progress < self.end or progress == self.end == 1 else 0.0
