@@ -12,9 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from adaug._checks import shown
 from adaug._generator import Generator, Layout, Shape
-from adaug._random import Stream, seeded
+from adaug._random import Stream, no_inference, seeded
 from adaug._reward import capped, kl_divergence
+from adaug._state import Description, anything, check_optimizer, check_state, weights
 from adaug.policy import Branch
 
 GeneratorFactory = Callable[[Sequence[Shape], Mapping[str, Layout]], nn.Module]
@@ -69,12 +71,16 @@ class Adversary:
         cap: float = math.inf,
     ) -> None:
         self.branch, self.device, self.cap = branch, device, cap
-        with seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
-            self.generator = (make_generator or Generator)(shapes, branch.layouts).to(device, torch.float32)
+        with no_inference(), seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
+            made = (make_generator or Generator)(shapes, branch.layouts)
+            _check_generator(made)
+            self.generator = made.to(device, torch.float32)
         if dist_size() > 1:
             for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
                 dist.broadcast(tensor.detach(), 0)
-        self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
+        with no_inference():
+            self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
+        _check_optimizer(self.optimizer, self.generator)
 
     def predict(self, features: Sequence[Tensor]) -> LogProbs:
         """Log-probabilities [n, k] of each operation from feature maps, in float32 also inside autocast.
@@ -87,6 +93,8 @@ class Adversary:
         maps = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
         with torch.autocast(maps[0].device.type, enabled=False):
             logits: dict[str, Tensor] = self.generator(maps)
+        if not isinstance(logits, Mapping):
+            raise TypeError(f"The generator should return a dict, operation -> logits [n, k]. Found {type(logits).__name__}.")
         for name, layout in self.branch.layouts.items():
             expected = (len(maps[0]), layout if isinstance(layout, int) else math.prod(layout))
             returned = tuple(logits[name].shape) if name in logits else "nothing"
@@ -94,10 +102,11 @@ class Adversary:
                 raise ValueError(f"The generator should return logits {expected} for {name!r}. Found {returned}.")
         return {name: _capped(torch.log_softmax(logits[name].float(), 1), self.cap) for name in self.branch.layouts}
 
-    def learn(self, lesson: Lesson | None) -> None:
-        """One step on the KL divergence of Eq. (3) and (4) between update targets and proposals, averaged over rows.
+    def gradients(self, lesson: Lesson | None) -> list[Tensor] | None:
+        """Those of the KL divergence of Eq. (3) and (4) between update targets and proposals, averaged over rows.
 
-        All ranks give the same generators the mean over all their rows; one without a lesson (None) waits for the others.
+        Nothing moves yet. All ranks get the mean over all their rows; one without a lesson (None) waits for the others. None
+        where there is nothing to learn from.
         """
         parameters = [p for p in self.generator.parameters() if p.requires_grad]
         total = torch.zeros((), device=self.device)
@@ -120,40 +129,83 @@ class Adversary:
         if dist_size() > 1:
             dist.all_reduce(flat)
         if flat.device.type == "cpu" and not flat[-1]:
-            return  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
+            return None  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
         mean = flat[:-1] / flat[-1].clamp(min=1)
         mean = torch.where(torch.isfinite(mean).all(), mean, 0)  # one row beyond float32 must not end the generator
-        for parameter, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = grad.view_as(parameter)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        return [grad.view_as(p) for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True)]
+
+    def move(self, gradients: Sequence[Tensor] | None) -> None:
+        """One step of the optimizer along what `gradients` gave."""
+        if gradients is None:
+            return
+        parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        try:
+            with no_inference():
+                for parameter, grad in zip(parameters, gradients, strict=True):
+                    parameter.grad = grad
+                self.optimizer.step()
+        finally:
+            for parameter in parameters:
+                parameter.grad = None
+
+    def learn(self, lesson: Lesson | None) -> None:
+        """Both at once."""
+        self.move(self.gradients(lesson))
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and the optimizer's state."""
         return {"generator": self.generator.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError when a state does not fit, before anything is loaded."""
+    def check_state(self, state: Any) -> None:
+        """Raises TypeError or ValueError when a state does not fit, before anything is loaded."""
         owner = f"A state of branch {self.branch.name!r}"
-        if not isinstance(state, Mapping) or not {"generator", "optimizer"} <= set(state):
-            raise ValueError(f"{owner} should hold `generator` and `optimizer`. Found {state!r:.60}.")
-        present = {name: tuple(tensor.shape) for name, tensor in self.generator.state_dict().items()}
-        saved = {name: tuple(tensor.shape) for name, tensor in state["generator"].items()}
-        if present != saved:
-            name = next(name for name in [*present, *saved] if present.get(name) != saved.get(name))
+        check_state(state, STATE, owner)
+        saved, present = list(state["generator"]), list(self.generator.state_dict())
+        if saved != present and sorted(saved) == sorted(present):
             raise ValueError(
-                f"{owner} should fit its generator. Found {name} of shape {saved.get(name)} for {present.get(name)}; "
-                "use the layers in `features` (and the generator) that it was saved with."
+                f"{owner} should list its weights in the generator's order, which its optimizer goes by. Found {shown(saved)}; "
+                "use the generator that it was saved with."
             )
-        sizes = [len(group["params"]) for group in self.optimizer.param_groups]
-        saved_sizes = [len(group["params"]) for group in state["optimizer"].get("param_groups", ())]
-        if sizes != saved_sizes:
-            raise ValueError(f"{owner} should fit its optimizer, parameter groups of {sizes}. Found groups of {saved_sizes}.")
+        try:
+            check_state(state["generator"], weights(self.generator), owner)
+        except ValueError as error:
+            raise ValueError(f"{error}\nUse the layers in `features` (and the generator) that it was saved with.") from None
+        with no_inference():
+            check_optimizer(self.optimizer, state["optimizer"], f"{owner} of its optimizer")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self.generator.load_state_dict(state["generator"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
+        with no_inference():
+            self.generator.load_state_dict(state["generator"])
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
+
+
+STATE: Description = {"generator": anything(), "optimizer": anything()}
+
+
+def _check_generator(made: Any) -> None:
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"`generator` should return an nn.Module. Found {type(made).__name__}.")
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        raise ValueError(
+            f"`generator` should return a module with parameters to train. Found {type(made).__name__} without; "
+            "use Branch(learned=False) for draws that do not learn."
+        )
+
+
+def _check_optimizer(made: Any, generator: nn.Module) -> None:
+    if not isinstance(made, torch.optim.Optimizer):
+        raise TypeError(f"`optimizer` should return a torch.optim.Optimizer. Found {type(made).__name__}.")
+    moved = {id(parameter) for group in made.param_groups for parameter in group["params"]}
+    own = {id(parameter): name for name, parameter in generator.named_parameters()}
+    strange = len(moved - own.keys())
+    left = [name for name, parameter in generator.named_parameters() if parameter.requires_grad and id(parameter) not in moved]
+    if strange or left:
+        found = [f"{strange} that are not" if strange else "", f"that it leaves out {', '.join(left[:5])}" if left else ""]
+        raise ValueError(
+            "`optimizer` should move the parameters that it is given, the generator's, and all of them. Found "
+            f"{' and '.join(filter(None, found))}; write optimizer=lambda parameters: torch.optim.Adam(parameters)."
+        )
 
 
 class _Shown(torch.autograd.Function):

@@ -79,7 +79,7 @@ def check_fields(instance: Any, owner: str | None = None) -> None:
 def shown(value: Any) -> str:
     """Something in an error, short."""
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
-        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+        return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
@@ -191,7 +191,8 @@ def instance(kind: type | tuple[type, ...], should: str) -> Rule:
 
     def read(value: Any) -> Any:
         if not isinstance(value, kind):
-            raise TypeError(f"{value!r:.{LONGEST}}" if isinstance(value, (str, type)) else type(value).__name__)
+            detail = f" {shown(value)}" if isinstance(value, (str, int, float)) else ""
+            raise TypeError(f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__ + detail)
         return value
 
     return Rule(should, read)
@@ -222,6 +223,39 @@ def optional(rule: Rule, meaning: str = "") -> Rule:
     return Rule(
         f"{rule.should}, or None{' ' + meaning if meaning else ''}", lambda value: None if value is None else rule.read(value)
     )
+
+
+def batches() -> Rule:
+    """A loader: something that gives batches, and is none itself."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, (Mapping, Tensor)):
+            raise TypeError(f"{type(value).__name__}, a batch itself; pass [batch]")
+        if isinstance(value, str) or (not isinstance(value, Iterable) and not hasattr(value, "__getitem__")):
+            raise TypeError
+        return value
+
+    return Rule("something that gives batches, such as a DataLoader or a list", read)
+
+
+def mapping(rule: Rule, should: str) -> Rule:
+    """A mapping to things that a rule takes, kept as a dict."""
+
+    def read(value: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(type(value).__name__)
+        result, wrong, kinds = {}, [], set()
+        for key, item in value.items():
+            try:
+                result[key] = rule.read(item)
+            except (TypeError, ValueError) as error:
+                wrong.append(f"{str(error) or shown(item)} for {key!r}")
+                kinds.add(type(error))
+        if wrong:
+            raise (kinds.pop() if len(kinds) == 1 else TypeError)(", ".join(wrong))
+        return result
+
+    return Rule(should, read)
 
 
 def either(should: str, *rules: Rule) -> Rule:

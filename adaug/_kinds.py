@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from adaug._checks import Rule, Rules, as_number, check_fields, checked, instance, optional, text
+from adaug._checks import Rule, Rules, as_number, check_fields, checked, mapping, optional, text
 from adaug._units import FORMATS, Unit, check_unit
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
@@ -77,14 +77,25 @@ class Target:
 PLAIN = {kind: Target(kind) for kind in KINDS}
 
 
-def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
+def _read_target(value: Any) -> Target:
+    if isinstance(value, Target):
+        return value
+    if not isinstance(value, str):
+        raise TypeError
+    if value not in KINDS:
+        raise ValueError
+    return PLAIN[value]
+
+
+TARGETS = optional(
+    mapping(Rule("", _read_target), f"a mapping from keys or positions to adaug.Target, or one of {', '.join(KINDS)}")
+)
+
+
+def as_targets(targets: Mapping[Any, str | Target] | None) -> dict[Key, Target]:
     """Kinds by name as Targets. Raises ValueError on an unknown kind."""
-    given = checked({"targets": targets}, {"targets": instance(Mapping, "a mapping, key or position -> kind")})["targets"]
-    wrong = {key: kind for key, kind in given.items() if not isinstance(kind, Target) and kind not in KINDS}
-    if wrong:
-        found = ", ".join(f"{kind!r} for {key!r}" for key, kind in wrong.items())
-        raise ValueError(f"`targets` should hold adaug.Target, or one of {', '.join(KINDS)}. Found {found}.")
-    return {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in given.items()}
+    given: dict[Key, Target] | None = checked({"targets": targets}, {"targets": TARGETS})["targets"]
+    return given or {}
 
 
 def guess(key: Key, entry: Any) -> Target | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adaug._batch import Batch, UserBatch, check_flip, check_operations
+from adaug._checks import checked, function
 from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
 from adaug._layers import Layer, Probe, find_layers, match_layers, probe
@@ -28,6 +29,9 @@ class Difficulty:
 
     function: LossFunction
     argument: str
+
+    def __post_init__(self) -> None:
+        checked({self.argument: self.function}, {self.argument: function()})
 
     def __call__(self, output: Any, batch: Batch) -> Tensor:
         """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError on another shape."""
@@ -138,7 +142,7 @@ def _on_image(policy: Policy) -> Policy:
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:
-    """Raises unless `values` holds one number per sample."""
+    """Raises unless `values` holds one real number per sample."""
     if not isinstance(values, Tensor):
         raise TypeError(
             f"`{argument}` should return a tensor, one loss per sample, shape ({n},). Found {type(values).__name__}."
@@ -148,6 +152,8 @@ def check_losses(values: Any, n: int, argument: str) -> None:
             f"`{argument}` should return one loss per sample, shape ({n},). Found shape {tuple(values.shape)}. "
             "Use reduction='none' and average over the other dimensions."
         )
+    if not values.is_floating_point():
+        raise TypeError(f"`{argument}` should return floating point numbers. Found {values.dtype}; use .float().")
 
 
 def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:

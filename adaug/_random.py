@@ -45,6 +45,16 @@ class Stream:
 
 
 @contextmanager
+def no_inference() -> Iterator[None]:
+    """Outside torch's inference mode, for what lives on: made inside, it could not be trained later. Gradients stay off."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
 def random_state_kept(device: torch.device | None = None) -> Iterator[None]:
     """Puts the global random state back afterwards, the CPU's and that of a GPU."""
     state = torch.get_rng_state()

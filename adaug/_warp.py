@@ -13,21 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaug._checks import checked, integer, several
+from adaug._checks import Rule, checked, integer, optional, several
 from adaug._constants import constant, pixel_centres
 from adaug.keypoints import Pairs, swapped_order
 
 Size = tuple[int, int]  # height, width
 
 
+_SIDES = several(integer(at_least=1), "", length=2)
+SIZE = optional(
+    Rule(
+        "(height, width), two positive integers",
+        lambda size: _SIDES.read((size, size) if isinstance(size, SupportsIndex) else size),
+    ),
+    "for the images' own",
+)
+
+
 def as_size(size: Sequence[int] | int | None) -> Size | None:
     """An `output_size` as (height, width), one number standing for both. Raises ValueError on anything else."""
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, SupportsIndex) else size
-    rules = {"output_size": several(integer(at_least=1), "(height, width), two positive integers", length=2)}
-    height, width = checked({"output_size": sides}, rules)["output_size"]
-    return height, width
+    sides: Size | None = checked({"output_size": size}, {"output_size": SIZE})["output_size"]
+    return sides
 
 
 # ---- matrices
