@@ -115,9 +115,10 @@ class Adversary:
             valid = lesson.valid
             for name, target in lesson.targets.items():
                 valid = valid & torch.isfinite(target).all(1) & torch.isfinite(lesson.log_probs[name].detach()).all(1)
-            for name, target in lesson.targets.items():
-                safe = torch.where(valid[:, None], target, 0), torch.where(valid[:, None], lesson.log_probs[name], 0)
-                total = total + kl_divergence(*safe).sum()
+            with torch.enable_grad():  # the user's own loop may be without gradients
+                for name, target in lesson.targets.items():
+                    safe = torch.where(valid[:, None], target, 0), torch.where(valid[:, None], lesson.log_probs[name], 0)
+                    total = total + kl_divergence(*safe).sum()
             count = valid.sum().float()
         grads: Sequence[Tensor | None] = [None] * len(parameters)
         if total.requires_grad:
