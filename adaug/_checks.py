@@ -100,7 +100,7 @@ def number(
 
     def read(value: Any) -> float:
         plain = as_number(value)
-        inside = low <= plain <= high and plain > above and (plain < below or below == math.inf)
+        inside = low <= plain <= high and (plain > above or above == -math.inf) and (plain < below or below == math.inf)
         if not inside or (finite and math.isinf(plain)):
             raise ValueError
         return plain
@@ -125,16 +125,17 @@ def number(
 CAP = number(above=1, finite=False, should="a number above 1 (1 would force the uniform distribution)")
 
 
-def integer(at_least: int | None = None) -> Rule:
+def integer(at_least: int | None = None, at_most: int | None = None) -> Rule:
     """An integer, NumPy's too."""
 
     def read(value: Any) -> int:
         plain = as_integer(value)
-        if at_least is not None and plain < at_least:
+        if (at_least is not None and plain < at_least) or (at_most is not None and plain > at_most):
             raise ValueError
         return plain
 
-    return Rule("an integer" + (f" of at least {at_least}" if at_least is not None else ""), read)
+    should = "an integer" + (f" of at least {at_least}" if at_least is not None else "")
+    return Rule(should + (f" and at most {at_most}" if at_most is not None else ""), read)
 
 
 def flag() -> Rule:
@@ -204,8 +205,7 @@ def several(rule: Rule, should: str, *, least: int = 0, length: int | None = Non
     def read(value: Any) -> tuple[Any, ...]:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise TypeError
-        items = []
-        given = tuple(value)
+        items, given = [], () if getattr(value, "ndim", 1) == 0 else tuple(value)
         for item in given:
             try:
                 items.append(rule.read(item))
@@ -231,7 +231,8 @@ def batches() -> Rule:
     def read(value: Any) -> Any:
         if isinstance(value, (Mapping, Tensor)):
             raise TypeError(f"{type(value).__name__}, a batch itself; pass [batch]")
-        if isinstance(value, str) or (not isinstance(value, Iterable) and not hasattr(value, "__getitem__")):
+        scalar = isinstance(value, (str, bytes, type, np.generic)) or getattr(value, "ndim", 1) == 0
+        if scalar or not (isinstance(value, Iterable) or hasattr(value, "__getitem__")):
             raise TypeError
         return value
 
@@ -279,11 +280,12 @@ def as_number(value: Any) -> float:
         raise TypeError
     if getattr(value, "ndim", 0) or (isinstance(value, Tensor) and (value.is_complex() or value.dtype == torch.bool)):
         raise TypeError
-    if isinstance(value, SupportsIndex) and not isinstance(value, Tensor):
-        return value.__index__()
     try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = float(value)
+        return value.__index__() if isinstance(value, SupportsIndex) and not isinstance(value, Tensor) else number
+    except OverflowError:
+        raise ValueError("an integer beyond floating point") from None
+    except (TypeError, ValueError, RuntimeError):
         raise TypeError from None
 
 

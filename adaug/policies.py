@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from adaug._checks import Rules, check_fields, number
+from adaug._checks import Rules, check_fields, checked, instance, number, optional
 from adaug.keypoints import Pairs
 from adaug.operations import (
     Brightness,
@@ -23,6 +23,7 @@ from adaug.operations import (
 )
 from adaug.policy import Branch, Flip, Policy, Running
 
+RULES = {"policy": instance(Policy, "an adaug.Policy"), "how": optional(instance(Running, "an adaug.policies.Running"))}
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 
 
@@ -127,6 +128,7 @@ def trivial(flip_pairs: Pairs | None = None, *, learned: bool = False) -> Policy
 
 def uniform(policy: Policy) -> Policy:
     """The same bins, cells and shares with nothing learned: the baseline that tells the range from the learning."""
+    checked({"policy": policy}, RULES)
     return replace(policy, branches=[replace(branch, learned=False) for branch in policy.branches])
 
 
@@ -137,4 +139,5 @@ def running(policy: Policy, how: Running | None = None) -> Policy:
         policy: Any policy.
         how: The settings, by default those of `Running`.
     """
+    checked({"policy": policy, "how": how}, RULES)
     return replace(policy, branches=[replace(branch, learned=how or "running") for branch in policy.branches])

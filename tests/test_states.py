@@ -1,5 +1,6 @@
 """A state is checked whole before anything is loaded: what would hurt later is refused, and a refused one changes nothing."""
 
+# ruff: noqa: PT012
 from __future__ import annotations
 
 import copy
@@ -172,7 +173,9 @@ class Pair(nn.Module):
 
 def paired(order):
     policy = adaug.Policy([adaug.Branch("aho", [adaug.OccludeImage()], 0.5)])
-    make = nets.make_augmenter(policy, features=(), occlude=None, generator=lambda shapes, layouts: Pair(shapes, layouts, order))
+    make = nets.make_augmenter(
+        policy, features=(), occlude=None, generator=lambda shapes, layouts: Pair(shapes, layouts, order)
+    )
     model = nets.make_network()
     make.step(model, nets.make_batch(), nets.loss_fn)
     return make, model

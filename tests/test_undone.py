@@ -162,7 +162,8 @@ def test_pretraining_learns_whatever_the_mode_around_it(mode):
     ("arguments", "pattern"),
     [
         ({"steps": 0}, r"`steps`.*at least 1\. Found 0"), ({"steps": -1}, "`steps`.*Found -1"),
-        ({"steps": 1.5}, r"`steps`.*integer.*Found 1\.5"), ({"lr": float("nan")}, "`lr`.*Found nan"), ({"lr": 0}, "`lr`.*Found 0"),
+        ({"steps": 1.5}, r"`steps`.*integer.*Found 1\.5"), ({"lr": float("nan")}, "`lr`.*Found nan"),
+        ({"lr": 0}, "`lr`.*Found 0"),
         ({"lr": -1.0}, "`lr`.*above 0.*Found -1"), ({"most_views": 0}, "`most_views`.*Found 0"),
         ({"steps": "two", "lr": "fast"}, "(?s)`steps`.*'two'.*`lr`.*'fast'"), ({"loader": 3}, "`loader`.*Found 3"),
         ({"loader": nets.make_batch(2)}, r"`loader`.*Found dict, a batch itself; pass \[batch\]"),
@@ -213,7 +214,10 @@ PARTS = {
     "others' parameters": ({"optimizer": lambda p: torch.optim.SGD(OTHER.parameters(), 0.1)}, "Found 2 that are not"),
     "not all": ({"optimizer": lambda p: torch.optim.SGD(list(p)[1:], 0.1)}, "leaves out"),
     "no optimizer": ({"optimizer": lambda p: None}, "`optimizer` should return a torch.optim.Optimizer. Found NoneType"),
-    "a frozen generator": ({"generator": frozen}, "`generator` should return a module with parameters.*Found Generator without"),
+    "a frozen generator": (
+        {"generator": frozen},
+        "`generator` should return a module with parameters.*Found Generator without",
+    ),
     "no module": ({"generator": lambda shapes, layouts: None}, "`generator` should return an nn.Module. Found NoneType"),
 }
 

@@ -21,7 +21,7 @@ from adaug._warp import SIZE, Size
 from adaug._wrappers import device_of, refuse_sharded, unwrap
 from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, weights_of, without_what_left
 from adaug.audits._pictures import Gallery
-from adaug.audits._plan import Plan, plan_of
+from adaug.audits._plan import VIEWS, Plan, plan_of
 from adaug.audits._records import FamilyTable, Worse
 from adaug.audits._table import Audit
 from adaug.operations import Operation
@@ -34,11 +34,12 @@ RULES = {
     "model": function(),
     "loader": batches(),
     "score": function(),
+    "views": VIEWS,
     "worse": one_of("lower", "higher"),
     "targets": TARGETS,
     "output_size": SIZE,
     "groups": optional(mapping(several(integer(), "", least=0), "a mapping from names to numbers of parts")),
-    "draws": integer(at_least=0),
+    "draws": integer(at_least=0, at_most=10**6),
     "pairs": flag(),
     "pictures": integer(at_least=0),
     "seed": integer(),
@@ -94,18 +95,12 @@ def audit(
         ValueError: An argument, a batch or scores that do not fit. What was computed so far is in the exception's `audit`,
             and in the file at `path`.
     """
-    arguments = {
-        "model": model,
-        "loader": loader,
-        "score": score,
-        "worse": worse,
-        "targets": targets,
-        "output_size": output_size,
-    }
-    arguments |= {"groups": groups, "draws": draws, "pairs": pairs, "pictures": pictures, "seed": seed, "path": path}
+    arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views, "worse": worse}
+    arguments |= {"targets": targets, "output_size": output_size, "groups": groups, "draws": draws, "pairs": pairs}
+    arguments |= {"pictures": pictures, "seed": seed, "path": path}
     given = checked(arguments | {"progress": progress}, RULES)
     draws, seed, pictures = given["draws"], given["seed"], given["pictures"]
-    plan = plan_of(views, draws, seed, pairs=pairs)
+    plan = plan_of(given["views"], draws, seed, pairs=pairs)
     run = _Run(model, score, plan, worse, targets, given["output_size"], given["groups"] or {}, seed, pictures)
     if path is not None:
         run.resume(Path(path))

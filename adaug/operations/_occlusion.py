@@ -42,7 +42,7 @@ class Occlusion(Operation):
     }
 
     def __post_init__(self) -> None:
-        if isinstance(self.cells, SupportsIndex):  # one number for all rows
+        if isinstance(self.cells, SupportsIndex) and not getattr(self.cells, "ndim", 0):  # one number for all rows
             object.__setattr__(self, "cells", (self.cells,))
         check_fields(self)
         name, k = type(self).__name__, math.prod(self.grid)
