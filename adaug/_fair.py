@@ -27,8 +27,23 @@ class Fair:
     function: Callable[[Any, Batch], Tensor]
 
 
-def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
-    """What can be measured of an output beside the loss; None where nothing is known to be fairer."""
+def fair_difficulty(output: Any, batch: Batch) -> Fair:
+    """What can be measured of an output beside the loss; `LOSS` where nothing is known to be fairer."""
+    return _beside_the_loss(output, batch) or LOSS
+
+
+def measured(fair: Fair, output: Any, batch: Batch, losses: Tensor) -> Tensor:
+    """How hard each row was, [B], by what is fair, or by its loss."""
+    if fair is LOSS:
+        return losses
+    with torch.no_grad():
+        return fair.function(output, batch).float()
+
+
+LOSS = Fair("the loss", lambda output, batch: torch.empty(0))
+
+
+def _beside_the_loss(output: Any, batch: Batch) -> Fair | None:
     last = output[-1] if isinstance(output, (list, tuple)) and output else output  # of stacks, the last one counts
     if not isinstance(last, Tensor) or not last.is_floating_point() or len(last) != len(batch):
         return None

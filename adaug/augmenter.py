@@ -16,22 +16,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug._adversary import STATE, Adversary, GeneratorFactory, Lesson, OptimizerFactory, dist_rank, dist_size
+from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory, dist_rank, dist_size
+from adaug._arguments import RULES, refuse_unused
 from adaug._batch import Batch, UserBatch, parse
-from adaug._checks import checked, function, instance, integer, mapping, number, one_of, optional, several, text
-from adaug._fair import Fair, fair_difficulty
-from adaug._kinds import TARGETS, Target
+from adaug._checks import checked, number
+from adaug._fair import Fair, fair_difficulty, measured
+from adaug._kinds import Target
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import RULES as PRETRAIN_RULES
 from adaug._pretrain import Pretraining, learning_rate, repeated
 from adaug._random import Stream, no_inference, seeded
 from adaug._reward import RewardPenalty, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
+from adaug._saved import check_saved
 from adaug._scoring import SCORING
-from adaug._state import anything, check_state
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, losses_by_branch, propose
 from adaug._view import View
-from adaug._warp import SIZE, Size
+from adaug._warp import Size
 from adaug._wrappers import device_of, unwrap
 from adaug.policy import RANDOM, Policy
 
@@ -107,16 +108,13 @@ class AdversarialAugmenter:
         total_steps: int | None = None,
         seed: int | None = None,
     ) -> None:
-        arguments = {"policy": policy, "features": features, "occlude": occlude, "targets": targets, "output_size": output_size}
-        arguments |= {"update": update, "generator": generator, "optimizer": optimizer, "difficulty": difficulty}
-        arguments |= {"warmup_steps": warmup_steps, "update_every": update_every, "scoring": scoring}
-        given = checked(arguments | {"total_steps": total_steps, "seed": seed}, RULES)
+        given = checked(locals(), RULES)
         cap_of(update)
         self.policy = policies.paper() if policy is None else policy
         unused = {"update": update != RewardPenalty(), "generator": generator, "optimizer": optimizer}
         unused |= {"scoring": scoring != "eval", "update_every": update_every != 1}
         unused |= {"features": features is not None and (occlude is not None or not self.policy.hides_features)}
-        _refuse_unused(self.policy, [name for name, given in unused.items() if given])
+        refuse_unused(self.policy, [name for name, used in unused.items() if used])
         self.features: tuple[str, ...] | None = given["features"]
         self.occlude: tuple[str, ...] | None = given["occlude"]
         self.targets: dict[Any, Target] = given["targets"] or {}
@@ -155,7 +153,10 @@ class AdversarialAugmenter:
 
         `loss_fn` is asked about the views that are compared too, both views of these rows at once, without gradients. Touches
         neither the model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the
-        user's own training pass on the augmented batch does. A first step that fails leaves nothing bound.
+        user's own training pass on the augmented batch does.
+
+        A step that fails leaves the augmenter as it was before it, a first one leaves nothing bound. There is one exception:
+        where a generator's own optimizer fails, or an interrupt meets it, some generators may have moved already.
 
         Args:
             model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
@@ -188,11 +189,14 @@ class AdversarialAugmenter:
                 trained = difficulty(output, augmented)
             if not scores.complete:
                 lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
-            shown = self._fair(output, augmented, trained) if self._running.operations else None
+            shown = trained
+            if self._running.operations and self.difficulty is None:
+                self._measure = self._measure or fair_difficulty(output, augmented)
+                shown = measured(self._measure, output, augmented, trained)
             metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
             step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
             # learn: what fails from here on is torch's own, or the generators' optimizers'
-            if shown is not None:
+            if self._running.operations:
                 self._running.observe(trials.view, owner, shown)
                 metrics.update(self._running.metrics())
             if compares:
@@ -224,9 +228,8 @@ class AdversarialAugmenter:
         Returns:
             "branch.operation" -> the KL divergence of its proposals from their targets at each step, [steps].
         """
-        _refuse_unused(self.policy, ["pretrain"])
-        arguments = {"loader": loader, "steps": steps, "lr": lr, "most_views": most_views}
-        given = checked(arguments, PRETRAIN_RULES)
+        refuse_unused(self.policy, ["pretrain"])
+        given = checked({"loader": loader, "steps": steps, "lr": lr, "most_views": most_views}, PRETRAIN_RULES)
         history: dict[str, list[Tensor]] = {}
         pretraining: Pretraining | None = None
         difficulty = self._difficulty(Difficulty(loss_fn, "loss_fn"))
@@ -342,47 +345,21 @@ class AdversarialAugmenter:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave; before binding it is kept until then.
 
-        Raises ValueError or TypeError, and changes nothing, on the state of another policy or other layers.
+        Raises ValueError or TypeError, and changes nothing, on the state of another policy, other layers or another optimizer,
+        and on numbers that cannot be right.
         """
-        self._check_state(state)
-        fresh = None if self._bound is None or state["adversaries"] else self._make_adversaries(self._bound)
-        self._seed, self.steps, self._progress = int(state["seed"]), int(state["steps"]), float(state["progress"])
-        self._counts = {name: int(count) for name, count in state["counts"].items()}
-        if self._bound is None:
-            self._pending = copy.deepcopy(dict(state))
-        elif fresh is not None:  # it was saved before binding
-            self._adversaries = fresh
-        for name, adversary in self._adversaries.items() if state["adversaries"] else ():
-            adversary.load_state_dict(state["adversaries"][name])
-        self._running.load_state_dict(state["running"])
-
-    def _check_state(self, state: Any) -> None:
-        present, learned = self.policy.describe(), [branch.name for branch in self.policy.branches if branch.has_generator]
-        if isinstance(state, Mapping) and isinstance(state.get("policy"), Mapping) and state["policy"] != present:
-            raise ValueError(
-                "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
-                f"policy that was saved.\n  saved:   {state['policy']}\n  present: {present}"
-            )
-        check_state(
-            state,
-            {
-                "policy": mapping(anything(), "the description of a policy"),
-                "seed": integer(),
-                "steps": integer(at_least=0),
-                "progress": number(low=0, high=1),
-                "counts": dict.fromkeys(self._counts, integer(at_least=0)),
-                "adversaries": mapping(mapping(anything(), "a mapping"), "a mapping from branches to their generators' states"),
-                "running": self._running.describe_state(),
-            },
-            "A state",
-        )
-        if state["adversaries"] and set(state["adversaries"]) != set(learned):  # it has none before binding
-            raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {sorted(state['adversaries'])}.")
-        for name, saved in state["adversaries"].items():
-            if self._adversaries:
-                self._adversaries[name].check_state(saved)
-            else:
-                check_state(saved, STATE, f"A state of branch {name!r}")
+        with no_inference():
+            check_saved(state, self.policy, self._counts, self._adversaries, self._running)
+            fresh = None if self._bound is None or state["adversaries"] else self._make_adversaries(self._bound)
+            self._seed, self.steps, self._progress = int(state["seed"]), int(state["steps"]), float(state["progress"])
+            self._counts = {name: int(count) for name, count in state["counts"].items()}
+            if self._bound is None:
+                self._pending = copy.deepcopy(dict(state))
+            elif fresh is not None:  # it was saved before binding
+                self._adversaries = fresh
+            for name, adversary in self._adversaries.items() if state["adversaries"] else ():
+                adversary.load_state_dict(state["adversaries"][name])
+            self._running.load_state_dict(state["running"])
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is not bound: it takes the state along and binds to the model that it meets first."""
@@ -401,17 +378,6 @@ class AdversarialAugmenter:
         return f"{type(self).__name__}(\n  " + ",\n  ".join(lines) + f",\n  steps={self.steps},\n)"
 
     # ---- inside a step
-
-    def _fair(self, output: Any, augmented: Batch, trained: Tensor) -> Tensor:
-        """What running difficulty sums up, [B]: the user's difficulty, else what is fair to all sizes, else the loss."""
-        if self.difficulty is not None:
-            return trained
-        if self._measure is None:
-            self._measure = fair_difficulty(output, augmented) or LOSS
-        if self._measure is LOSS:
-            return trained
-        with torch.no_grad():
-            return self._measure.function(output, augmented).float()
 
     def _difficulty(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
@@ -517,49 +483,13 @@ class AdversarialAugmenter:
         self._bound, self._adversaries, self._pending = None, {}, waiting
 
     def _make_adversaries(self, bound: BoundModel) -> dict[str, Adversary]:
-        return {
-            branch.name: Adversary(
-                branch,
-                bound.shapes,
-                self.generator,
-                self.optimizer,
-                self._stream(GENERATOR, i),
-                bound.device,
-                cap_of(self.update),
-            )
-            for i, branch in enumerate(bound.policy.branches)
-            if branch.has_generator
-        }
+        made: dict[str, Adversary] = {}
+        for i, branch in enumerate(bound.policy.branches):
+            if branch.has_generator:
+                factories, stream = (self.generator, self.optimizer), self._stream(GENERATOR, i)
+                made[branch.name] = Adversary(branch, bound.shapes, *factories, stream, bound.device, cap_of(self.update))
+        return made
 
 
 MOVES = ("steps", "metrics", "_seed", "_bound", "_adversaries", "_running", "_measure", "_pending")  # what a step may change
-LAYERS = optional(several(text("a layer"), 'a list of names (or patterns) of layers, such as ["layer1"]'), "to find them")
-RULES = {
-    "policy": optional(instance(Policy, "an adaug.Policy"), "for the paper's"),
-    "features": LAYERS,
-    "occlude": LAYERS,
-    "targets": TARGETS,
-    "output_size": SIZE,
-    "update": function(),
-    "generator": optional(function()),
-    "optimizer": optional(function()),
-    "difficulty": optional(function()),
-    "warmup_steps": integer(at_least=0),
-    "update_every": integer(at_least=1),
-    "scoring": one_of(*SCORING),
-    "total_steps": optional(integer(at_least=1)),
-    "seed": optional(integer(), "for torch's"),
-}
-
-LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # where nothing is known to be fairer
-
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
-
-
-def _refuse_unused(policy: Policy, arguments: Sequence[str]) -> None:
-    """Raises ValueError on arguments that only generators use, where no branch has one."""
-    if arguments and not any(branch.has_generator for branch in policy.branches):
-        raise ValueError(
-            f"{', '.join(f'`{name}`' for name in arguments)} should be given where a branch learns by a generator. Found "
-            f"branches {[branch.name for branch in policy.branches]} that do not; leave it out, or use Branch(learned=True)."
-        )
