@@ -96,6 +96,26 @@ def test_no_generator_moves_before_the_gradients_of_all_are_known(monkeypatch):
     assert nets.same(augmenter.state_dict(), before)
 
 
+def test_an_optimizer_that_fails_leaves_what_is_counted_and_summed():
+    class Fails(torch.optim.SGD):
+        def step(self, closure=None):
+            if fails:
+                raise RuntimeError("no")
+            super().step(closure)
+
+    fails = False
+    augmenter, model = fresh(optimizer=lambda parameters: Fails(parameters, lr=0.1))
+    augmenter.step(model, nets.make_batch(10), nets.loss_fn)
+    before, fails = copy.deepcopy(augmenter.state_dict()), True
+    with pytest.raises(RuntimeError, match="no"):
+        augmenter.step(model, nets.make_batch(10), nets.loss_fn)
+    assert nets.same(augmenter.state_dict(), before)
+    assert all(p.grad is None for a in augmenter._adversaries.values() for p in a.generator.parameters())
+    fails = False
+    augmenter.step(model, nets.make_batch(10), nets.loss_fn)
+    assert augmenter.steps == 2
+
+
 def test_a_difficulty_of_integers_is_refused():
     augmenter, model = fresh(difficulty=lambda output, batch: (nets.loss_fn(output, batch) > 1).long())
     with pytest.raises(TypeError, match=r"`difficulty` should return floating point numbers\. Found torch\.int64; use \.float"):
