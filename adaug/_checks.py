@@ -291,9 +291,13 @@ def as_number(value: Any) -> float:
 
 def as_integer(value: Any) -> int:
     """A plain integer. Raises TypeError on what is none."""
-    if isinstance(value, (bool, np.bool_)) or getattr(value, "ndim", 0) or not isinstance(value, SupportsIndex):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex) or not _is_scalar(value):
         raise TypeError
     try:
         return value.__index__()
     except TypeError:  # a tensor of another type
         raise TypeError from None
+
+
+def _is_scalar(value: Any) -> bool:
+    return getattr(value, "ndim", 0) == 0

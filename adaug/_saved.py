@@ -8,7 +8,7 @@ from typing import Any
 from adaug._adversary import STATE, Adversary
 from adaug._checks import integer, mapping, number
 from adaug._running import RunningDifficulty
-from adaug._state import anything, check_state
+from adaug._state import Description, anything, check_state
 from adaug.policy import Policy
 
 PART = mapping(mapping(anything(), "a mapping"), "a mapping from branches to the states of their generators")
@@ -31,7 +31,7 @@ def check_saved(
             "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
             f"policy that was saved.\n  saved:   {state['policy']}\n  present: {policy.describe()}"
         )
-    description = {
+    description: Description = {
         "policy": mapping(anything(), "the description of a policy"),
         "seed": integer(),
         "steps": integer(at_least=0),

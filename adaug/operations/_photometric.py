@@ -11,7 +11,8 @@ from kornia import enhance
 from torch import Tensor
 from typing_extensions import override
 
-from adaug._checks import Rules, function, integer
+from adaug._checks import Rules, integer
+from adaug._checks import function as any_function
 from adaug.operations._base import Binned
 
 
@@ -83,7 +84,7 @@ class Apply(Photometric):
     _: KW_ONLY
     function: Callable[[Tensor, Tensor], Tensor]
 
-    _rules: ClassVar[Rules] = {"function": function("(images [n, C, H, W], magnitudes [n]) -> images")}
+    _rules: ClassVar[Rules] = {"function": any_function("(images [n, C, H, W], magnitudes [n]) -> images")}
 
     @property
     @override
