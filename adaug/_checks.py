@@ -134,8 +134,9 @@ def integer(at_least: int | None = None, at_most: int | None = None) -> Rule:
             raise ValueError
         return plain
 
-    should = "an integer" + (f" of at least {at_least}" if at_least is not None else "")
-    return Rule(should + (f" and at most {at_most}" if at_most is not None else ""), read)
+    limits = [f"at most {at_most}"] if at_most is not None else []
+    limits += [f"at least {at_least}"] if at_least is not None else []
+    return Rule("an integer" + (f" of {' and '.join(limits)}" if limits else ""), read)
 
 
 def flag() -> Rule:
