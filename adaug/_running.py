@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,18 +33,22 @@ class DifficultyTable:
         columns: "branch.operation" -> what is known of each of its k bins or cells, every list [k] long: "bin" (its name),
             "difficulty", "error" (one standard error), "probability" (of being drawn), and "rows" (that say so; older ones
             count for less).
+        measure: What difficulty is here, in words.
+        notes: What to beware of.
     """
 
     columns: Mapping[str, Mapping[str, list[Any]]]
+    measure: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines: list[str] = []
+        lines = [f"difficulty: {self.measure}", *(f"note: {note}" for note in self.notes)]
         for name, table in self.columns.items():
             width = max(len(name), *map(len, table["bin"]))
             lines.append(f"{name:{width}s}  difficulty           drawn    rows")
             for label, value, error, drawn, rows in zip(*table.values(), strict=True):
                 lines.append(f"{label:>{width}s}  {value:10.4g} ± {error:<7.2g} {100 * drawn:4.1f} % {rows:6.0f}")
-        return "\n".join(lines) or "Nothing was drawn from bins or cells that training itself judges."
+        return "\n".join(lines)
 
 
 class RunningDifficulty:
@@ -203,12 +208,24 @@ class RunningDifficulty:
         self._metrics = metrics
         return dict(metrics)
 
-    def table(self) -> DifficultyTable:
-        """What is known now. Waits for the device."""
+    @property
+    def changes_size(self) -> bool:
+        """Whether bins show objects at different sizes."""
+        return any(max(sizes) > 1.01 * min(sizes) for sizes in map(_sizes, self.operations.values()))
+
+    def table(self, measure: str, *, may_grow: bool) -> DifficultyTable:
+        """What is known now. Waits for the device.
+
+        Args:
+            measure: What was observed, in words.
+            may_grow: Whether nobody knows that it does not grow with an object's size.
+        """
         mean, effects, variances = self._estimate()
         difficulty, errors = (mean + effects).tolist(), variances.sqrt().tolist()
         rows, probabilities = self.sums.diagonal().tolist(), self.probabilities.tolist()
-        columns, start = {}, self._shares
+        columns: dict[str, dict[str, list[Any]]] = {}
+        notes: list[str] = []
+        start = self._shares
         for i, (name, operation) in enumerate(self.operations.items()):
             end = start + operation.bins
             columns[name] = {
@@ -219,7 +236,12 @@ class RunningDifficulty:
                 "rows": rows[start:end],
             }
             start = end
-        return DifficultyTable(columns)
+            if may_grow and _grows(columns[name]["difficulty"], columns[name]["error"], _sizes(operation)):
+                notes.append(
+                    f"it grows with the object's size in {name}, so that a bin may lead by its size alone; if so, give "
+                    "`difficulty` a measure that does not, such as adaug.keypoints.normalized_error."
+                )
+        return DifficultyTable(columns, measure, tuple(notes))
 
     def state_dict(self) -> dict[str, Any]:
         """The sums and the distributions."""
@@ -229,6 +251,8 @@ class RunningDifficulty:
         """Raises ValueError when a state does not fit, before anything is loaded."""
         if not isinstance(state, Mapping) or not {"steps", "sums", "probabilities"} <= set(state):
             raise ValueError(f"A state of running difficulty should hold steps, sums and probabilities. Found {state!r:.60}.")
+        if not isinstance(state["steps"], int) or state["steps"] < 0:
+            raise ValueError(f"`steps` of running difficulty should be an integer, not negative. Found {state['steps']!r}.")
         for name, own in (("sums", self.sums), ("probabilities", self.probabilities)):
             value = state[name]
             if not isinstance(value, Tensor) or value.shape != own.shape or not torch.isfinite(value).all():
@@ -241,3 +265,21 @@ class RunningDifficulty:
         self.sums.copy_(state["sums"])
         self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
         self._log_probs, self._metrics = {}, {}
+
+
+def _sizes(operation: Operation) -> list[float]:
+    """How large each bin shows an object, as a factor of its length."""
+    at = torch.cat([operation.at(centre, 1) for centre in operation.centres()]) if operation.moves else torch.empty(0)
+    matrix = operation.matrix(at, (64, 64)) if operation.moves else None
+    return [1.0] * operation.bins if matrix is None else torch.linalg.det(matrix[:, :2, :2]).abs().sqrt().tolist()
+
+
+def _grows(difficulty: Sequence[float], errors: Sequence[float], sizes: Sequence[float]) -> bool:
+    """Whether difficulty rises all the way with size, by more than chance."""
+    if max(sizes) <= 1.01 * min(sizes):
+        return False
+    order = sorted(range(len(sizes)), key=lambda i: sizes[i])
+    rises = sum(difficulty[b] > difficulty[a] for a, b in itertools.pairwise(order))
+    first, last = order[0], order[-1]
+    doubt = math.hypot(errors[first], errors[last])
+    return rises >= len(sizes) - 2 and difficulty[last] - difficulty[first] > 3 * doubt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -273,7 +274,9 @@ class AdversarialAugmenter:
         """
         if self._bound is None or not self._running.steps:
             raise RuntimeError("A difficulty table should follow some steps, which fill it. Found none; call `step` first.")
-        return self._running.table()
+        known = "what it was when the state was saved" if self._measure is None else self._measure.about
+        measure = known if self.difficulty is None else "the user's"
+        return self._running.table(measure, may_grow=self.difficulty is None and self._measure is LOSS)
 
     # ---- life cycle
 
@@ -390,12 +393,21 @@ class AdversarialAugmenter:
         """What running difficulty sums up, [B]: the user's difficulty, else what is fair to all sizes, else the loss."""
         if self.difficulty is not None:
             return trained
+        measure = fair_difficulty(output, augmented) or LOSS
         if self._measure is None:
-            self._measure = fair_difficulty(output, augmented) or LOSS
-        if self._measure is LOSS:
+            self._measure = measure
+            if self._measure is LOSS and self._running.changes_size:
+                LOG.warning(
+                    "adaug: running difficulty sums up the loss, because no measure is known here that does not grow with "
+                    "the size of an object. `difficulty_table()` tells when enlarged views lead by their size alone; then "
+                    "give `difficulty` such a measure."
+                )
+        if measure.about != self._measure.about:  # e.g. a batch without keypoints: measures do not add up
+            return torch.full_like(trained, torch.nan)
+        if measure is LOSS:
             return trained
         with torch.no_grad():
-            return self._measure.function(output, augmented).float()
+            return measure.function(output, augmented).float()
 
     def _losses_by_branch(self, losses: Tensor, branch: Tensor, owner: Tensor) -> dict[str, Tensor]:
         """The mean loss of the rows of each branch that has some."""
@@ -519,6 +531,8 @@ class AdversarialAugmenter:
 
 
 LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # where nothing is known to be fairer
+
+LOG = logging.getLogger("adaug")
 
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
 
