@@ -405,7 +405,7 @@ def test_pretraining_needs_generators():
 
 @pytest.mark.parametrize("learned", ["Running", 1, None, "generator", 0.5])
 def test_a_way_to_learn_is_one_of_three(learned):
-    with pytest.raises(ValueError, match="`learned` of branch .* should be True"):
+    with pytest.raises(ValueError, match=r"`learned` of branch .* should be True"):
         Branch("a", [adaug.Rotate(-9, 9, 3)], 0.5, learned)
 
 
