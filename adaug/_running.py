@@ -101,6 +101,7 @@ class RunningDifficulty:
         self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)
         self.probabilities = self._uniform.clone()
         self._rows: Tensor | int = 1  # of the latest step
+        self._difficulty: Tensor | None = None  # of every share, bin and cell at the latest answer
         self._log_probs: dict[str, Tensor] = {}
         self._metrics: dict[str, Tensor] = {}
 
@@ -170,7 +171,8 @@ class RunningDifficulty:
 
     def _answer(self) -> None:
         """Moves the probabilities towards the capped best response to what is believed of the bins."""
-        _, effects, variances = self._estimate()
+        mean, effects, variances = self._estimate()
+        self._difficulty = (mean + effects).float()
         best = self._best_response(effects[self._place], variances[self._place])
         target = torch.lerp(self._uniform, best, self._trust)
         self.probabilities = torch.lerp(target, self.probabilities, self._kept(CALM) ** EVERY)
@@ -197,7 +199,7 @@ class RunningDifficulty:
     # ---- what is told
 
     def metrics(self) -> dict[str, Tensor]:
-        """Distribution and entropy (nats) of each operation."""
+        """Distribution, entropy (nats) and, after the first answer, difficulty of each operation's bins."""
         if self._metrics or not self.operations:
             return dict(self._metrics)
         probabilities = self.probabilities.float()
@@ -205,6 +207,9 @@ class RunningDifficulty:
         metrics: dict[str, Tensor] = {}
         for name, bins, row, entropy in zip(self.operations, self._bins, probabilities.unbind(), entropies, strict=True):
             metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
+        if self._difficulty is not None:
+            parts = self._difficulty.split([self._shares, *self._bins])[1:]
+            metrics |= {f"difficulty/{name}": part for name, part in zip(self.operations, parts, strict=True)}
         self._metrics = metrics
         return dict(metrics)
 

@@ -55,6 +55,7 @@ KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "bot
 WORST_OF = re.compile(r"worst-of-(\d+)")
 X = "as it is"
 COMPARED = (X, "grid mean", "worst per image", "worst 10 %", "in every view")
+TOLD = ("distribution", "difficulty")  # what is kept of the metrics, epoch by epoch
 VERSION = 1  # of a finished run
 HIDDEN = "aho.occlude"
 
@@ -237,21 +238,23 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
             optimizer.step()
             schedule.step()
         if arm.kind in ("exact", "running"):
-            learned = {name: value for name, value in augmenter.metrics.items() if name.startswith("distribution/")}
-            history.append({name.partition("/")[2]: value.flatten().tolist() for name, value in learned.items()})
+            kinds = {name: name.partition("/")[0] for name in augmenter.metrics}
+            learned = {name: value.tolist() for name, value in augmenter.metrics.items() if kinds[name] in TOLD}
+            history.append(learned)
     trained = time.process_time()
     audit = adaug.audit(
         model, task.test, task.score, VIEWS, targets=task.targets, output_size=task.size, draws=0, pictures=0, progress=False
     )
     kept = said(audit)
     last: dict[str, list[float]] = next((one for one in reversed(history) if one), {})
+    peaks = {name: max(mean) * len(mean) for name, mean in last.items() if name.startswith("distribution/")}
     return {
         "scores": {**statistics(kept), **each_view(kept)},
         "cpu_seconds": trained - started,
         "cpu_seconds_with_audit": time.process_time() - started,
         "steps": steps,
         "history": history,
-        "peaks": {name: max(mean) * len(mean) for name, mean in last.items()},
+        "peaks": {name.partition("/")[2]: peak for name, peak in peaks.items()},
         "about": task.about,
     }
 
