@@ -19,6 +19,7 @@ from adaug.operations import Operation
 from adaug.policy import RANDOM, Branch, Policy
 
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
+USUAL = 16, 128  # the same of the mean difficulty, which bins are compared with
 CALM = 64, 256  # the same of answers: in noise they differ, and their mean does not
 EVERY = 4  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
@@ -98,6 +99,7 @@ class RunningDifficulty:
         self._limit, self._trust = (cap / self._k).clamp(max=1), trust.reshape(-1, 1)
         self._uniform = there.to(device) / self._k
         self.steps = 0
+        self.usual = torch.zeros((), device=device, dtype=number)  # the mean difficulty lately: it falls while networks learn
         self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)
         self.probabilities = self._uniform.clone()
         self._rows: Tensor | int = 1  # of the latest step
@@ -125,16 +127,28 @@ class RunningDifficulty:
             difficulty: [B]. Rows where it is not finite say nothing.
         """
         with full_precision(self.sums.device), torch.no_grad():
-            sums = self._sums_of(view, branch, difficulty.detach())
+            sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
             if dist_size() > 1:
                 dist.all_reduce(sums)
                 self._rows = sums.diagonal()[: self._shares].sum().clamp(min=1)  # ranks may differ in theirs, but not in this
             else:
                 self._rows = len(branch)
+            excess = sums[: self._shares, -1].sum() / sums.diagonal()[: self._shares].sum().clamp(min=1)
+            if self.steps == 0:  # nothing was usual before
+                sums, self.usual = self._above(sums, excess), self.usual + excess
+            else:
+                self.usual = self.usual + excess * (1 - self._kept(USUAL))
             self.sums.mul_(self._kept(MEMORY)).add_(sums)
             self.steps += 1
             if self.steps % EVERY == 0:
                 self._answer()
+
+    def _above(self, sums: Tensor, level: Tensor) -> Tensor:
+        """The sums as they would be if this had been subtracted from every difficulty."""
+        own = torch.zeros_like(sums)
+        own[-1] = level * sums[: self._shares].sum(0)  # each row has one branch, so this sums over rows
+        own[-1, -1] -= level.square() * sums.diagonal()[: self._shares].sum() / 2
+        return sums - own - own.T
 
     def _kept(self, length: tuple[int, int]) -> Tensor | float:
         """How much is kept in a step of what fades over so many steps or rows."""
@@ -172,7 +186,7 @@ class RunningDifficulty:
     def _answer(self) -> None:
         """Moves the probabilities towards the capped best response to what is believed of the bins."""
         mean, effects, variances = self._estimate()
-        self._difficulty = (mean + effects).float()
+        self._difficulty = (self.usual + mean + effects).float()
         best = self._best_response(effects[self._place], variances[self._place])
         target = torch.lerp(self._uniform, best, self._trust)
         self.probabilities = torch.lerp(target, self.probabilities, self._kept(CALM) ** EVERY)
@@ -191,7 +205,9 @@ class RunningDifficulty:
         before, after = last.floor().long(), last.ceil().long().minimum(k.long() - 1)
         bar = torch.lerp(hardest.gather(1, before), hardest.gather(1, after), last - before)
         chance = torch.special.ndtr((believed - bar) / doubt).nan_to_num(0.5) * there
-        best = chance / chance.sum(1, keepdim=True).clamp(min=tiny)
+        best, open_ = self._limit * chance, (chance * (1 - chance) + tiny) * there  # who is certain keeps what is certain
+        best = (best + (1 - best.sum(1, keepdim=True)) * open_ / open_.sum(1, keepdim=True)).clamp(min=0)
+        best = best / best.sum(1, keepdim=True)
         room = (self._limit - best).clamp(min=0) * there
         excess = (best - self._limit).clamp(min=0).sum(1, keepdim=True)
         return best.minimum(self._limit) + room * excess / room.sum(1, keepdim=True).clamp(min=tiny)
@@ -226,7 +242,7 @@ class RunningDifficulty:
             may_grow: Whether nobody knows that it does not grow with an object's size.
         """
         mean, effects, variances = self._estimate()
-        difficulty, errors = (mean + effects).tolist(), variances.sqrt().tolist()
+        difficulty, errors = (self.usual + mean + effects).tolist(), variances.sqrt().tolist()
         rows, probabilities = self.sums.diagonal().tolist(), self.probabilities.tolist()
         columns: dict[str, dict[str, list[Any]]] = {}
         notes: list[str] = []
@@ -250,15 +266,18 @@ class RunningDifficulty:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums and the distributions."""
-        return {"steps": self.steps, "sums": self.sums.clone(), "probabilities": self.probabilities.clone()}
+        tensors = {"usual": self.usual, "sums": self.sums, "probabilities": self.probabilities}
+        return {"steps": self.steps, **{name: tensor.clone() for name, tensor in tensors.items()}}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError when a state does not fit, before anything is loaded."""
-        if not isinstance(state, Mapping) or not {"steps", "sums", "probabilities"} <= set(state):
-            raise ValueError(f"A state of running difficulty should hold steps, sums and probabilities. Found {state!r:.60}.")
+        if not isinstance(state, Mapping) or not {"steps", "usual", "sums", "probabilities"} <= set(state):
+            raise ValueError(
+                f"A state of running difficulty should hold steps, usual, sums and probabilities. Found {state!r:.60}."
+            )
         if not isinstance(state["steps"], int) or state["steps"] < 0:
             raise ValueError(f"`steps` of running difficulty should be an integer, not negative. Found {state['steps']!r}.")
-        for name, own in (("sums", self.sums), ("probabilities", self.probabilities)):
+        for name, own in (("usual", self.usual), ("sums", self.sums), ("probabilities", self.probabilities)):
             value = state[name]
             if not isinstance(value, Tensor) or value.shape != own.shape or not torch.isfinite(value).all():
                 found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -267,6 +286,7 @@ class RunningDifficulty:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.steps = int(state["steps"])
+        self.usual = state["usual"].to(self.usual, copy=True)
         self.sums.copy_(state["sums"])
         self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
         self._log_probs, self._metrics = {}, {}

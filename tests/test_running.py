@@ -348,8 +348,7 @@ def test_the_loss_as_a_last_resort_is_said_once(caplog):
 def test_the_users_difficulty_goes_first():
     model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS), difficulty=by_angle)
     result = steps_of(augmenter, model, 1)
-    y = augmenter._running.sums[: augmenter._running._shares, -1].sum()
-    assert torch.allclose(y.float(), by_angle(None, result.batch).sum())
+    assert torch.allclose(augmenter._running.usual.float(), by_angle(None, result.batch).mean())
     assert "the user's" in str(augmenter.difficulty_table())
 
 
@@ -449,6 +448,20 @@ def test_half_precision_is_summed_in_full(monkeypatch):
     rows = augmenter._running.sums.diagonal()[:3].sum()
     kept = [math.exp(-i / 256) for i in range(5)]
     assert math.isclose(float(rows), 8 * sum(kept), rel_tol=1e-9)
+
+
+def test_what_is_usual_is_taken_off():
+    """The mean falls while a network learns; bins that were drawn long ago should not look hard for it."""
+
+    def hard(step: int, view: adaug.View, branch: Tensor) -> Tensor:
+        return 5 * math.exp(-step / 60) + turned_right(step, view, branch)
+
+    running, told = simulate(hard, noise=0.3)
+    assert told[-1]["distribution/asr.rotate"][-1] > 0.85 * 2 / 9
+    assert told[-1]["entropy/asr.scale"] > 0.95 * math.log(7)
+    left = running.sums[: running._shares, -1].sum() / running.sums.diagonal()[: running._shares].sum()
+    mean = sum(running.table("it", may_grow=False).columns["asr.scale"]["difficulty"]) / 7
+    assert math.isclose(mean, float(running.usual + left), rel_tol=1e-6)
 
 
 def test_rows_of_all_shares_count():
