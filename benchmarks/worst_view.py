@@ -44,10 +44,11 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
+from adaug import plots
 from adaug.policies import Window
 from benchmarks import draw, finished_runs
 from benchmarks.differences import Differences, Runs, at_equal, corrected_tables, family, named, of_pairs, tables
-from benchmarks.result_files import save, split_arguments
+from benchmarks.result_files import RESULTS, save, split_arguments
 from benchmarks.worst_tasks import TASKS, Rows, Task
 from examples.audit_tables import VIEWS, each_view, said, statistics
 
@@ -292,6 +293,11 @@ def write(options: argparse.Namespace, runs: Runs) -> None:
         machines=sorted({one["machine"] for one in every}),
     )
     print(f"{means}\n\n{compared}", flush=True)
+    histories = [one["history"] for one in every if any("difficulty/asr.rotate" in epoch for epoch in one["history"])]
+    if histories:  # what was found hard, and drawn, in the first such run
+        title = "What was found hard, and what was drawn"
+        learned = plots.draw_distributions(histories[0], policy=adaug.policies.wide(), title=title)
+        learned.savefig(RESULTS / f"{options.name}_learned.svg")
 
 
 def main() -> None:
