@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from adaug._hooks import Hooks
-from adaug._layers import Layer, tensors_in
+from adaug._layers import parents, tensors_in
 from adaug._probe import Flow, Probe
 from adaug.operations import OccludeFeatures
 
@@ -55,8 +55,10 @@ class Found:
             layers = [list(names) for names in (self.read,) * reads + (self.hide,) * hides]
             line = f"features=None found layers: {', '.join(f'{a} {b}' for a, b in zip(users, layers, strict=True))}"
             if hides and self.leak > HIDDEN:
-                told = "masks change no output" if math.isinf(self.leak) else f"{self.leak:.0%} of what is hidden reaches the output"
-                line += f"; {told}, so name better layers in `occlude`, or pass occlude=() to hide parts of the image"
+                line += (
+                    "; masks change nothing" if math.isinf(self.leak) else f"; {self.leak:.0%} of what is hidden gets through"
+                )
+                line += ", so name better layers in `occlude`, or pass occlude=() to hide parts of the image"
         if self.skipped:
             names = ", ".join(self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
             line += f"; left out are {names}: nothing says whether their channels come first or last"
@@ -78,7 +80,7 @@ def find_layers(model: nn.Module, probed: Probe, pair: Tensor) -> Found:
     for read, hide in proposals(probed):
         hooks = Hooks(model, {}, {name: probed.layers[name] for name in hide})
         try:
-            with hooks.masked([(OccludeFeatures(GRID, 1), _mask(pair))]):
+            with hooks.masked([(OccludeFeatures(GRID, (1,)), _mask(pair))]):
                 masked = _outputs(model, pair)
         finally:
             hooks.remove()
@@ -183,9 +185,10 @@ class _View:
         self.of = {}
         for name in usable:
             node = probed.nodes.get(name)
-            if node in order and node in used and node in self.flow.paths:
-                if node not in self.of or probed.weights[name] >= probed.weights[self.of[node]]:
-                    self.of[node] = name  # of a layer and its last part the layer
+            if node not in order or node not in used:
+                continue
+            if node not in self.of or probed.weights[name] >= probed.weights[self.of[node]]:
+                self.of[node] = name  # of a layer and its last part the layer
         self.usable = [self.of[node] for node in sorted(self.of, key=order.__getitem__)]
         self.nodes = {name: node for node, name in self.of.items()}
         on = self.flow.paths_on(self.flow.outputs)
@@ -256,7 +259,14 @@ class _View:
                 levels.append([name])
             elif self.area(name) <= self.area(levels[-1][0]):
                 levels[-1].append(name)
-        return [max(reversed(_outer(names)), key=self.probed.weights.__getitem__) for names in levels]
+        return [
+            max(reversed(names), key=lambda name: (not self._in_block(name), self.probed.weights[name])) for names in levels
+        ]
+
+    def _in_block(self, name: str) -> bool:
+        """Whether it is a part of what goes on to the next resolution, such as the first convolution of a block."""
+        around = [self.area(parent) for parent in parents(name) if parent in self.probed.layers]
+        return any(2 * area <= self.area(name) < 8 * area for area in around)
 
     def bridges(self) -> list[str]:
         """The first layer of each resolution whose features meet what comes back up from a lower one."""
@@ -264,11 +274,11 @@ class _View:
             return []
         found: dict[int, str] = {}
         for node in self.flow.nodes:
-            parents = self.flow.inputs[node]
-            if len(parents) < 2 or not node.name().startswith(MERGES):
+            inputs = self.flow.inputs[node]
+            if len(inputs) < 2 or not node.name().startswith(MERGES):
                 continue
-            below = min(self.low[parent] for parent in parents)
-            for parent in parents:
+            below = min(self.low[parent] for parent in inputs)
+            for parent in inputs:
                 name = self._given_by(parent)
                 if name and self.low[parent] >= self.area(name) >= 2 * below:
                     found.setdefault(self.area(name), name)
@@ -292,12 +302,6 @@ class _View:
                 return None
             node = self.flow.inputs[node][0]
         return self.of[node]
-
-
-def _outer(names: Sequence[str]) -> list[str]:
-    """Without those that lie deep inside others."""
-    depth = min(name.count(".") for name in names) + 1
-    return [name for name in names if name.count(".") <= depth]
 
 
 def _in_later_stacks(names: Sequence[str], probed: Probe) -> list[str]:

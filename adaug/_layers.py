@@ -142,14 +142,15 @@ def match_layers(model: nn.Module, patterns: Sequence[str], argument: str) -> li
                 f"the nearest are {', '.join(near)}."
             )
         hits = set(matched)
-        chosen |= {name for name in matched if not any(parent in hits for parent in _parents(name))}
+        chosen |= {name for name in matched if not any(parent in hits for parent in parents(name))}
     layers = layer_names(model)
     meant = {id(layers[name]) for name in chosen}
     first = {id(layers[name]): name for name in reversed(names)}  # a layer of two names goes by the first
     return [name for name in names if id(layers[name]) in meant and first[id(layers[name])] == name]
 
 
-def _parents(name: str) -> Iterator[str]:
+def parents(name: str) -> Iterator[str]:
+    """The names of what a layer lies in, from the inside out."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adaug._batch import Batch, UserBatch, check_flip, check_operations
+from adaug._find import Found, find_layers, with_a_change
 from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
-from adaug._find import Found, find_layers, with_a_change
 from adaug._layers import Layer, match_layers
-from adaug._probe import Probe, probe
 from adaug._painters import check_painters
+from adaug._probe import Probe, probe
 from adaug._warp import Size
 from adaug._wrappers import device_of, is_compiled, refuse_inner_ddp, refuse_sharded, unwrap
 from adaug.policy import Policy
@@ -115,8 +115,11 @@ def bind(
             probed = probe(inner, pair)
             found = find_layers(inner, probed, pair) if finds else found
     read = match_layers(inner, features, "features") if features else list(found.read)
-    hidden = match_layers(inner, occlude, "occlude") if occlude else list(found.hide if finds else read) if occlude is None else []
-    hidden = hidden if hides else []
+    hidden: list[str] = []
+    if hides and occlude is None:
+        hidden = list(found.hide) if finds else read
+    elif hides and occlude:
+        hidden = match_layers(inner, occlude, "occlude")
     layers = probed.layers
     silent = [name for name in [*(read if reads else ()), *hidden] if name not in layers]
     if silent:

@@ -66,7 +66,8 @@ class AdversarialAugmenter:
 
     Args:
         policy: What is done to views, by default the paper's, without flip.
-        features: Layers (names or fnmatch patterns) that the generators read. None finds them and says which; () reads the image.
+        features: Layers (names or fnmatch patterns) that the generators read. None finds them and says which, () reads the
+            image.
         occlude: Layers that masks multiply, by default those of `features`, and where these are found, what it also takes to
             hide a cell. With none they multiply the image.
         targets: Key or position in the batch -> kind, where the name does not tell.
