@@ -112,7 +112,7 @@ def bind(
     if finds or (reads and features) or (hides and (features if occlude is None else occlude)):
         with quiet(inner, device):
             pair = with_a_change(image)
-            probed = probe(inner, pair)
+            probed = probe(inner, pair, flow=finds)
             found = find_layers(inner, probed, pair) if finds else found
     read = match_layers(inner, features, "features") if features else list(found.read)
     hidden: list[str] = []

@@ -109,9 +109,15 @@ class Probe:
     flow: Flow | None = None
 
 
-def probe(model: nn.Module, image: Tensor) -> Probe:
-    """Runs the model once and describes what its layers give."""
-    if image.is_floating_point():
+def probe(model: nn.Module, image: Tensor, *, flow: bool = True) -> Probe:
+    """Runs the model once and describes what its layers give.
+
+    Args:
+        model: The model.
+        image: [B, C, H, W].
+        flow: Whether to look at the flow too, for which gradients are on.
+    """
+    if flow and image.is_floating_point():
         try:
             with torch.enable_grad():
                 return _probe(model, image.detach().requires_grad_() * 1)

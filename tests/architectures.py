@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -123,7 +125,7 @@ class ResNetV2(nn.Module):
         widths = (8, 16, 32, 64)
         self.stages = nn.Sequential(*(
             nn.Sequential(PreActivation(a, b, 2, norm), PreActivation(b, b, 1, norm))
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in pairwise(widths)
         ))  # fmt: skip
         self.final_conv = nn.Identity() if norm else conv(64, 256, 1)
         self.norm = nn.BatchNorm2d(64) if norm else nn.Identity()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import architectures as nets
 import pytest
 import torch
+from networks import differences, traces
 
 import adaug
 from adaug._find import find_layers, with_a_change
@@ -169,3 +170,11 @@ def test_named_layers_are_not_talked_about(caplog):
     augmenter.bind(nets.Swin(), {"image": torch.rand(6, 3, 64, 64)})
     assert not caplog.records
     assert list(augmenter._bound.hooks.occlude) == ["layers.0", "layers.2"]
+
+
+@pytest.mark.parametrize("name", ["deeplab", "princeton-vl"])
+def test_looking_for_layers_leaves_no_trace(name):
+    model = made(name).train()
+    before = traces(model)
+    found(model)
+    assert differences(before, traces(model)) == []
