@@ -66,8 +66,10 @@ class AdversarialAugmenter:
 
     Args:
         policy: What is done to views, by default the paper's, without flip.
-        features: Layers (names or fnmatch patterns) that the generators read. None finds them, () reads the image.
-        occlude: Layers that masks multiply, by default those of `features`. With none they multiply the image.
+        features: Layers (names or fnmatch patterns) that the generators read. None finds them and says which, () reads the
+            image.
+        occlude: Layers that masks multiply, by default those of `features`, and where these are found, what it also takes to
+            hide a cell. With none they multiply the image.
         targets: Key or position in the batch -> kind, where the name does not tell.
         output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
         update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
@@ -142,6 +144,7 @@ class AdversarialAugmenter:
         self._running = RunningDifficulty(self.policy, torch.device("cpu"))
         self._measure: Fair | None = None  # what running difficulty sums up
         self._pending: Mapping[str, Any] | None = None  # a state that waits for a model
+        self._said = ""  # of the layers that were found, to say it once
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ARGUMENTS and name in self.__dict__:
@@ -492,6 +495,9 @@ class AdversarialAugmenter:
         except BaseException:
             bound.hooks.remove()
             raise
+        if bound.said and bound.said != self._said and dist_rank() == 0:
+            logging.getLogger("adaug").warning(bound.said)  # what is below a warning nobody sees without asking for it
+            self._said = bound.said
         self._adversaries, self._pending = adversaries, None
         self._running, told = RunningDifficulty(bound.policy, bound.device), self._running.state_dict()
         self._running.load_state_dict(told)
