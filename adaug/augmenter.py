@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFacto
 from adaug._arguments import RULES, refuse_unused
 from adaug._batch import Batch, UserBatch, parse
 from adaug._checks import checked, number
-from adaug._fair import Fair, fair_difficulty, measured
+from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
 from adaug._kinds import Target
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import RULES as PRETRAIN_RULES
@@ -68,8 +69,10 @@ class AdversarialAugmenter:
 
     Args:
         policy: What is done to views, by default the paper's, without flip.
-        features: Layers (names or fnmatch patterns) that the generators read. None finds them, () reads the image.
-        occlude: Layers that masks multiply, by default those of `features`. With none they multiply the image.
+        features: Layers (names or fnmatch patterns) that the generators read. None finds them and says which, () reads the
+            image.
+        occlude: Layers that masks multiply, by default those of `features`, and where these are found, what it also takes to
+            hide a cell. With none they multiply the image.
         targets: Key or position in the batch -> kind, where the name does not tell.
         output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
         update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
@@ -137,6 +140,7 @@ class AdversarialAugmenter:
         self._running = RunningDifficulty(self.policy, torch.device("cpu"))
         self._measure: Fair | None = None  # what running difficulty sums up
         self._pending: Mapping[str, Any] | None = None  # a state that waits for a model
+        self._said = ""  # of the layers that were found, to say it once
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ARGUMENTS and name in self.__dict__:
@@ -189,14 +193,11 @@ class AdversarialAugmenter:
                 trained = difficulty(output, augmented)
             if not scores.complete:
                 lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
-            shown = trained
-            if self._running.operations and self.difficulty is None:
-                self._measure = self._measure or fair_difficulty(output, augmented)
-                shown = measured(self._measure, output, augmented, trained)
+            shown = self._fair(output, augmented, trained) if self._running.operations else None
             metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
             step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
             # learn: what fails from here on is torch's own, or the generators' optimizers'
-            if self._running.operations:
+            if shown is not None:
                 self._running.observe(trials.view, owner, shown)
                 metrics.update(self._running.metrics())
             if compares:
@@ -284,7 +285,9 @@ class AdversarialAugmenter:
         """
         if self._bound is None or not self._running.steps:
             raise RuntimeError("A difficulty table should follow some steps, which fill it. Found none; call `step` first.")
-        return self._running.table()
+        known = "what it was when the state was saved" if self._measure is None else self._measure.about
+        measure = known if self.difficulty is None else "the user's"
+        return self._running.table(measure, may_grow=self.difficulty is None and self._measure is LOSS)
 
     # ---- life cycle
 
@@ -379,6 +382,16 @@ class AdversarialAugmenter:
 
     # ---- inside a step
 
+    def _fair(self, output: Any, augmented: Batch, trained: Tensor) -> Tensor:
+        """What running difficulty sums up, [B]: the user's difficulty, else what is fair to all sizes, else the loss."""
+        if self.difficulty is not None:
+            return trained
+        if self._measure is None:
+            self._measure = fair_difficulty(output, augmented) or LOSS
+            if self._measure is LOSS and self._running.changes_size:
+                LOG.warning(MAY_GROW)
+        return measured(self._measure, output, augmented, trained)
+
     def _difficulty(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
 
@@ -453,6 +466,9 @@ class AdversarialAugmenter:
         except BaseException:
             bound.hooks.remove()
             raise
+        if bound.said and bound.said != self._said and dist_rank() == 0:
+            LOG.warning(bound.said)  # what is below a warning nobody sees without asking for it
+            self._said = bound.said
         self._adversaries, self._pending = adversaries, None
         with no_inference():
             self._running, told = RunningDifficulty(bound.policy, bound.device), self._running.state_dict()
@@ -492,4 +508,5 @@ class AdversarialAugmenter:
 
 
 MOVES = ("steps", "metrics", "_seed", "_bound", "_adversaries", "_running", "_measure", "_pending")  # what a step may change
+LOG = logging.getLogger("adaug")
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
