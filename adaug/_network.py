@@ -93,6 +93,17 @@ class BoundModel:
             scores = [difficulty(output, batch) for difficulty in difficulties]
         return [torch.full_like(values, torch.nan) for values in scores] if self.hooks.skipped else scores
 
+    def train(
+        self, model: nn.Module, image: Tensor, batch: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
+    ) -> tuple[Any, Tensor]:
+        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph."""
+        with self.hooks.masked(masks):
+            output = model(image)
+            losses = loss_fn(output, batch)
+        check_losses(losses, len(image), "loss_fn")
+        self.hooks.keep_for_backward(losses, masks, self)
+        return output, losses
+
 
 def bind(
     model: nn.Module,

@@ -23,7 +23,7 @@ from adaug._batch import Batch, UserBatch, parse
 from adaug._checks import checked, number
 from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
 from adaug._kinds import Target
-from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
+from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_policy
 from adaug._pretrain import RULES as PRETRAIN_RULES
 from adaug._pretrain import Pretraining, learning_rate, repeated
 from adaug._random import Stream, no_inference, seeded
@@ -186,7 +186,7 @@ class AdversarialAugmenter:
             scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
             lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
             # train
-            output, losses = self._train(bound, model, augmented.image, result, trials.view, loss_fn)
+            output, losses = bound.train(model, augmented.image, result, trials.view.feature_masks, loss_fn)
             owner = branch.to(bound.device, non_blocking=True)
             trained = losses.detach().float()
             if self.difficulty is not None and (self._running.operations or not scores.complete):
@@ -398,18 +398,6 @@ class AdversarialAugmenter:
     def _split(self, n: int, stream: Stream, warm: bool) -> Tensor:
         """Which branch each row falls to, [n] long on the CPU."""
         return self.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long, device="cpu")
-
-    @staticmethod
-    def _train(
-        bound: BoundModel, model: nn.Module, image: Tensor, batch: UserBatch, view: View, loss_fn: LossFunction
-    ) -> tuple[Any, Tensor]:
-        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph."""
-        with bound.hooks.masked(view.feature_masks):
-            output = model(image)
-            losses = loss_fn(output, batch)
-        check_losses(losses, len(image), "loss_fn")
-        bound.hooks.keep_for_backward(losses, view.feature_masks, bound)
-        return output, losses
 
     def _parse(self, batch: UserBatch, device: torch.device | None = None) -> Batch:
         return parse(batch, self.targets, device)
