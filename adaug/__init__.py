@@ -7,6 +7,7 @@ from adaug._kinds import Target
 from adaug._reward import RewardPenalty
 from adaug._view import View
 from adaug.audits import Audit, audit
+from adaug.augment import Augment
 from adaug.augmenter import AdversarialAugmenter, StepResult
 from adaug.operations import (
     Brightness,
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdversarialAugmenter",
     "Audit",
+    "Augment",
     "Branch",
     "Brightness",
     "Contrast",

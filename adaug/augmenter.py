@@ -242,7 +242,12 @@ class AdversarialAugmenter:
         return {name: torch.stack(values) for name, values in history.items()}
 
     def random(self, batch: UserBatch) -> UserBatch:
-        """The batch under random views alone: the baseline, and stage 1 of the paper."""
+        """The batch under random views alone, as rows of the random share get them: the baseline, and stage 1 of the paper.
+
+        They hide nothing, and leave what has a `rest` at it. To draw every branch, hidden cells too, use `adaug.Augment`.
+        Raises ValueError when random views of the policy would do nothing but a flip.
+        """
+        _refuse_still(self.policy)
         parsed = self._parse(batch)
         n, device, view_size = len(parsed), parsed.image.device, self._view_size(parsed)
         check_policy(self.policy, parsed, wait=self._counts["random"] == 0)
@@ -521,6 +526,16 @@ class AdversarialAugmenter:
 LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # where nothing is known to be fairer
 
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
+
+
+def _refuse_still(policy: Policy) -> None:
+    """Raises ValueError when random views of a policy draw nothing, but perhaps a flip, though it has branches."""
+    drawn = any(operation.in_random_views for operation in policy.operations.values())
+    if policy.branches and not drawn and not policy.painters:
+        raise ValueError(
+            "Random views should change something. Found that all operations of the policy hide cells or rest in them, in "
+            f"branches {[branch.name for branch in policy.branches]}; use adaug.Augment(policy), which draws every branch."
+        )
 
 
 def _refuse_unused(policy: Policy, arguments: Sequence[str]) -> None:
