@@ -4,6 +4,7 @@ from adaug import keypoints, operations, plots, policies
 from adaug._apply import apply_view
 from adaug._generator import Generator, OneForAll
 from adaug._kinds import Target
+from adaug._losses import per_sample
 from adaug._reward import RewardPenalty
 from adaug._view import View
 from adaug.audits import Audit, audit
@@ -50,6 +51,7 @@ __all__ = [
     "audit",
     "keypoints",
     "operations",
+    "per_sample",
     "plots",
     "policies",
 ]
