@@ -48,6 +48,7 @@ class StepResult:
         metrics: Detached tensors by name.
         view: Everything that was drawn. `batch` is what it makes of the batch that was given, after the functions in the
             policy's `common`.
+        output: What the model returned in the training pass, with graph.
     """
 
     loss: Tensor
@@ -56,6 +57,7 @@ class StepResult:
     branch: Tensor
     metrics: dict[str, Tensor]
     view: View
+    output: Any = None
 
 
 class AdversarialAugmenter:
@@ -80,7 +82,7 @@ class AdversarialAugmenter:
             adversarial difficulties from the training pass and scores the reference views alone, with batch statistics and
             dropout as there: one pass less.
         total_steps: Drives `progress`, which schedules of shares read.
-        seed: By default torch's initial seed.
+        seed: By default torch's initial seed, at the first draw.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -131,7 +133,7 @@ class AdversarialAugmenter:
         self.update_every = _integer("update_every", update_every, at_least=1)
         self.scoring = scoring
         self._total_steps = None if total_steps is None else _integer("total_steps", total_steps, at_least=1)
-        self._seed = torch.initial_seed() if seed is None else _integer("seed", seed)
+        self._seed: int | None = None if seed is None else _integer("seed", seed)
         self.steps = 0
         self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see its result
         self._progress = 0.0
@@ -200,7 +202,7 @@ class AdversarialAugmenter:
             metrics |= self._losses_by_branch(losses.detach(), branch, owner)
         self.steps += 1
         self.metrics = metrics
-        return StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
+        return StepResult(losses.mean(), losses, result, owner, metrics, trials.view, output)
 
     def pretrain(
         self,
@@ -312,7 +314,9 @@ class AdversarialAugmenter:
 
     @property
     def seed(self) -> int:
-        """What all random draws come from. Ranks share the first one's."""
+        """What all random draws come from. Ranks share the first one's. Where none was given, it is settled when first asked for."""
+        if self._seed is None:
+            self._seed = torch.initial_seed()
         return self._seed
 
     @property
@@ -380,14 +384,12 @@ class AdversarialAugmenter:
         return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": state, **own}
 
     def __repr__(self) -> str:
-        lines = [f"policy={self.policy}"]
-        if self._bound is None:
-            lines.append("not bound yet")
-        else:
+        lines = ["not bound yet"]
+        if self._bound is not None:
             hooks = self._bound.hooks
-            lines.append(f"features={list(hooks.features) or 'the image'}")
-            lines.append(f"occlude={list(hooks.occlude) or 'the image'}")
-        return f"{type(self).__name__}(\n  " + ",\n  ".join(lines) + f",\n  steps={self.steps},\n)"
+            lines = [f"features={list(hooks.features) or 'the image'}", f"occlude={list(hooks.occlude) or 'the image'}"]
+        lines += [f"steps={self.steps}", *str(self.policy).splitlines()]
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
     # ---- inside a step
 
