@@ -314,7 +314,7 @@ class AdversarialAugmenter:
 
     @property
     def seed(self) -> int:
-        """What all random draws come from. Ranks share the first one's. Where none was given, it is settled when first asked for."""
+        """What all random draws come from. Ranks share the first one's. Not given, it is settled when first asked for."""
         if self._seed is None:
             self._seed = torch.initial_seed()
         return self._seed
