@@ -33,7 +33,7 @@ class Uniform:
     def log_probs(self, branch: Branch, n: int) -> dict[str, Tensor]:
         """Log-probabilities [n, k] of each operation of a branch, by its name."""
         return {
-            operation.name: torch.full((n, operation.bins), -math.log(operation.bins), device=self.device)
+            operation.name: torch.full((n, operation.bins), -math.log(operation.bins), dtype=torch.float32, device=self.device)
             for operation in branch.operations
         }
 

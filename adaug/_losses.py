@@ -116,14 +116,15 @@ class PerSample:
 
     def _unreduced(self, prediction: Any, given: list[Any], n: int) -> Tensor | None:
         """[B], by the criterion's own losses of elements; None where its `reduction` does not give them."""
-        criterion: Any = copy.copy(self.loss)  # its weights are the user's own, wherever they are now
+        own: Any = self.loss
+        criterion = copy.copy(own)  # its weights are the user's own, wherever they are now
         criterion.reduction = "none"
         losses = criterion(prediction, *given)
         if not isinstance(losses, Tensor) or losses.ndim == 0 or len(losses) != n:
             return None
         losses = losses.flatten(1) if losses.ndim > 1 else losses[:, None]
         summed = losses.sum(1)
-        if self.loss.reduction in ("sum", "batchmean"):
+        if own.reduction in ("sum", "batchmean"):
             return summed
         labels = given[0]
         if not isinstance(self.loss, (nn.CrossEntropyLoss, nn.NLLLoss)) or labels.is_floating_point():
@@ -178,13 +179,17 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         if value.ndim:
             yield value
     elif isinstance(value, (Mapping, list, tuple)) or _is_record(value):
-        for item in vars(value).values() if _is_record(value) else value.values() if isinstance(value, Mapping) else value:
+        for item in _fields(value).values() if _is_record(value) else value.values() if isinstance(value, Mapping) else value:
             yield from _tensors(item)
 
 
 def _is_record(value: Any) -> bool:
     """Whether it is of a dataclass, as Hugging Face's outputs are, which may be mappings too."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def _sliced(i: int, tensor: Tensor) -> Tensor:
@@ -219,8 +224,8 @@ def _mapped(
     if isinstance(value, Tensor):
         return function(value) if value.ndim and len(value) == n else value
     if _is_record(value):
-        own = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return type(value)(**{name: _mapped(item, n, function, row, given=given, top=False) for name, item in own.items()})
+        inner = {name: _mapped(item, n, function, row, given=given, top=False) for name, item in _fields(value).items()}
+        return type(value)(**inner)
     if isinstance(value, Mapping):
         inner = {name: _mapped(item, n, function, row, given=given, top=False) for name, item in value.items()}
         return with_items(value, inner)
@@ -233,4 +238,5 @@ def _mapped(
         if row is None:
             raise NotImplementedError("Lists of rows are no tensors.")
         return value[row : row + 1]
-    return with_values(value, [_mapped(item, n, function, row, given=given, top=False) for item in value])
+    sequence: Any = value
+    return with_values(sequence, [_mapped(item, n, function, row, given=given, top=False) for item in sequence])

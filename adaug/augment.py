@@ -109,6 +109,7 @@ class Augment:
         keys = self._keys(index, epoch)
         image = image_of(source, self.targets)
         rows = _rows(source, image, self.targets)
+        drawn: View | list[View]
         if rows is None:
             made, drawn = self._one(source, keys, single=is_array(image) and getattr(image, "ndim", 3) < 4)
         else:

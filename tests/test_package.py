@@ -26,6 +26,7 @@ PUBLIC = {
     "augmenter",
     "integrations",
     "integrations.lightning",
+    "integrations.transformers",
     "keypoints",
     "operations",
     "plots",
