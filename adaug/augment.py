@@ -104,7 +104,9 @@ class Augment:
             ValueError: An index without a seed, or an entry that does not fit.
             TypeError: An entry of the wrong type.
         """
-        alone = not isinstance(batch, (Mapping, list, tuple))  # an image
+        alone = is_array(batch)  # an image
+        if not alone and not isinstance(batch, (Mapping, list, tuple)):
+            raise TypeError(f"A batch or a sample should be a mapping, a tuple or an image. Found {type(batch).__name__}.")
         source = (batch,) if alone else batch
         keys = self._keys(index, epoch)
         image = image_of(source, self.targets)

@@ -130,6 +130,8 @@ def test_entries_inside_others_are_moved_in_their_place():
 def test_what_is_not_known_of_a_sample_is_refused():
     with pytest.raises(ValueError, match="Each tensor of a batch should have a kind"):
         adaug.Augment(TURN)((torch.rand(3, 16, 16), torch.rand(4, 2)))
+    with pytest.raises(TypeError, match=r"a mapping, a tuple or an image. Found str"):
+        adaug.Augment(TURN)("image.jpg")
     with pytest.raises(ValueError, match="a value a pixel"):
         adaug.Augment(TURN)({"image": torch.rand(3, 16, 16), "label": torch.zeros(16, 16)})
 
