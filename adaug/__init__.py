@@ -4,9 +4,11 @@ from adaug import keypoints, operations, plots, policies
 from adaug._apply import apply_view
 from adaug._generator import Generator, OneForAll
 from adaug._kinds import Target
+from adaug._losses import per_sample
 from adaug._reward import RewardPenalty
 from adaug._view import View
 from adaug.audits import Audit, audit
+from adaug.augment import Augment
 from adaug.augmenter import AdversarialAugmenter, StepResult
 from adaug.operations import (
     Brightness,
@@ -26,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdversarialAugmenter",
     "Audit",
+    "Augment",
     "Branch",
     "Brightness",
     "Contrast",
@@ -48,6 +51,7 @@ __all__ = [
     "audit",
     "keypoints",
     "operations",
+    "per_sample",
     "plots",
     "policies",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -149,15 +149,7 @@ def bind(
     maps = list(hooks.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)
     said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
-    return BoundModel(inner, device, policy if hidden else _on_image(policy), hooks, shapes, said)
-
-
-def _on_image(policy: Policy) -> Policy:
-    """The policy with every mask on the image."""
-    branches = [
-        replace(branch, operations=[operation.on_image() for operation in branch.operations]) for branch in policy.branches
-    ]
-    return replace(policy, branches=branches)
+    return BoundModel(inner, device, policy if hidden else policy.on_image(), hooks, shapes, said)
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:

@@ -8,19 +8,19 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from adaug._adversary import Adversary, Lesson, LogProbs, dist_size
 from adaug._batch import Batch
 from adaug._constants import constant
+from adaug._draw import draw_unproposed
 from adaug._network import BoundModel
 from adaug._random import Stream, no_inference, seeded
 from adaug._reward import check_update
 from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
 from adaug._warp import Size
-from adaug.policy import Branch, Magnitudes, Policy
+from adaug.policy import Branch, Magnitudes
 
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
 
@@ -168,7 +168,7 @@ def propose(
             whole = len(on_cpu) == len(batch)
             drawn = random if whole else {name: value[index] for name, value in random.items()}
             if owner is None:
-                drawn = _draw_unproposed(bound.policy, running, numbers[on_cpu], drawn, stream)
+                drawn = draw_unproposed(bound.policy, running, numbers[on_cpu], drawn, stream)
             shares.append((owner, index, drawn))
     features = _look(bound, batch, view_size, shares)
     trials: list[Trial] = []
@@ -190,26 +190,6 @@ def propose(
         )
         trials.append(Trial(owner, index, adversarial, reference, proposal))
     return Trials(trials)
-
-
-def _draw_unproposed(
-    policy: Policy, running: RunningDifficulty, branch: NDArray[np.int64], random: Magnitudes, stream: Stream
-) -> Magnitudes:
-    """What rows get that no generator is asked about: their branch's operations from its distributions, others at random."""
-    n, drawn = len(branch), dict(random)
-    for number, owner in enumerate(policy.branches, start=1):
-        mine = branch == number
-        if owner.has_generator or not mine.any():
-            continue
-        rows = None if mine.all() else torch.from_numpy(mine).to(stream.device, non_blocking=True)
-        for operation, log_probs in zip(owner.operations, running.log_probs(owner, n).values(), strict=True):
-            name = owner.full_name(operation)
-            magnitude = operation.draw(operation.choose(log_probs, stream), stream)
-            if rows is not None:
-                where = rows if magnitude.ndim == 1 else rows.reshape(n, *[1] * (magnitude.ndim - 1))
-                magnitude = torch.where(where, magnitude, random.get(name, 1.0))
-            drawn[name] = magnitude
-    return drawn
 
 
 def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Proposal:

@@ -1,4 +1,4 @@
-"""What stands around the user's model (DistributedDataParallel, torch.compile, Fabric), and what cannot be looked through."""
+"""What stands around the user's model ((Distributed)DataParallel, torch.compile, Fabric), and what cannot be looked through."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ if dist.is_available():
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside DistributedDataParallel and torch.compile. Raises TypeError on what cannot be looked through."""
+    """The user's module inside what stands around it. Raises TypeError on what cannot be looked through."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` should be a torch.nn.Module. Found {type(model).__name__}.")
     while True:
         refuse_sharded([model])
-        if isinstance(model, nn.DataParallel):
-            raise TypeError("Use DistributedDataParallel. Found DataParallel, whose replicas would meet other rows' masks.")
+        alone = isinstance(model, nn.DataParallel) and len(model.device_ids) <= 1  # it makes no replicas
+        if isinstance(model, nn.DataParallel) and not alone:
+            raise TypeError(
+                "The model should be on one device, or in DistributedDataParallel. Found DataParallel on devices "
+                f"{list(model.device_ids)}, whose replicas would meet other rows' masks; give `step` the model inside, "
+                "`model.module`, or start one process for each device with torchrun."
+            )
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, DistributedDataParallel):
+        if inner is None and (alone or isinstance(model, DistributedDataParallel)):
             inner = model.module
         if inner is None and isinstance(getattr(model, "_forward_module", None), DistributedDataParallel):
             inner = getattr(model, "_original_module", None)  # Lightning Fabric's wrapper

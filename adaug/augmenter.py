@@ -52,6 +52,7 @@ class StepResult:
         metrics: Detached tensors by name.
         view: Everything that was drawn. `batch` is what it makes of the batch that was given, after the functions in the
             policy's `common`.
+        output: What the model returned in the training pass, with graph.
     """
 
     loss: Tensor
@@ -60,6 +61,7 @@ class StepResult:
     branch: Tensor
     metrics: dict[str, Tensor]
     view: View
+    output: Any = None
 
 
 class AdversarialAugmenter:
@@ -86,7 +88,7 @@ class AdversarialAugmenter:
             adversarial difficulties from the training pass and scores the reference views alone, with batch statistics and
             dropout as there: one pass less.
         total_steps: Drives `progress`, which schedules of shares read.
-        seed: By default torch's initial seed.
+        seed: By default torch's initial seed, at the first draw.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -130,7 +132,7 @@ class AdversarialAugmenter:
         self.update_every: int = given["update_every"]
         self.scoring = scoring
         self._total_steps: int | None = given["total_steps"]
-        self._seed: int = torch.initial_seed() if seed is None else given["seed"]
+        self._seed: int | None = given["seed"]
         self.steps = 0
         self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see its result
         self._progress = 0.0
@@ -195,7 +197,7 @@ class AdversarialAugmenter:
                 lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
             shown = self._fair(output, augmented, trained) if self._running.operations else None
             metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
-            step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
+            step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view, output)
             # learn: what fails from here on is torch's own, or the generators' optimizers'
             if shown is not None:
                 self._running.observe(trials.view, owner, shown)
@@ -252,7 +254,12 @@ class AdversarialAugmenter:
         return {name: torch.stack(values) for name, values in history.items()}
 
     def random(self, batch: UserBatch) -> UserBatch:
-        """The batch under random views alone: the baseline, and stage 1 of the paper."""
+        """The batch under random views alone, as rows of the random share get them: the baseline, and stage 1 of the paper.
+
+        They hide nothing, and leave what has a `rest` at it. To draw every branch, hidden cells too, use `adaug.Augment`.
+        Raises ValueError when random views of the policy would do nothing but a flip.
+        """
+        _refuse_still(self.policy)
         parsed = self._parse(batch)
         n, device, view_size = len(parsed), parsed.image.device, self._view_size(parsed)
         check_policy(self.policy, parsed, wait=self._counts["random"] == 0)
@@ -321,7 +328,9 @@ class AdversarialAugmenter:
 
     @property
     def seed(self) -> int:
-        """What all random draws come from. Ranks share the first one's."""
+        """What all random draws come from. Ranks share the first one's. Not given, it is settled when first asked for."""
+        if self._seed is None:
+            self._seed = torch.initial_seed()
         return self._seed
 
     @property
@@ -371,14 +380,12 @@ class AdversarialAugmenter:
         return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": state, **own}
 
     def __repr__(self) -> str:
-        lines = [f"policy={self.policy}"]
-        if self._bound is None:
-            lines.append("not bound yet")
-        else:
+        lines = ["not bound yet"]
+        if self._bound is not None:
             hooks = self._bound.hooks
-            lines.append(f"features={list(hooks.features) or 'the image'}")
-            lines.append(f"occlude={list(hooks.occlude) or 'the image'}")
-        return f"{type(self).__name__}(\n  " + ",\n  ".join(lines) + f",\n  steps={self.steps},\n)"
+            lines = [f"features={list(hooks.features) or 'the image'}", f"occlude={list(hooks.occlude) or 'the image'}"]
+        lines += [f"steps={self.steps}", *str(self.policy).splitlines()]
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
     # ---- inside a step
 
@@ -498,3 +505,13 @@ class AdversarialAugmenter:
 MOVES = ("steps", "metrics", "_seed", "_bound", "_adversaries", "_running", "_measure", "_pending")  # what a step may change
 LOG = logging.getLogger("adaug")
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
+
+
+def _refuse_still(policy: Policy) -> None:
+    """Raises ValueError when random views of a policy draw nothing, but perhaps a flip, though it has branches."""
+    drawn = any(operation.in_random_views for operation in policy.operations.values())
+    if policy.branches and not drawn and not policy.painters:
+        raise ValueError(
+            "Random views should change something. Found that all operations of the policy hide cells or rest in them, in "
+            f"branches {[branch.name for branch in policy.branches]}; use adaug.Augment(policy), which draws every branch."
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -209,8 +209,22 @@ class Policy:
         """Whether some operation hides cells of the network's features."""
         return any(operation.hides == "features" for operation in self.operations.values())
 
+    def on_image(self) -> Policy:
+        """The same policy with every mask on the image, for when no layer takes them."""
+        branches = [replace(branch, operations=[op.on_image() for op in branch.operations]) for branch in self.branches]
+        return replace(self, branches=branches)
+
     def _common_operations(self) -> Iterator[Operation]:
         return (item for item in self.common if isinstance(item, Operation))
+
+    def __str__(self) -> str:
+        """One operation a line."""
+        lines = [f"common: {_brief(item)}" for item in self.common]
+        for branch in self.branches:
+            how = "by running difficulty" if branch.running else "by a generator" if branch.has_generator else "evenly"
+            share = f"{branch.share:.3g}" if not callable(branch.share) else _brief(branch.share)
+            lines += [f"{branch.name}: share {share}, drawn {how}", *(f"  {_brief(op)}" for op in branch.operations)]
+        return "\n".join(lines) or "nothing"
 
     def describe(self) -> Any:
         """The policy in plain lists, strings and numbers: what a saved state is checked against."""
@@ -305,6 +319,15 @@ def _check_names(owner: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"The names in {owner!r} should differ. Found {', '.join(twice)} more than once.")
+
+
+def _brief(value: Any) -> str:
+    """What a user would write to make it: fields of a dataclass that are not as by default."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return getattr(value, "__qualname__", None) or repr(value)
+    fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    said = [f"{field.name}={_brief(own)}" for field, own in fields if field.init and own != field.default]
+    return f"{type(value).__name__}({', '.join(said)})"
 
 
 def _plain(value: Any) -> Any:

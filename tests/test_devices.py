@@ -60,7 +60,13 @@ def meta(monkeypatch):
         return nullcontext() if kind == "meta" else usual(kind, *args, **kwargs)
 
     monkeypatch.setattr(torch, "autocast", autocast)
-    monkeypatch.setattr("adaug.augmenter.check_policy", lambda policy, batch, wait: None)
+    for module in ("augmenter", "augment"):
+        monkeypatch.setattr(f"adaug.{module}.check_policy", lambda policy, batch, wait: None)
+
+
+def draws_at_random(augmenter):
+    """Whether `random` would do anything."""
+    return any(operation.in_random_views for operation in augmenter.policy.operations.values())
 
 
 def moved(batch, device):
@@ -79,8 +85,13 @@ def test_a_step_reads_no_value_and_mixes_no_devices(meta, name):
     with NeverWaits():
         for _ in range(2):
             result = augmenter.step(model, batch, nets.loss_fn)
-        augmenter.random(batch)
+        if draws_at_random(augmenter):
+            augmenter.random(batch)
         augmenter.distributions(model, batch)
+        augment = adaug.Augment(augmenter.policy, seed=0)
+        for _ in range(2):
+            assert augment(batch)["image"].device.type == "meta"
+        augment({**batch, "image": (batch["image"] * 255).to(torch.uint8)})
     assert {value.device.type for value in [result.losses, result.branch, *result.metrics.values()]} == {"meta"}
 
 
@@ -102,6 +113,15 @@ def test_what_would_wait_is_seen():
 
 
 # -- with a GPU ------------------------------------------------------------------------------------------------------
+
+
+@gpu
+def test_augment_draws_on_a_gpu_what_it_draws_on_the_cpu():
+    found = [
+        adaug.Augment(adaug.policies.robust(PAIRS), seed=0)(moved(nets.make_batch(), device)) for device in ("cpu", "cuda")
+    ]
+    assert found[1]["image"].device.type == "cuda"
+    torch.testing.assert_close(found[1]["keypoints"].cpu(), found[0]["keypoints"], atol=1e-3, rtol=1e-4)
 
 
 @gpu
@@ -216,7 +236,9 @@ def test_a_default_device_is_for_the_user_alone(name):
     augmenter, model, batch = nets.make_augmenter(**AUGMENTERS[name]), nets.make_network(), nets.make_batch(12)
     torch.set_default_device("meta")  # whatever is made without a word of where then has no values
     try:
-        augmenter.random(batch)
+        if draws_at_random(augmenter):
+            augmenter.random(batch)
+        adaug.Augment(augmenter.policy, seed=0)(batch)
         for _ in range(2):
             augmenter.step(model, batch, nets.loss_fn).loss.backward()
         if any(branch.has_generator for branch in augmenter.policy.branches):

@@ -177,12 +177,26 @@ def test_a_second_model_is_refused():
     augmenter.step(model, BATCH, nets.loss_fn)
 
 
-def test_data_parallel_is_refused():
+def test_data_parallel_over_several_devices_is_refused():
     model = nets.make_network()
     before = nets.traces(model)
-    with pytest.raises(TypeError, match=r"DistributedDataParallel.*Found DataParallel"):
-        nets.make_augmenter(features=()).step(nn.DataParallel(model), BATCH, nets.loss_fn)
+    wrapped = nn.DataParallel(model)
+    wrapped.device_ids = [0, 1]
+    with pytest.raises(TypeError, match=r"DataParallel on devices \[0, 1\].*give `step` the model inside, `model.module`"):
+        nets.make_augmenter(features=()).step(wrapped, BATCH, nets.loss_fn)
     assert nets.differences(before, nets.traces(model)) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would move the model there")
+@pytest.mark.parametrize("devices", [[], [0]])
+def test_data_parallel_of_one_device_is_looked_through(devices):
+    model, own = nets.make_network().eval(), nets.make_network().eval()
+    wrapped = nn.DataParallel(model)
+    wrapped.device_ids = devices
+    wrapped.forward = model.forward  # what it does on one
+    result = nets.make_augmenter(seed=0).step(wrapped, BATCH, nets.loss_fn)
+    expected = nets.make_augmenter(seed=0).step(own, BATCH, nets.loss_fn)
+    assert torch.equal(result.losses, expected.losses)
 
 
 def test_a_model_that_is_no_module_is_refused():

@@ -66,8 +66,9 @@ def numbers(policy: Any, *, batch: int = 9, border: int = 0, steps: int = 3, **a
             **result.metrics,
         }
         found |= {f"step {i}: {name}": torch.as_tensor(value).double().flatten().tolist() for name, value in seen.items()}
-    drawn = augmenter.random(canvas(nets.make_batch(batch, seed=7), border))
-    found["random"] = drawn["image"].double().mean((1, 2, 3)).tolist()
+    if any(operation.in_random_views for operation in augmenter.policy.operations.values()):
+        drawn = augmenter.random(canvas(nets.make_batch(batch, seed=7), border))
+        found["random"] = drawn["image"].double().mean((1, 2, 3)).tolist()
     if any(branch.learned for branch in augmenter.policy.branches):
         history = augmenter.pretrain(model, [canvas(nets.make_batch(4, seed=8), border)], nets.loss_fn, steps=2, most_views=8)
         found |= {f"pretrain: {name}": value.double().tolist() for name, value in history.items()}

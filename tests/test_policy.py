@@ -297,3 +297,30 @@ def test_a_description_is_plain(policy, tmp_path):
 def test_different_policies_are_described_differently(other):
     assert other.describe() != THIRDS.describe()
     assert policies.paper().describe() == THIRDS.describe()
+
+
+# ---- what is printed
+
+
+def test_a_policy_and_an_augmenter_are_printed_one_operation_a_line():
+    schedule = policies.Window(0.5, 0.2)
+    policy = Policy(
+        (
+            Branch("asr", (Rotate(-30, 30, 9, rest=0.0), Scale(0.75, 1.25, 7)), 0.25),
+            Branch("light", (Brightness(0.5, 1.5, 3),), schedule, "running"),
+        ),
+        (Flip(()), torch.nn.functional.relu),
+    )
+    lines = [
+        "common: Flip(pairs=())",
+        "common: relu",
+        "asr: share 0.25, drawn by a generator",
+        "  Rotate(low=-30, high=30, bins=9, rest=0.0)",
+        "  Scale(low=0.75, high=1.25, bins=7)",
+        "light: share Window(share=0.5, start=0.2), drawn by running difficulty",
+        "  Brightness(low=0.5, high=1.5, bins=3)",
+    ]
+    assert str(policy).splitlines() == lines
+    assert str(Policy(())) == "nothing"
+    expected = ["AdversarialAugmenter(", "  not bound yet", "  steps=0", *(f"  {line}" for line in lines), ")"]
+    assert repr(AdversarialAugmenter(policy)).splitlines() == expected

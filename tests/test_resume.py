@@ -309,6 +309,25 @@ def test_without_a_seed_the_global_one_decides():
     assert not nets.same(first_views(None, 5)[0], first_views(None, 6)[0])
 
 
+def test_a_seed_is_settled_by_the_first_draw_not_before():
+    batch, model = nets.make_batch(), nets.make_network().eval()
+
+    def settled(how):
+        torch.manual_seed(1)
+        augmenter = nets.make_augmenter(seed=None)
+        repr(augmenter)
+        torch.manual_seed(2)
+        how(augmenter)
+        torch.manual_seed(3)
+        return augmenter.seed
+
+    assert settled(lambda augmenter: augmenter.random(batch)) == 2
+    assert settled(lambda augmenter: augmenter.step(model, batch, nets.loss_fn)) == 2
+    assert settled(lambda augmenter: augmenter.state_dict()) == 2
+    assert settled(copy.deepcopy) == 2  # a copy goes on as the original would
+    assert settled(lambda augmenter: None) == 3
+
+
 def test_other_seeds_and_other_steps_give_other_views():
     assert not nets.same(first_views(1, 5)[0], first_views(2, 5)[0])
     augmenter, model, batch = nets.make_augmenter(), nets.make_network().eval(), nets.make_batch()

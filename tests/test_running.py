@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import adaug
 from adaug import policies
 from adaug._batch import parse
+from adaug._draw import draw_unproposed
 from adaug._fair import fair_difficulty
 from adaug._random import Stream
 from adaug._running import RunningDifficulty
-from adaug._trial import _draw_unproposed
 from adaug.policies import Running, Window
 from adaug.policy import Branch, Policy
 
@@ -40,7 +40,7 @@ def simulate(
     for step in range(steps):
         stream = Stream(seed, step)
         branch = policy.split(rows, 0.0, stream)
-        drawn = _draw_unproposed(policy, running, branch.numpy(), policy.draw_random(rows, stream), stream)
+        drawn = draw_unproposed(policy, running, branch.numpy(), policy.draw_random(rows, stream), stream)
         view = policy.view(drawn, rows, (32, 32), (32, 32))
         running.observe(view, branch, noise * torch.randn(rows, generator=g) + hard(step, view, branch))
         told.append(running.metrics())

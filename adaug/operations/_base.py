@@ -91,6 +91,11 @@ class Operation(ABC):
     def draw_random(self, n: int, stream: Stream) -> Tensor | None:
         """Magnitudes in random views and in those of other branches. None: it is not done there."""
 
+    @property
+    def in_random_views(self) -> bool:
+        """Whether random views do it by a magnitude that is drawn."""
+        return True
+
     def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor | None:
         """Magnitudes of reference views, which adversarial ones with these bins are compared with.
 
@@ -213,6 +218,11 @@ class Binned(Operation):
     def draw_random(self, n: int, stream: Stream) -> Tensor:
         noise = stream.uniform(n)
         return self._random(noise) if self.rest is None else torch.full_like(noise, self.rest)
+
+    @property
+    @override
+    def in_random_views(self) -> bool:
+        return self.rest is None
 
     @override
     def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor | None:

@@ -108,6 +108,11 @@ class Occlusion(Operation):
     def draw_random(self, n: int, stream: Stream) -> None:
         return None  # nobody is occluded outside an occlusion branch
 
+    @property
+    @override
+    def in_random_views(self) -> bool:
+        return False
+
     @override
     def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor:
         """As many cells, drawn uniformly.

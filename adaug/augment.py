@@ -1,0 +1,205 @@
+"""Augment: the operations of a policy without a model, on batches and on single samples."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaug import policies
+from adaug._adversary import dist_rank, dist_size
+from adaug._batch import UserBatch
+from adaug._draw import draw_view
+from adaug._kinds import Key, Target, as_targets, guess
+from adaug._nested import with_items, with_values
+from adaug._network import check_policy
+from adaug._random import Stream
+from adaug._sample import MOVING, Channels, Lifted, image_of, is_array
+from adaug._view import View
+from adaug._warp import Size, as_size
+from adaug.policy import Policy
+
+NAMED, DRAWN = 4, 5  # what a random stream is for; those before are the augmenter's
+
+
+class Augment:
+    """A policy alone, without a model: fast augmentation whose labels follow.
+
+        augment = adaug.Augment(adaug.policies.trivial(flip_pairs=PAIRS), seed=0)
+        batch = augment(batch)  # in a loop, on the CPU or a GPU
+        sample = augment(sample, index=i, epoch=epoch)  # in a Dataset
+
+    Every branch is drawn on its share of the rows, and of samples; where one learns, all bins and cells are drawn alike.
+    Cells of features are hidden in the image.
+
+    A sample is what a batch is, without the first dimension: an image [C, H, W], keypoints [K, 2], a mask [H, W]. It may be
+    an image alone. Images of uint8 (and uint16) stand for 0 to 1 and are rounded back. Arrays of NumPy, pictures of PIL and
+    classes that derive from Tensor come back as they were. Images of different sizes, or boxes, keypoints and masks of
+    different numbers, come in lists, as torchvision's detectors have them: (images, [{"boxes": ...}, ...]); each is a batch
+    of its own.
+
+    Noise: with `seed` and `index`, what is drawn depends on these and `epoch` alone, whatever the number of workers and
+    processes. Without `index` each call draws anew, and workers, their epochs and ranks differ.
+
+    Args:
+        policy: What is done to views.
+        targets: Key or position -> kind, where the name does not tell; a tuple for an entry inside another.
+        output_size: (height, width) of a view, cut from the middle, by default the image's.
+        seed: By default torch's initial seed at the first call.
+        channels: Where the channels of arrays and tensors stand: "first", or "last" as in [H, W, C]. This concerns images, heat
+            maps, and masks that have channels. Those of pictures are known.
+
+    Attributes:
+        progress: Training progress in [0, 1], which schedules of shares read. It is yours to set.
+
+    Raises:
+        TypeError: An argument of the wrong type.
+        ValueError: An argument out of its range.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        targets: Mapping[Any, str | Target] | None = None,
+        output_size: Size | int | None = None,
+        seed: int | None = None,
+        channels: Channels = "first",
+    ) -> None:
+        if not isinstance(policy, Policy):
+            raise TypeError(f"`policy` should be an adaug.Policy. Found {type(policy).__name__}.")
+        if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
+            raise TypeError(f"`seed` should be an integer. Found {seed!r}.")
+        if channels not in get_args(Channels):
+            raise ValueError(f"`channels` should be 'first' or 'last'. Found {channels!r}.")
+        self.policy = policy
+        self.targets = as_targets(targets or {})
+        self.output_size = as_size(output_size)
+        self.channels = channels
+        self.progress = 0.0
+        self._named = seed is not None
+        self._seed = None if seed is None else int(seed)
+        self._drawn = policies.uniform(policy).on_image()
+        self._calls = 0
+
+    def __call__(self, batch: UserBatch, *, index: int | None = None, epoch: int = 0, view: bool = False) -> Any:
+        """The batch, or the sample, under views that are drawn for it. It is not changed.
+
+        Args:
+            batch: A mapping or a tuple of tensors, row first, or one row of it.
+            index: Which sample (or batch) this is, from 0. It names the noise and needs a `seed`.
+            epoch: The second part of that name, so that each epoch sees another view.
+            view: Whether to return (batch, View), or a list of views where there were lists. `adaug.apply_view` does a view of
+                a batch again.
+
+        Returns:
+            The batch in its own structure, types and layout.
+
+        Raises:
+            ValueError: An index without a seed, or an entry that does not fit.
+            TypeError: An entry of the wrong type.
+        """
+        alone = is_array(batch)  # an image
+        if not alone and not isinstance(batch, (Mapping, list, tuple)):
+            raise TypeError(f"A batch or a sample should be a mapping, a tuple or an image. Found {type(batch).__name__}.")
+        source = (batch,) if alone else batch
+        keys = self._keys(index, epoch)
+        image = image_of(source, self.targets)
+        rows = _rows(source, image, self.targets)
+        drawn: View | list[View]
+        if rows is None:
+            made, drawn = self._one(source, keys, single=is_array(image) and getattr(image, "ndim", 3) < 4)
+        else:
+            each = [self._one(_row(source, i, rows), (*keys, i), single=True) for i in range(rows)]
+            made, drawn = _gathered(source, [row for row, _ in each], rows), [view for _, view in each]
+        made = made[0] if alone else made
+        return (made, drawn) if view else made
+
+    def __repr__(self) -> str:
+        return f"Augment(\n{textwrap.indent(str(self._drawn), '  ')}\n)"
+
+    def _one(self, source: UserBatch, keys: tuple[int, ...], *, single: bool) -> tuple[UserBatch, View]:
+        """A batch of images of one size, or a sample: what becomes of it, and how."""
+        lifted = Lifted(source, self.targets, single, self.channels)
+        batch = lifted.batch
+        check_policy(self._drawn, batch, wait=self._calls <= 1)
+        view_size = batch.size if self.output_size is None else self.output_size
+        if self._seed is None:
+            self._seed = torch.initial_seed()
+        stream = Stream(self._seed, *keys, device=batch.image.device)
+        painted = batch.with_image(self._drawn.paint(batch.image, stream)) if self._drawn.painters else batch
+        view = draw_view(self._drawn, len(batch), batch.size, view_size, self.progress, stream)
+        return lifted.back(painted.apply(view, view_size), view_size), view
+
+    def _keys(self, index: int | None, epoch: int) -> tuple[int, ...]:
+        """The name of the noise, but for the seed."""
+        self._calls += 1
+        if index is None:
+            worker = torch.utils.data.get_worker_info()
+            return (DRAWN, self._calls, _rank(), 0 if worker is None else worker.seed % 2**63)
+        if not self._named:
+            raise ValueError("`index` should come with a seed, to be repeatable. Found seed=None; use Augment(policy, seed=0).")
+        for name, number in {"index": index, "epoch": epoch}.items():
+            if isinstance(number, bool) or not hasattr(number, "__index__") or number.__index__() < 0:
+                raise ValueError(f"`{name}` should be an integer of at least 0. Found {number!r}.")
+        return (NAMED, int(epoch), int(index))
+
+
+def _rank() -> int:
+    """Of this process, also in a worker, which knows of no group: torchrun tells it by its environment."""
+    known = os.environ.get("RANK", "0")
+    return dist_rank() if dist_size() > 1 else int(known) if known.isdecimal() else 0
+
+
+# ---- lists of rows that cannot be stacked
+
+
+def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | None:
+    """How many rows a batch has that holds them in lists; None where it holds tensors of rows."""
+    if isinstance(image, (list, tuple)):
+        return len(image)
+    if getattr(image, "ndim", 0) != 4:
+        return None
+    n = len(image)
+    for key, entry in batch.items() if isinstance(batch, Mapping) else enumerate(batch):
+        if isinstance(entry, (list, tuple)) and not hasattr(entry, "_fields") and len(entry) == n:
+            kind = targets.get(key) or guess(key, entry)
+            arrays = kind is not None and kind.kind in MOVING and all(map(is_array, entry))
+            if arrays or all(isinstance(item, Mapping) for item in entry):
+                return n
+    return None
+
+
+def _row(entry: Any, i: int, n: int, *, top: bool = True) -> Any:
+    """The i-th of n rows, out of what holds them in lists or in tensors; what has no rows is kept."""
+    if isinstance(entry, Mapping):
+        return with_items(entry, {name: _row(item, i, n, top=False) for name, item in entry.items()})
+    if isinstance(entry, (list, tuple)) and (top or hasattr(entry, "_fields")):
+        return with_values(entry, [_row(item, i, n, top=False) for item in entry])
+    if isinstance(entry, (list, tuple)):
+        return entry[i] if len(entry) == n else entry
+    if isinstance(entry, (Tensor, np.ndarray)):
+        return entry[i] if entry.ndim and len(entry) == n else entry
+    return entry
+
+
+def _gathered(entry: Any, rows: list[Any], n: int, *, top: bool = True) -> Any:
+    """The way back from all rows."""
+    if isinstance(entry, Mapping):
+        return with_items(
+            entry, {name: _gathered(item, [row[name] for row in rows], n, top=False) for name, item in entry.items()}
+        )
+    if isinstance(entry, (list, tuple)) and (top or hasattr(entry, "_fields")):
+        return with_values(entry, [_gathered(item, [row[i] for row in rows], n, top=False) for i, item in enumerate(entry)])
+    if isinstance(entry, (list, tuple)):
+        return with_values(entry, rows) if len(entry) == n else entry
+    if isinstance(entry, Tensor):
+        return torch.stack(rows) if entry.ndim and len(entry) == n else entry
+    if isinstance(entry, np.ndarray):
+        return np.stack(rows) if entry.ndim and len(entry) == n else entry
+    return entry
