@@ -122,7 +122,7 @@ def number(
     return Rule(should, read)
 
 
-CAP = number(above=1, finite=False, should="a number above 1 (1 would force the uniform distribution)")
+CAP = number(above=1, finite=False, should="above 1 (1 would force the uniform distribution)")
 
 
 def integer(at_least: int | None = None, at_most: int | None = None) -> Rule:

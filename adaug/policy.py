@@ -89,7 +89,7 @@ class Running:
     cap: float = 2.0
     floor: float = 0.05
 
-    _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1)}
+    _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1, should="between 0 and 1")}
 
     def __post_init__(self) -> None:
         check_fields(self)
