@@ -99,7 +99,7 @@ def _fits(size: Size, aspect: float) -> bool:
 
 def _where_it_changes(possible: Sequence[Layer], output: Tensor, image: Tensor) -> list[Layer]:
     """The readings by which the first two rows differ in a map where they differ in the image."""
-    if len(possible) < 2 or len(image) < 2:
+    if len(possible) < 2 or len(image) < 2 or output.is_meta:
         return []
     there = _centre((image[1] - image[0]).abs().sum(0))
     maps = [layer.as_map(output.detach()) for layer in possible]

@@ -257,7 +257,7 @@ class AdversarialAugmenter:
         """The batch under random views alone, as rows of the random share get them: the baseline, and stage 1 of the paper.
 
         They hide nothing, and leave what has a `rest` at it. To draw every branch, hidden cells too, use `adaug.Augment`.
-        Raises ValueError when random views of the policy would do nothing but a flip.
+        Raises ValueError when random views of the policy would change nothing.
         """
         _refuse_still(self.policy)
         parsed = self._parse(batch)
@@ -508,9 +508,9 @@ ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameter
 
 
 def _refuse_still(policy: Policy) -> None:
-    """Raises ValueError when random views of a policy draw nothing, but perhaps a flip, though it has branches."""
+    """Raises ValueError when random views of a policy change nothing, though it has branches."""
     drawn = any(operation.in_random_views for operation in policy.operations.values())
-    if policy.branches and not drawn and not policy.painters:
+    if policy.branches and policy.flip is None and not drawn and not policy.painters:
         raise ValueError(
             "Random views should change something. Found that all operations of the policy hide cells or rest in them, in "
             f"branches {[branch.name for branch in policy.branches]}; use adaug.Augment(policy), which draws every branch."

@@ -364,10 +364,10 @@ def test_workers_and_epochs_differ_and_names_repeat_them():
 @pytest.mark.parametrize(
     "policy",
     [
-        policies.trivial(PAIRS),
-        policies.wide(PAIRS, rest=True),
+        policies.trivial(),
+        policies.wide(rest=True),
         Policy((Branch("hide", (OccludeFeatures(),), 0.5),)),
-        policies.uniform(Policy((Branch("hide", (adaug.OccludeImage(),), 0.5),), (Flip(PAIRS),))),
+        policies.uniform(Policy((Branch("hide", (adaug.OccludeImage(),), 0.5),))),
     ],
 )
 def test_random_views_that_would_change_nothing_are_refused(policy):
@@ -376,7 +376,11 @@ def test_random_views_that_would_change_nothing_are_refused(policy):
 
 
 def test_random_views_of_what_is_common_are_drawn():
-    for policy in (Policy((), (Flip(PAIRS, p=1.0),)), Policy(policies.trivial().branches, (Brightness(0.5, 0.9, 4),))):
+    for policy in (
+        Policy((), (Flip(PAIRS, p=1.0),)),
+        policies.trivial(PAIRS),
+        Policy(policies.trivial().branches, (Brightness(0.5, 0.9, 4),)),
+    ):
         batch = make_batch()
         assert not torch.equal(adaug.AdversarialAugmenter(policy, seed=0).random(batch)["image"], batch["image"])
 
@@ -390,7 +394,7 @@ def test_random_views_of_what_is_common_are_drawn():
         ({"policy": "paper"}, TypeError, "should be an adaug.Policy"),
         ({"channels": "middle"}, ValueError, "'first' or 'last'"),
         ({"seed": "one"}, TypeError, "`seed` should be an integer"),
-        ({"targets": {"image": "picture"}}, ValueError, "should be one of image"),
+        ({"targets": {"image": "picture"}}, ValueError, "one of image"),
     ],
 )
 def test_arguments_are_checked(arguments, error, match):

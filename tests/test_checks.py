@@ -112,7 +112,7 @@ def test_numpys_numbers_are_taken_and_kept_as_plain_ones():
     numbers += [augmenter.warmup_steps, augmenter.update_every, augmenter.total_steps, *augmenter.output_size]
     assert {type(number) for number in numbers} <= {int, float}
     assert augmenter.output_size == adaug.AdversarialAugmenter(output_size=size).output_size == (16, 16)
-    assert augmenter.random(nets.make_batch())["image"].shape[-2:] == (16, 16)
+    assert adaug.Augment(policy, output_size=(size, size))(nets.make_batch())["image"].shape[-2:] == (16, 16)
     assert adaug.keypoints.PCK(half, (np.int64(0), one)).normalizer == (0, 1)
 
 

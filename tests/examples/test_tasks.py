@@ -96,7 +96,9 @@ def test_what_a_view_brings_in_from_outside_does_not_count():
         patch.setattr(segmentation, "iou_of_each", told)
         audited = segmentation.audit(knows, data)
     assert np.nanmin(audited.scores) == 1.0
-    assert dict(audited.groups) == {name: [label] for label, name in enumerate(segmentation.CLASSES)}
+    assert {name: list(columns) for name, columns in audited.groups.items()} == {
+        name: [label] for label, name in enumerate(segmentation.CLASSES)
+    }
     assert max(seen) > 4 * seen[0]
     absent = torch.stack([(data["mask"] == label).flatten(1).any(1) for label in range(4)], 1)
     np.testing.assert_array_equal(np.isfinite(audited.scores[:, 0]), absent.numpy())
