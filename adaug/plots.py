@@ -244,8 +244,11 @@ def _draw_bins(
     axes[-1].set_title(f"{name}: drawn" if both else name, fontsize=9, loc="left")
     if both:
         found = torch.stack([torch.as_tensor(value).detach().float().cpu() for value in difficulty], 1)
+        label = "difficulty"
+        if float(found.min()) > 0:  # it falls while a network learns: what differs is how bins compare
+            found, label = found / found.mean(0), "difficulty / its mean"
         hard = axes[0].imshow(found.numpy(), aspect="auto", origin="lower", interpolation="nearest", cmap="viridis")
-        _draw_bar(part, hard, axes[0], "difficulty")
+        _draw_bar(part, hard, axes[0], label)
         axes[0].set_title(f"{name}: found hard", fontsize=9, loc="left")
     every = max(1, math.ceil(len(values) * len(axes) / 12))
     for axis in axes:

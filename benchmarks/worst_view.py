@@ -297,7 +297,7 @@ def write(options: argparse.Namespace, runs: Runs) -> None:
     if histories:  # what was found hard, and drawn, in the first such run
         title = "What was found hard, and what was drawn"
         learned = plots.draw_distributions(histories[0], policy=adaug.policies.wide(), title=title)
-        learned.savefig(RESULTS / f"{options.name}_learned.svg")
+        learned.savefig(RESULTS / f"{options.name}_learned.svg", metadata={"Date": None})
 
 
 def main() -> None:
