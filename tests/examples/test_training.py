@@ -475,7 +475,7 @@ def _assert_equal(a: Any, b: Any) -> None:
 
 @pytest.mark.slow
 def test_two_ranks(tmp_path: Path) -> None:
-    options = [*OPTIONS, "--test-people", "7", "--bins-every", "0", "--out", str(tmp_path)]
+    options = [*OPTIONS, "--test-people", "7", "--bins-every", "0", "--arms", "random", "asr+aho", "--out", str(tmp_path)]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "examples/hourglass_mpii.py"]
     done = _python(*torchrun, *options)
     assert done.returncode == 0, done.stderr
