@@ -401,8 +401,8 @@ def test_at_rest_only_the_rows_of_the_branch_move_and_are_compared_with_random_o
     moved = (result.view.matrix - torch.eye(3)).abs().amax((1, 2)) > 1e-3
     assert torch.equal(moved, result.branch == 1)
     random, turning, hiding = seen
-    assert torch.allclose(random.reference.matrix, torch.eye(3).expand(6, 3, 3), atol=1e-5)
-    assert torch.allclose(hiding.reference.matrix, torch.eye(3).expand(6, 3, 3), atol=1e-5)
+    assert torch.allclose(random.reference.matrix, torch.eye(3, dtype=torch.float32).expand(6, 3, 3), atol=1e-5)
+    assert torch.allclose(hiding.reference.matrix, torch.eye(3, dtype=torch.float32).expand(6, 3, 3), atol=1e-5)
     angles = torch.atan2(turning.reference.matrix[:, 1, 0], turning.reference.matrix[:, 0, 0]).rad2deg()
     assert angles.unique().numel() == 12
     assert angles.abs().max() <= 60
