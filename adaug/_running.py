@@ -134,10 +134,11 @@ class RunningDifficulty:
             sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
             if dist_size() > 1:
                 dist.all_reduce(sums)
-                self._rows = sums.diagonal()[: self._shares].sum().clamp(min=1)  # ranks may differ in theirs, but not in this
+                self._rows = self._common(sums)[: self._shares].sum().clamp(min=1)  # ranks differ in theirs, but not in this
             else:
                 self._rows = len(branch)
-            excess = sums[: self._shares, -1].sum() / sums.diagonal()[: self._shares].sum().clamp(min=1)
+            common = self._common(sums)
+            excess = common[-1] / common[: self._shares].sum().clamp(min=1)
             if self.steps == 0:  # nothing was usual before
                 sums, self.usual = self._above(sums, excess), self.usual + excess
             else:
@@ -147,11 +148,16 @@ class RunningDifficulty:
             if self.steps % EVERY == 0:
                 self._answer()
 
+    def _common(self, sums: Tensor) -> Tensor:
+        """What the sums say of all rows together: each row has one branch, so this sums over rows."""
+        return sums[: self._shares].sum(0)
+
     def _above(self, sums: Tensor, level: Tensor) -> Tensor:
         """The sums as they would be if this had been subtracted from every difficulty."""
         own = torch.zeros_like(sums)
-        own[-1] = level * sums[: self._shares].sum(0)  # each row has one branch, so this sums over rows
-        own[-1, -1] -= level.square() * sums.diagonal()[: self._shares].sum() / 2
+        common = self._common(sums)
+        own[-1] = level * common
+        own[-1, -1] -= level.square() * common[: self._shares].sum() / 2
         return sums - own - own.T
 
     def _kept(self, length: tuple[int, int]) -> Tensor | float:
@@ -165,17 +171,18 @@ class RunningDifficulty:
         """Products of what rows have (their branch, bins and cells) and of their difficulties, summed over rows."""
         parts = [branch[:, None] == self._share_numbers]
         for name, operation in self.operations.items():
-            magnitude = view.magnitudes.get(name)
-            missing = torch.zeros(len(branch), operation.bins, device=branch.device)
-            parts.append(missing if magnitude is None else operation.membership(magnitude))
+            if name in view.magnitudes:
+                parts.append(operation.membership(view.magnitudes[name]))
+            else:
+                parts.append(torch.zeros(len(branch), operation.bins, device=branch.device))
         rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)
-        rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0)
+        rows = torch.where(torch.isfinite(rows[:, -1:]), rows, 0)
         return rows.T @ rows
 
     def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:
         """The mean difficulty, what each bin adds to its operation's mean, and the variances of that. [], [C], [C]."""
         gram, moments, squares = self.sums[:-1, :-1], self.sums[:-1, -1], self.sums[-1, -1]
-        common = gram[: self._shares].sum(0)  # each row has one branch, so this sums over rows
+        common = self._common(self.sums)[:-1]
         rows = common[: self._shares].sum().clamp(min=1e-9)
         mean = moments[: self._shares].sum() / rows
         moments = moments - mean * common
