@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug._generator import Generator, Layout, Shape
-from adaug._random import Stream, seeded
+from adaug._random import Habit, Stream, seeded
 from adaug._reward import capped, kl_divergence
 from adaug.policy import Branch
 
@@ -69,6 +69,7 @@ class Adversary:
         cap: float = math.inf,
     ) -> None:
         self.branch, self.device, self.cap = branch, device, cap
+        self._habit = Habit()  # whether predictions draw: a user's generator may have dropout
         with seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
             self.generator = (make_generator or Generator)(shapes, branch.layouts).to(device, torch.float32)
         if dist_size() > 1:
@@ -76,8 +77,10 @@ class Adversary:
                 dist.broadcast(tensor.detach(), 0)
         self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
 
-    def predict(self, features: Sequence[Tensor]) -> LogProbs:
+    def predict(self, features: Sequence[Tensor], seed: int = 0) -> LogProbs:
         """Log-probabilities [n, k] of each operation from feature maps, in float32 also inside autocast.
+
+        What the generator draws, such as dropout, comes from the seed.
 
         Features that are not finite count as 0, huge ones are cut: a broken image must not break the generator for all.
 
@@ -85,7 +88,7 @@ class Adversary:
         generator itself says, so that learning pulls back one that overshot.
         """
         maps = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
-        with torch.autocast(maps[0].device.type, enabled=False):
+        with torch.autocast(maps[0].device.type, enabled=False), seeded(seed, self.device, self._habit):
             logits: dict[str, Tensor] = self.generator(maps)
         for name, layout in self.branch.layouts.items():
             expected = (len(maps[0]), layout if isinstance(layout, int) else math.prod(layout))

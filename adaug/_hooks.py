@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from adaug._layers import Layer, layer_names, tensors_in
-from adaug._random import random_state_kept
+from adaug._random import Habit, random_state_kept
+from adaug._turns import turn
 from adaug._wrappers import is_compiled
 from adaug.operations import Operation
 
@@ -223,7 +225,7 @@ def _map_of(output: Any, layer: Layer, name: str) -> Tensor:
 
 
 @contextmanager
-def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> Iterator[None]:
+def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = False) -> Iterator[None]:
     """A pass that leaves no trace: eval behaviour, no gradients, random state put back, flags restored.
 
     Compiled parts run as they were written: an early stop would make dynamo give the code up for good. The autocast
@@ -233,20 +235,26 @@ def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> 
     Args:
         model: The model.
         device: Whose random state is kept.
+        act: What the pass is for. Passes for the same draw random numbers or do not.
         training: Whether the modules behave as they do outside; buffers are then the caller's business.
     """
-    modules = list(model.modules())
-    flags = [module.training for module in modules]
-    cached = torch.is_autocast_cache_enabled()
-    try:
-        if not training:
-            _flag(modules, itertools.repeat(False))
-        torch.set_autocast_cache_enabled(False)
-        with random_state_kept(device), torch.no_grad(), _eager(modules):
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(cached)
-        _flag(modules, flags)
+    habit = _habits.setdefault(model, {}).setdefault((act, training), Habit())
+    with turn(act, model):  # which another thread would leave with flags that this one set
+        modules = list(model.modules())
+        flags = [module.training for module in modules]
+        cached = torch.is_autocast_cache_enabled()
+        try:
+            if not training:
+                _flag(modules, itertools.repeat(False))
+            torch.set_autocast_cache_enabled(False)
+            with random_state_kept(device, habit), torch.no_grad(), _eager(modules):
+                yield
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+            _flag(modules, flags)
+
+
+_habits: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Habit]] = WeakKeyDictionary()
 
 
 def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from adaug._adversary import Adversary, Lesson
 from adaug._batch import Batch
 from adaug._network import BoundModel, Difficulty
-from adaug._random import Stream, seeded
+from adaug._random import Stream
 from adaug._reward import kl_divergence
 from adaug._warp import Size
 from adaug.keypoints import labelled
@@ -55,8 +55,7 @@ class Pretraining:
             by_trying, valid = self._by_trying(branch, tried, batch, difficulty, stream)
             targets |= by_trying
         features = self.bound.look(plain.image_only())
-        with seeded(stream.seed, device):
-            log_probs = adversary.predict(features)
+        log_probs = adversary.predict(features, stream.seed)
         divergence = {
             f"{branch.name}.{name}": kl_divergence(target, log_probs[name].detach())[valid].mean()
             for name, target in targets.items()

@@ -14,7 +14,7 @@ from torch import Tensor
 from adaug._adversary import Adversary, Lesson, LogProbs, dist_size
 from adaug._batch import Batch
 from adaug._network import BoundModel
-from adaug._random import Stream, seeded
+from adaug._random import Stream
 from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
 from adaug._warp import Size
@@ -175,8 +175,8 @@ def propose(
             view = bound.policy.view(drawn, len(index), batch.size, view_size, device=bound.device)
             trials.append(Trial(None, index, view, view, None))
             continue
-        with torch.set_grad_enabled(learns), seeded(stream.seed, bound.device):  # a user's generator may have dropout
-            log_probs = adversaries[owner.name].predict(features[owner.name])
+        with torch.set_grad_enabled(learns):
+            log_probs = adversaries[owner.name].predict(features[owner.name], stream.seed)
         proposal = draw_proposal(owner, log_probs, stream)
         adversarial, reference = (
             bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)

@@ -23,11 +23,12 @@ from adaug._fair import Fair, fair_difficulty
 from adaug._kinds import Target, as_targets
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import Pretraining
-from adaug._random import Stream, seeded
+from adaug._random import Stream
 from adaug._reward import RewardPenalty, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
 from adaug._scoring import SCORING
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, propose
+from adaug._turns import alone, waiting
 from adaug._view import View
 from adaug._warp import Size, as_size
 from adaug._wrappers import device_of, unwrap
@@ -152,6 +153,7 @@ class AdversarialAugmenter:
 
     # ---- training
 
+    @alone
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """One mini-batch: Algorithms 1 and 2.
 
@@ -202,6 +204,7 @@ class AdversarialAugmenter:
         self.metrics = metrics
         return StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
 
+    @alone
     def pretrain(
         self,
         model: nn.Module,
@@ -241,6 +244,7 @@ class AdversarialAugmenter:
                 self._counts["pretrain"] += 1
         return {name: torch.stack(values) for name, values in history.items()}
 
+    @alone
     def random(self, batch: UserBatch) -> UserBatch:
         """The batch under random views alone: the baseline, and stage 1 of the paper."""
         parsed = self._parse(batch)
@@ -252,6 +256,7 @@ class AdversarialAugmenter:
         view = self.policy.view(self.policy.draw_random(n, stream), n, parsed.size, view_size, device=device)
         return parsed.apply(view, view_size).to_user()
 
+    @alone
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
         """What would be drawn now for the plain images: "branch.operation" -> probabilities [B, k]."""
         bound, parsed = self._prepare(model, batch)
@@ -259,8 +264,8 @@ class AdversarialAugmenter:
         probabilities: dict[str, Tensor] = {}
         for branch in bound.policy.branches:
             if branch.has_generator:
-                with torch.no_grad(), seeded(self.seed, bound.device):
-                    log_probs = self._adversaries[branch.name].predict(features)
+                with torch.no_grad():
+                    log_probs = self._adversaries[branch.name].predict(features, self.seed)
             else:
                 log_probs = self._running.log_probs(branch, len(parsed))
             probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
@@ -277,6 +282,7 @@ class AdversarialAugmenter:
 
     # ---- life cycle
 
+    @alone
     def bind(self, model: nn.Module, batch: UserBatch) -> None:
         """Attaches to a model: hooks, and generators for the features that a first look sees. `step` does it by itself.
 
@@ -284,6 +290,7 @@ class AdversarialAugmenter:
         """
         self._prepare(model, batch)
 
+    @alone
     def detach(self) -> None:
         """Takes the hooks off the model, for scripting or to leave it as it was. The next `step` binds again, to any model."""
         if self._bound is not None:
@@ -315,6 +322,7 @@ class AdversarialAugmenter:
         """What the numbers in `StepResult.branch` mean."""
         return (RANDOM, *(branch.name for branch in self.policy.branches))
 
+    @waiting
     def state_dict(self) -> dict[str, Any]:
         """Generators, their optimizers, counters and seed of the random streams, and the policy they belong to.
 
@@ -331,6 +339,7 @@ class AdversarialAugmenter:
             "running": self._running.state_dict(),
         }
 
+    @waiting
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave; before binding it is kept until then.
 
