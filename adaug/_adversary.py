@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug._generator import Generator, Layout, Shape
 from adaug._random import Habit, Stream, seeded
+from adaug._ranks import add_up, same_as_first
 from adaug._reward import capped, kl_divergence
 from adaug.policy import Branch
 
@@ -72,9 +72,8 @@ class Adversary:
         self._habit = Habit()  # whether predictions draw: a user's generator may have dropout
         with seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
             self.generator = (make_generator or Generator)(shapes, branch.layouts).to(device, torch.float32)
-        if dist_size() > 1:
-            for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
-                dist.broadcast(tensor.detach(), 0)
+        for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
+            same_as_first(tensor.detach())
         self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
 
     def predict(self, features: Sequence[Tensor], seed: int = 0) -> LogProbs:
@@ -102,7 +101,13 @@ class Adversary:
 
         All ranks give the same generators the mean over all their rows; one without a lesson (None) waits for the others.
         """
-        parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        flat = self.gradients(lesson)
+        add_up(flat, "with gradients of generators")
+        self.follow(flat)
+
+    def gradients(self, lesson: Lesson | None) -> Tensor:
+        """The gradients of a lesson, summed over its rows, and how many rows these are. [parameters + 1]."""
+        parameters = self._parameters()
         total = torch.zeros((), device=self.device)
         count = torch.zeros((), device=self.device)
         if lesson is not None:
@@ -116,12 +121,14 @@ class Adversary:
         grads: Sequence[Tensor | None] = [None] * len(parameters)
         if total.requires_grad:
             grads = torch.autograd.grad(total, parameters, allow_unused=True)
-        flat = torch.cat([
+        return torch.cat([
             *(torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, grads, strict=True)),
             count[None],
         ])  # fmt: skip
-        if dist_size() > 1:
-            dist.all_reduce(flat)
+
+    def follow(self, flat: Tensor) -> None:
+        """One step along the mean of gradients that were summed over all rows."""
+        parameters = self._parameters()
         if flat.device.type == "cpu" and not flat[-1]:
             return  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
         mean = flat[:-1] / flat[-1].clamp(min=1)
@@ -130,6 +137,9 @@ class Adversary:
             parameter.grad = grad.view_as(parameter)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.generator.parameters() if p.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and the optimizer's state."""
@@ -184,13 +194,3 @@ def _capped(log_probs: Tensor, cap: float) -> Tensor:
 def uniform(branch: Branch, n: int, device: torch.device) -> LogProbs:
     """Log-probabilities [n, k] of each operation that prefer nothing."""
     return {op.name: torch.full((n, op.bins), 1 / op.bins, device=device).log() for op in branch.operations}
-
-
-def dist_size() -> int:
-    """The number of ranks that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def dist_rank() -> int:
-    """This process among them."""
-    return dist.get_rank() if dist_size() > 1 else 0

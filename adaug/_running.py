@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from adaug._adversary import LogProbs, dist_size
+from adaug._adversary import LogProbs
+from adaug._ranks import add_up, dist_size
 from adaug._view import View
 from adaug._warp import full_precision
 from adaug.operations import Operation
@@ -120,11 +120,14 @@ class RunningDifficulty:
         """
         with full_precision(self.sums.device), torch.no_grad():
             sums = self._sums_of(view, branch, difficulty.detach())
-            if dist_size() > 1:
-                dist.all_reduce(sums)
-                self._rows = sums.diagonal()[: self._shares].sum().clamp(min=1)  # ranks may differ in theirs, but not in this
-            else:
-                self._rows = len(branch)
+            add_up(sums, "with sums of running difficulty")
+            self.follow(sums, len(branch))
+
+    def follow(self, sums: Tensor, rows: int) -> None:
+        """Takes what the rows of all ranks sum up to; `rows` is how many of them are of this one."""
+        with full_precision(self.sums.device), torch.no_grad():
+            together = dist_size() > 1  # ranks may differ in their rows, but not in the sum
+            self._rows = sums.diagonal()[: self._shares].sum().clamp(min=1) if together else rows
             self.sums.mul_(self._kept(MEMORY)).add_(sums)
             self.steps += 1
             if self.steps % EVERY == 0:

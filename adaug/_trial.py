@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaug._adversary import Adversary, Lesson, LogProbs, dist_size
+from adaug._adversary import Adversary, Lesson, LogProbs
 from adaug._batch import Batch
 from adaug._network import BoundModel
 from adaug._random import Stream
+from adaug._ranks import dist_size
 from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
 from adaug._warp import Size

@@ -8,10 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Concatenate, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from torch import nn
-from typing_extensions import ParamSpec
 
 from adaug._wrappers import unwrap
 

@@ -6,17 +6,17 @@ import copy
 import inspect
 import itertools
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, SupportsIndex
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory, dist_rank, dist_size
+from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory
 from adaug._batch import Batch, UserBatch, parse
 from adaug._constants import constant
 from adaug._fair import Fair, fair_difficulty
@@ -24,6 +24,7 @@ from adaug._kinds import Target, as_targets
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
 from adaug._pretrain import Pretraining
 from adaug._random import Stream
+from adaug._ranks import Joins, dist_rank, meet, value_of_first
 from adaug._reward import RewardPenalty, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
 from adaug._scoring import SCORING
@@ -59,7 +60,7 @@ class StepResult:
     view: View
 
 
-class AdversarialAugmenter:
+class AdversarialAugmenter(Joins):
     """Makes augmentation part of training: `loss = augmenter.step(model, batch, loss_fn).loss`.
 
     Its arguments stay what they were at construction, where they are checked.
@@ -106,6 +107,7 @@ class AdversarialAugmenter:
         total_steps: int | None = None,
         seed: int | None = None,
     ) -> None:
+        super().__init__()
         if policy is not None and not isinstance(policy, Policy):
             raise TypeError(f"`policy` should be an adaug.Policy. Found {type(policy).__name__}.")
         functions = {"update": update, "difficulty": difficulty, "generator": generator, "optimizer": optimizer}
@@ -170,11 +172,11 @@ class AdversarialAugmenter:
         difficulty = self._difficulty(loss)
         with self._released_on_error():
             bound, parsed = self._prepare(model, batch, dict.fromkeys([loss, difficulty]))
+            self._meet(self.steps, bound.device)
             view_size, scoring = self._view_size(parsed), SCORING[self.scoring]
             stream = self._stream(STEP, self.steps, device=bound.device)
             parsed = parsed.with_image(bound.policy.paint(parsed.image, stream))
-            warm = self.steps >= self.warmup_steps
-            compares = bool(self._adversaries) and warm and (self.steps - self.warmup_steps) % self.update_every == 0
+            warm, compares = self.steps >= self.warmup_steps, self._compares
             branch = self._split(len(parsed), stream, warm)
 
             # look and propose
@@ -235,6 +237,7 @@ class AdversarialAugmenter:
         for batch in itertools.islice(_repeat(loader), steps):
             with self._released_on_error():
                 bound, parsed = self._prepare(model, batch)
+                meet("pretraining step", self._counts["pretrain"], bound.device)
                 pretraining = pretraining or Pretraining(bound, self._view_size(parsed), most_views)
                 stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
                 for adversary in self._adversaries.values():
@@ -449,6 +452,31 @@ class AdversarialAugmenter:
         """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
         return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
 
+    # ---- ranks
+
+    @property
+    def _compares(self) -> bool:
+        """Whether generators learn in the step that comes."""
+        past = self.steps - self.warmup_steps
+        return bool(self._adversaries) and past >= 0 and past % self.update_every == 0
+
+    @property
+    def _sums_over_ranks(self) -> bool:
+        return bool(self._adversaries or self._running.operations)
+
+    @property
+    def _bound_device(self) -> torch.device | None:
+        return None if self._bound is None else self._bound.device
+
+    def _absent(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
+        parts: list[tuple[Tensor, Callable[[Tensor], None]]] = []
+        if self._compares:
+            parts += [(adversary.gradients(None), adversary.follow) for adversary in self._adversaries.values()]
+        if self._running.operations:
+            parts.append((torch.zeros_like(self._running.sums), partial(self._running.follow, rows=0)))
+        self.steps += 1
+        return parts
+
     # ---- binding
 
     def _prepare(self, model: nn.Module, batch: UserBatch, tried: Iterable[Difficulty] = ()) -> tuple[BoundModel, Batch]:
@@ -470,10 +498,6 @@ class AdversarialAugmenter:
         return self._bound, parsed
 
     def _attach(self, model: nn.Module, batch: Batch) -> BoundModel:
-        if dist_size() > 1:  # ranks share generators, so they share the seed that they are made from
-            seed = [self.seed]
-            dist.broadcast_object_list(seed, 0)
-            self._seed = seed[0]
         if SCORING[self.scoring].training and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
             raise ValueError(
                 "With scoring='train' normalisation should be each rank's own. Found SyncBatchNorm, which would wait for ranks "
@@ -482,6 +506,7 @@ class AdversarialAugmenter:
         bound = bind(model, batch, self.policy, self.features, self.occlude, self._view_size(batch))
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # nobody's hooks should stay on the model
         try:
+            self._seed = value_of_first(self.seed, bound.device)  # ranks share the generators that are made from it
             adversaries = self._make_adversaries(bound)
             for name, state in (self._pending or {}).get("adversaries", {}).items():
                 adversaries[name].check_state(state)
