@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,14 @@ def kills(tally: Tally) -> None:
     with tempfile.TemporaryDirectory() as name:
         started = time.monotonic()
         if Process(lambda: run(people, Path(name) / "whole")).wait(tally.end + 60) != 0:
-            return tally.add("crash", "an example run that nobody disturbs")
+            tally.add("crash", "an example run that nobody disturbs")
+            return
         seconds, whole = time.monotonic() - started, _session(Path(name) / "whole")
         for i in range(1000):
             folder, code = Path(name) / str(i), -1
             while code != 0:
                 if tally.over:
-                    return None
+                    return
                 child = Process(lambda folder=folder: run(people, folder))
                 code = child.wait(time.monotonic() + number.uniform(0.02, 0.6 * seconds))
                 if code not in (0, -signal.SIGKILL):
@@ -173,7 +175,7 @@ def ranks(tally: Tally) -> None:
         what = f"{way} ranks with batches of {sizes}, learned={learned}"
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            both = [Process(lambda rank=rank: _rank(rank, folder, sizes[rank], learned, way)) for rank in range(2)]
+            both = [Process(partial(_rank, rank, folder, sizes[rank], learned, way)) for rank in range(2)]
             codes = [process.wait(time.monotonic() + 90) for process in both]
             if codes != [0, -signal.SIGKILL if way == "killed" else 0]:
                 tally.add("crash", f"{what}: exit codes {codes}")
