@@ -35,7 +35,8 @@ from torch.distributed.algorithms.join import Join
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import networks as nets  # noqa: E402
-from attacks_in_process import AnyChannels, Tally, inputs, square, states  # noqa: E402
+from attack_tally import Process, Tally  # noqa: E402
+from attacks_in_process import AnyChannels, inputs, square, states  # noqa: E402
 
 import adaug  # noqa: E402
 from examples.hourglass.checkpoints import NAME, load_checkpoint, save_checkpoint  # noqa: E402
@@ -73,6 +74,7 @@ def files(tally: Tally) -> None:
         }
         for path in (folder / "cache").glob("*/*.np?"):
             readers[path] = (lambda: load_crops(people, folder)[0], lambda c: c.fingerprint() == crops)
+        tally.start()
         while not tally.over:
             path = number.choice(list(readers))
             content, (read, same) = path.read_bytes(), readers[path]
@@ -105,10 +107,11 @@ def kills(tally: Tally) -> None:
     people, number = draw_people(12, size=32, canvas=48), tally.random
     with tempfile.TemporaryDirectory() as name:
         started = time.monotonic()
-        if Process(lambda: run(people, Path(name) / "whole")).wait(tally.end + 60) != 0:
+        if Process(lambda: run(people, Path(name) / "whole")).wait(started + 300) != 0:
             tally.add("crash", "an example run that nobody disturbs")
             return
         seconds, whole = time.monotonic() - started, _session(Path(name) / "whole")
+        tally.start()
         for i in range(1000):
             folder, code = Path(name) / str(i), -1
             while code != 0:
@@ -128,34 +131,6 @@ def kills(tally: Tally) -> None:
 
 def _session(folder: Path) -> Any:
     return torch.load(folder / NAME, weights_only=True)["session"]
-
-
-class Process:
-    """A forked process; it is killed when its time is over."""
-
-    def __init__(self, act: Callable[[], Any]) -> None:
-        sys.stdout.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                with open(os.devnull, "w") as nowhere:
-                    os.dup2(nowhere.fileno(), 1)
-                    os.dup2(nowhere.fileno(), 2)
-                act()
-                code = 0
-            finally:
-                os._exit(code)
-
-    def wait(self, until: float) -> int:
-        """Its exit code; that of a kill, if it goes on until then."""
-        while time.monotonic() < until:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
-        os.kill(self.pid, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 # ---- two ranks
@@ -216,19 +191,19 @@ def _rank(rank: int, folder: Path, sizes: list[int], learned: Any, way: str) -> 
 FAMILIES = {"inputs": inputs, "states": states, "files": files, "kills": kills, "ranks": ranks}
 
 
-def attack(families: list[str], seconds: float, seed: int) -> dict[str, dict[str, Any]]:
-    """Runs families one after the other, each in a process of its own, for so many seconds each."""
+def attack(families: list[str], seconds: float, seed: int, most: int = 10**9) -> dict[str, dict[str, Any]]:
+    """Runs families one after the other, each in a process of its own, for so many seconds or attempts each."""
     results = {}
     for family in families:
         with tempfile.TemporaryDirectory() as name:
-            file, tally = Path(name) / "tally.pt", Tally(seconds, seed)
+            file, tally = Path(name) / "tally.pt", Tally(seconds, seed, most)
 
             def act(family: str = family, file: Path = file, tally: Tally = tally) -> None:
                 with np.errstate(all="ignore"):
                     FAMILIES[family](tally)
                 torch.save({"counts": dict(tally.counts), "found": list(tally.found.values())}, file)
 
-            code = Process(act).wait(time.monotonic() + 2 * seconds + 240)
+            code = Process(act).wait(time.monotonic() + 2 * seconds + 400)
             lost = {"counts": {"crash": 1}, "found": [f"crash: the family's process ended with {code}"]}
             results[family] = torch.load(file) if code == 0 and file.exists() else lost
     return results

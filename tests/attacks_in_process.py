@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -16,53 +13,10 @@ import hypothesis.strategies as st
 import networks as nets
 import numpy as np
 import torch
+from attack_tally import Tally
 from torch import Tensor, nn
 
 import adaug
-
-
-class Tally:
-    """What came of the attempts of a family, until its time is over."""
-
-    def __init__(self, seconds: float, seed: int) -> None:
-        self.counts: Counter[str] = Counter()
-        self.found: dict[str, str] = {}  # a kind of failure -> the first one
-        self.random, self.seed = random.Random(seed), seed
-        self.end = time.monotonic() + seconds
-
-    @property
-    def over(self) -> bool:
-        return time.monotonic() > self.end
-
-    def add(self, outcome: str, what: str, kind: str = "") -> None:
-        self.counts[outcome] += 1
-        if outcome != "held":
-            self.found.setdefault(f"{outcome} {kind or what[:60]}", f"{outcome}: {what}")
-
-    def judge(
-        self, what: str, act: Callable[[], Any], right: Callable[[Any], str], kept: Callable[[], bool] = lambda: True
-    ) -> None:
-        """Tries something. `right` says what is wrong with its result, `kept` whether nothing has changed after an error."""
-        try:
-            result = act()
-        except Exception as error:
-            good = isinstance(error, (TypeError, ValueError, RuntimeError)) and "should" in str(error) and "Found" in str(error)
-            outcome = "half-done" if not kept() else "held" if good else "unhelpful"
-            said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            self.add(outcome, f"{what} -> {said:.300}", f"{type(error).__name__} {_place(error)}")
-            return
-        wrong = right(result)
-        self.add("silent" if wrong else "held", f"{what} -> {wrong}", wrong[:40])
-
-
-def _place(error: BaseException) -> str:
-    trace, place = error.__traceback__, ""
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        place = f"{Path(file).name}:{trace.tb_lineno}" if "adaug" in file else place
-        trace = trace.tb_next
-    return place
-
 
 # ---- inputs: arguments, batches, targets
 
@@ -108,6 +62,7 @@ def square(output: Tensor, batch: Any) -> Tensor:
 
 def inputs(tally: Tally) -> None:
     """Arguments of all makers, and batches of all kinds, from hypothesis."""
+    tally.start()
     some = st.integers(0, len(JUNK) - 1)
     picks = st.tuples(st.sampled_from(list(MAKERS)), st.lists(st.tuples(some, some), min_size=1, max_size=3))
 
@@ -258,6 +213,7 @@ def states(tally: Tally) -> None:
     whole, number = augmenter.state_dict(), tally.random
     bound, bound_model = made()
     bound.step(bound_model, nets.make_batch(4), square)
+    tally.start()
     while not tally.over:
         damaged = copy.deepcopy(whole)
         what = _damage(damaged, number)
