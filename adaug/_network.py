@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adaug._batch import Batch, UserBatch, check_flip, check_operations
+from adaug._find import Found, find_layers, with_a_change
 from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
-from adaug._layers import Layer, Probe, find_layers, match_layers, probe
+from adaug._layers import Layer, match_layers
 from adaug._painters import check_painters
+from adaug._probe import Probe, probe
 from adaug._warp import Size
 from adaug._wrappers import device_of, is_compiled, refuse_inner_ddp, refuse_sharded, unwrap
 from adaug.policy import Policy
@@ -47,6 +49,7 @@ class BoundModel:
         policy: The user's, with masks on the image when no layer takes them.
         hooks: On the layers that generators read and masks multiply.
         shapes: Of the features that the generators read.
+        said: Which layers were found, where the user named none.
     """
 
     model: nn.Module
@@ -54,6 +57,7 @@ class BoundModel:
     policy: Policy
     hooks: Hooks
     shapes: tuple[Shape, ...]
+    said: str = ""
 
     def look(self, batch: Batch) -> list[Tensor]:
         """The features that the generators read, as the model has them now."""
@@ -103,16 +107,19 @@ def bind(
     reads = any(branch.has_generator for branch in policy.branches)
     first = batch.image_only().select(torch.arange(min(2, len(batch)), device=device))
     image = first.apply(policy.view({}, len(first), batch.size, view_size, device=device), view_size).image
-    probed = Probe({}, set(), {})
-    if (reads and features != ()) or (hides and occlude != ()):
+    finds = features is None and (reads or (hides and occlude is None))
+    probed, found = Probe(), Found()
+    if finds or (reads and features) or (hides and (features if occlude is None else occlude)):
         with quiet(inner, device, "bind"):
-            probed = probe(inner, image)
-    read: list[str] = []
-    if features is None and (reads or (hides and occlude is None)):
-        read = find_layers(probed)
-    elif features:
-        read = match_layers(inner, features, "features")
-    hidden = (match_layers(inner, occlude, "occlude") if occlude else list(read) if occlude is None else []) if hides else []
+            pair = with_a_change(image)
+            probed = probe(inner, pair, flow=finds)
+            found = find_layers(inner, probed, pair) if finds else found
+    read = match_layers(inner, features, "features") if features else list(found.read)
+    hidden: list[str] = []
+    if hides and occlude is None:
+        hidden = list(found.hide) if finds else read
+    elif hides and occlude:
+        hidden = match_layers(inner, occlude, "occlude")
     layers = probed.layers
     silent = [name for name in [*(read if reads else ()), *hidden] if name not in layers]
     if silent:
@@ -126,7 +133,8 @@ def bind(
         torch.compiler.reset()  # compiled code that predates the hooks would never call them
     maps = list(hooks.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)
-    return BoundModel(inner, device, policy if hidden else _on_image(policy), hooks, shapes)
+    said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
+    return BoundModel(inner, device, policy if hidden else _on_image(policy), hooks, shapes, said)
 
 
 def _on_image(policy: Policy) -> Policy:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from adaug.operations import Operation
 from adaug.policy import RANDOM, Branch, Policy
 
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
+USUAL = 16, 128  # the same of the mean difficulty, which bins are compared with
 CALM = 64, 256  # the same of answers: in noise they differ, and their mean does not
 EVERY = 4  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
@@ -32,18 +34,22 @@ class DifficultyTable:
         columns: "branch.operation" -> what is known of each of its k bins or cells, every list [k] long: "bin" (its name),
             "difficulty", "error" (one standard error), "probability" (of being drawn), and "rows" (that say so; older ones
             count for less).
+        measure: What difficulty is here, in words.
+        notes: What to beware of.
     """
 
     columns: Mapping[str, Mapping[str, list[Any]]]
+    measure: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines: list[str] = []
+        lines = [f"difficulty: {self.measure}", *(f"note: {note}" for note in self.notes)]
         for name, table in self.columns.items():
             width = max(len(name), *map(len, table["bin"]))
             lines.append(f"{name:{width}s}  difficulty           drawn    rows")
             for label, value, error, drawn, rows in zip(*table.values(), strict=True):
                 lines.append(f"{label:>{width}s}  {value:10.4g} ± {error:<7.2g} {100 * drawn:4.1f} % {rows:6.0f}")
-        return "\n".join(lines) or "Nothing was drawn from bins or cells that training itself judges."
+        return "\n".join(lines)
 
 
 class RunningDifficulty:
@@ -93,9 +99,11 @@ class RunningDifficulty:
         self._limit, self._trust = (cap / self._k).clamp(max=1), trust.reshape(-1, 1)
         self._uniform = there.to(device) / self._k
         self.steps = 0
+        self.usual = torch.zeros((), device=device, dtype=number)  # the mean difficulty lately: it falls while networks learn
         self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)
         self.probabilities = self._uniform.clone()
         self._rows: Tensor | int = 1  # of the latest step
+        self._difficulty: Tensor | None = None  # of every share, bin and cell at the latest answer
         self._log_probs: dict[str, Tensor] = {}
         self._metrics: dict[str, Tensor] = {}
 
@@ -119,7 +127,7 @@ class RunningDifficulty:
             difficulty: [B]. Rows where it is not finite say nothing.
         """
         with full_precision(self.sums.device), torch.no_grad():
-            sums = self._sums_of(view, branch, difficulty.detach())
+            sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
             add_up(sums, "with sums of running difficulty")
             self.follow(sums, len(branch))
 
@@ -128,10 +136,22 @@ class RunningDifficulty:
         with full_precision(self.sums.device), torch.no_grad():
             together = dist_size() > 1  # ranks may differ in their rows, but not in the sum
             self._rows = sums.diagonal()[: self._shares].sum().clamp(min=1) if together else rows
+            excess = sums[: self._shares, -1].sum() / sums.diagonal()[: self._shares].sum().clamp(min=1)
+            if self.steps == 0:  # nothing was usual before
+                sums, self.usual = self._above(sums, excess), self.usual + excess
+            else:
+                self.usual = self.usual + excess * (1 - self._kept(USUAL))
             self.sums.mul_(self._kept(MEMORY)).add_(sums)
             self.steps += 1
             if self.steps % EVERY == 0:
                 self._answer()
+
+    def _above(self, sums: Tensor, level: Tensor) -> Tensor:
+        """The sums as they would be if this had been subtracted from every difficulty."""
+        own = torch.zeros_like(sums)
+        own[-1] = level * sums[: self._shares].sum(0)  # each row has one branch, so this sums over rows
+        own[-1, -1] -= level.square() * sums.diagonal()[: self._shares].sum() / 2
+        return sums - own - own.T
 
     def _kept(self, length: tuple[int, int]) -> Tensor | float:
         """How much is kept in a step of what fades over so many steps or rows."""
@@ -168,7 +188,8 @@ class RunningDifficulty:
 
     def _answer(self) -> None:
         """Moves the probabilities towards the capped best response to what is believed of the bins."""
-        _, effects, variances = self._estimate()
+        mean, effects, variances = self._estimate()
+        self._difficulty = (self.usual + mean + effects).float()
         best = self._best_response(effects[self._place], variances[self._place])
         target = torch.lerp(self._uniform, best, self._trust)
         self.probabilities = torch.lerp(target, self.probabilities, self._kept(CALM) ** EVERY)
@@ -187,7 +208,9 @@ class RunningDifficulty:
         before, after = last.floor().long(), last.ceil().long().minimum(k.long() - 1)
         bar = torch.lerp(hardest.gather(1, before), hardest.gather(1, after), last - before)
         chance = torch.special.ndtr((believed - bar) / doubt).nan_to_num(0.5) * there
-        best = chance / chance.sum(1, keepdim=True).clamp(min=tiny)
+        best, open_ = self._limit * chance, (chance * (1 - chance) + tiny) * there  # who is certain keeps what is certain
+        best = (best + (1 - best.sum(1, keepdim=True)) * open_ / open_.sum(1, keepdim=True)).clamp(min=0)
+        best = best / best.sum(1, keepdim=True)
         room = (self._limit - best).clamp(min=0) * there
         excess = (best - self._limit).clamp(min=0).sum(1, keepdim=True)
         return best.minimum(self._limit) + room * excess / room.sum(1, keepdim=True).clamp(min=tiny)
@@ -195,7 +218,7 @@ class RunningDifficulty:
     # ---- what is told
 
     def metrics(self) -> dict[str, Tensor]:
-        """Distribution and entropy (nats) of each operation."""
+        """Distribution, entropy (nats) and, after the first answer, difficulty of each operation's bins."""
         if self._metrics or not self.operations:
             return dict(self._metrics)
         probabilities = self.probabilities.float()
@@ -203,15 +226,30 @@ class RunningDifficulty:
         metrics: dict[str, Tensor] = {}
         for name, bins, row, entropy in zip(self.operations, self._bins, probabilities.unbind(), entropies, strict=True):
             metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
+        if self._difficulty is not None:
+            parts = self._difficulty.split([self._shares, *self._bins])[1:]
+            metrics |= {f"difficulty/{name}": part for name, part in zip(self.operations, parts, strict=True)}
         self._metrics = metrics
         return dict(metrics)
 
-    def table(self) -> DifficultyTable:
-        """What is known now. Waits for the device."""
+    @property
+    def changes_size(self) -> bool:
+        """Whether bins show objects at different sizes."""
+        return any(max(sizes) > 1.01 * min(sizes) for sizes in map(_sizes, self.operations.values()))
+
+    def table(self, measure: str, *, may_grow: bool) -> DifficultyTable:
+        """What is known now. Waits for the device.
+
+        Args:
+            measure: What was observed, in words.
+            may_grow: Whether nobody knows that it does not grow with an object's size.
+        """
         mean, effects, variances = self._estimate()
-        difficulty, errors = (mean + effects).tolist(), variances.sqrt().tolist()
+        difficulty, errors = (self.usual + mean + effects).tolist(), variances.sqrt().tolist()
         rows, probabilities = self.sums.diagonal().tolist(), self.probabilities.tolist()
-        columns, start = {}, self._shares
+        columns: dict[str, dict[str, list[Any]]] = {}
+        notes: list[str] = []
+        start = self._shares
         for i, (name, operation) in enumerate(self.operations.items()):
             end = start + operation.bins
             columns[name] = {
@@ -222,17 +260,27 @@ class RunningDifficulty:
                 "rows": rows[start:end],
             }
             start = end
-        return DifficultyTable(columns)
+            if may_grow and _grows(columns[name]["difficulty"], columns[name]["error"], _sizes(operation)):
+                notes.append(
+                    f"it grows with the object's size in {name}, so that a bin may lead by its size alone; if so, give "
+                    "`difficulty` a measure that does not, such as adaug.keypoints.normalized_error."
+                )
+        return DifficultyTable(columns, measure, tuple(notes))
 
     def state_dict(self) -> dict[str, Any]:
         """The sums and the distributions."""
-        return {"steps": self.steps, "sums": self.sums.clone(), "probabilities": self.probabilities.clone()}
+        tensors = {"usual": self.usual, "sums": self.sums, "probabilities": self.probabilities}
+        return {"steps": self.steps, **{name: tensor.clone() for name, tensor in tensors.items()}}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError when a state does not fit, before anything is loaded."""
-        if not isinstance(state, Mapping) or not {"steps", "sums", "probabilities"} <= set(state):
-            raise ValueError(f"A state of running difficulty should hold steps, sums and probabilities. Found {state!r:.60}.")
-        for name, own in (("sums", self.sums), ("probabilities", self.probabilities)):
+        if not isinstance(state, Mapping) or not {"steps", "usual", "sums", "probabilities"} <= set(state):
+            raise ValueError(
+                f"A state of running difficulty should hold steps, usual, sums and probabilities. Found {state!r:.60}."
+            )
+        if not isinstance(state["steps"], int) or state["steps"] < 0:
+            raise ValueError(f"`steps` of running difficulty should be an integer, not negative. Found {state['steps']!r}.")
+        for name, own in (("usual", self.usual), ("sums", self.sums), ("probabilities", self.probabilities)):
             value = state[name]
             if not isinstance(value, Tensor) or value.shape != own.shape or not torch.isfinite(value).all():
                 found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -241,6 +289,25 @@ class RunningDifficulty:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.steps = int(state["steps"])
+        self.usual = state["usual"].to(self.usual, copy=True)
         self.sums.copy_(state["sums"])
         self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
         self._log_probs, self._metrics = {}, {}
+
+
+def _sizes(operation: Operation) -> list[float]:
+    """How large each bin shows an object, as a factor of its length."""
+    at = torch.cat([operation.at(centre, 1) for centre in operation.centres()]) if operation.moves else torch.empty(0)
+    matrix = operation.matrix(at, (64, 64)) if operation.moves else None
+    return [1.0] * operation.bins if matrix is None else torch.linalg.det(matrix[:, :2, :2]).abs().sqrt().tolist()
+
+
+def _grows(difficulty: Sequence[float], errors: Sequence[float], sizes: Sequence[float]) -> bool:
+    """Whether difficulty rises all the way with size, by more than chance."""
+    if max(sizes) <= 1.01 * min(sizes):
+        return False
+    order = sorted(range(len(sizes)), key=lambda i: sizes[i])
+    rises = sum(difficulty[b] > difficulty[a] for a, b in itertools.pairwise(order))
+    first, last = order[0], order[-1]
+    doubt = math.hypot(errors[first], errors[last])
+    return rises >= len(sizes) - 2 and difficulty[last] - difficulty[first] > 3 * doubt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,8 +68,10 @@ class AdversarialAugmenter(Joins):
 
     Args:
         policy: What is done to views, by default the paper's, without flip.
-        features: Layers (names or fnmatch patterns) that the generators read. None finds them, () reads the image.
-        occlude: Layers that masks multiply, by default those of `features`. With none they multiply the image.
+        features: Layers (names or fnmatch patterns) that the generators read. None finds them and says which, () reads the
+            image.
+        occlude: Layers that masks multiply, by default those of `features`, and where these are found, what it also takes to
+            hide a cell. With none they multiply the image.
         targets: Key or position in the batch -> kind, where the name does not tell.
         output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
         update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
@@ -144,6 +147,7 @@ class AdversarialAugmenter(Joins):
         self._running = RunningDifficulty(self.policy, torch.device("cpu"))
         self._measure: Fair | None = None  # what running difficulty sums up
         self._pending: Mapping[str, Any] | None = None  # a state that waits for a model
+        self._said = ""  # of the layers that were found, to say it once
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ARGUMENTS and name in self.__dict__:
@@ -281,7 +285,9 @@ class AdversarialAugmenter(Joins):
         """
         if self._bound is None or not self._running.steps:
             raise RuntimeError("A difficulty table should follow some steps, which fill it. Found none; call `step` first.")
-        return self._running.table()
+        known = "what it was when the state was saved" if self._measure is None else self._measure.about
+        measure = known if self.difficulty is None else "the user's"
+        return self._running.table(measure, may_grow=self.difficulty is None and self._measure is LOSS)
 
     # ---- life cycle
 
@@ -402,12 +408,21 @@ class AdversarialAugmenter(Joins):
         """What running difficulty sums up, [B]: the user's difficulty, else what is fair to all sizes, else the loss."""
         if self.difficulty is not None:
             return trained
+        measure = fair_difficulty(output, augmented) or LOSS
         if self._measure is None:
-            self._measure = fair_difficulty(output, augmented) or LOSS
-        if self._measure is LOSS:
+            self._measure = measure
+            if self._measure is LOSS and self._running.changes_size:
+                LOG.warning(
+                    "adaug: running difficulty sums up the loss, because no measure is known here that does not grow with "
+                    "the size of an object. `difficulty_table()` tells when enlarged views lead by their size alone; then "
+                    "give `difficulty` such a measure."
+                )
+        if measure.about != self._measure.about:  # e.g. a batch without keypoints: measures do not add up
+            return torch.full_like(trained, torch.nan)
+        if measure is LOSS:
             return trained
         with torch.no_grad():
-            return self._measure.function(output, augmented).float()
+            return measure.function(output, augmented).float()
 
     def _losses_by_branch(self, losses: Tensor, branch: Tensor, owner: Tensor) -> dict[str, Tensor]:
         """The mean loss of the rows of each branch that has some."""
@@ -514,6 +529,9 @@ class AdversarialAugmenter(Joins):
         except BaseException:
             bound.hooks.remove()
             raise
+        if bound.said and bound.said != self._said and dist_rank() == 0:
+            logging.getLogger("adaug").warning(bound.said)  # what is below a warning nobody sees without asking for it
+            self._said = bound.said
         self._adversaries, self._pending = adversaries, None
         self._running, told = RunningDifficulty(bound.policy, bound.device), self._running.state_dict()
         self._running.load_state_dict(told)
@@ -553,6 +571,8 @@ class AdversarialAugmenter(Joins):
 
 
 LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # where nothing is known to be fairer
+
+LOG = logging.getLogger("adaug")
 
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
 

@@ -174,12 +174,14 @@ def draw_distributions(
     *,
     policy: Policy | None = None,
     epochs: Sequence[int] | None = None,
-    title: str = "What the generators propose",
+    title: str = "What is drawn",
 ) -> Figure:
     """The distribution of every operation over time. Blue is rarer and red more frequent than uniform.
 
+    Where a history holds what running difficulty found ("difficulty/..."), that stands on the left.
+
     Args:
-        history: One mapping an epoch, "branch.operation" (or a step's "distribution/...") -> [k].
+        history: One mapping an epoch, "branch.operation" (or the metrics of a step) -> [k].
         policy: Names bins by their magnitudes and lays cells out on their grid (the first, middle and last epochs).
         epochs: Numbers of the epochs, by default from 1.
         title: Of the whole.
@@ -199,6 +201,7 @@ def draw_distributions(
             "`history` should hold at least one distribution. Found none; pass the metrics of adversarial steps, or what "
             "`augmenter.distributions` gives."
         )
+    measured = list(zip(numbers, history, strict=True))
     names = list(dict.fromkeys(name for _, epoch in kept for name in epoch))
     figure = Figure(figsize=(7.2, 0.7 + 2.4 * len(names)), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11)
@@ -209,8 +212,13 @@ def draw_distributions(
         if operation is not None and isinstance(operation.layout, tuple):
             _draw_grids(part, name, values, operation.layout)
         else:
-            _draw_bins(part, name, values, operation)
+            difficulty = [epoch.get(f"difficulty/{name}") for _, epoch in measured if name in _named(epoch)]
+            _draw_bins(part, name, values, operation, [value for value in difficulty if value is not None])
     return figure
+
+
+def _named(epoch: Mapping[str, Any]) -> set[str]:
+    return {_name(key) for key, value in epoch.items() if _is_shown(key, value)}
 
 
 def _name(key: str) -> str:
@@ -221,19 +229,31 @@ def _is_shown(key: str, value: Any) -> bool:
     return key.startswith("distribution/") or ("/" not in key and torch.as_tensor(value).ndim == 1)
 
 
-def _draw_bins(part: Any, name: str, values: Sequence[tuple[int, Tensor]], operation: Operation | None) -> None:
+def _draw_bins(
+    part: Any,
+    name: str,
+    values: Sequence[tuple[int, Tensor]],
+    operation: Operation | None,
+    difficulty: Sequence[Any],
+) -> None:
     table = torch.stack([value for _, value in values], 1)  # [k, epochs]
-    k = len(table)
-    axis = part.subplots()
-    image = axis.imshow((table * k).numpy(), aspect="auto", origin="lower", interpolation="nearest", **_colours(table * k))
-    axis.set_title(name, fontsize=9, loc="left")
-    every = max(1, math.ceil(len(values) / 12))
-    axis.set_xticks(range(0, len(values), every), [str(number) for number, _ in values][::every], fontsize=8)
-    axis.set_yticks(range(k), [str(i) for i in range(k)] if operation is None else operation.labels())
-    axis.tick_params(axis="y", labelsize=7 if k < 12 else 5)
-    axis.set_xlabel("epoch", fontsize=8)
-    axis.set_ylabel("bin" if operation is None else operation.quantity, fontsize=8)
-    _draw_bar(part, image, axis)
+    k, both = len(table), len(difficulty) == len(values)
+    axes = part.subplots(1, 2 if both else 1, squeeze=False)[0]
+    image = axes[-1].imshow((table * k).numpy(), aspect="auto", origin="lower", interpolation="nearest", **_colours(table * k))
+    _draw_bar(part, image, axes[-1])
+    axes[-1].set_title(f"{name}: drawn" if both else name, fontsize=9, loc="left")
+    if both:
+        found = torch.stack([torch.as_tensor(value).detach().float().cpu() for value in difficulty], 1)
+        hard = axes[0].imshow(found.numpy(), aspect="auto", origin="lower", interpolation="nearest", cmap="viridis")
+        _draw_bar(part, hard, axes[0], "difficulty")
+        axes[0].set_title(f"{name}: found hard", fontsize=9, loc="left")
+    every = max(1, math.ceil(len(values) * len(axes) / 12))
+    for axis in axes:
+        axis.set_xticks(range(0, len(values), every), [str(number) for number, _ in values][::every], fontsize=8)
+        axis.set_yticks(range(k), [str(i) for i in range(k)] if operation is None else operation.labels())
+        axis.tick_params(axis="y", labelsize=7 if k < 12 else 5)
+        axis.set_xlabel("epoch", fontsize=8)
+    axes[0].set_ylabel("bin" if operation is None else operation.quantity, fontsize=8)
 
 
 def _draw_grids(part: Any, name: str, values: Sequence[tuple[int, Tensor]], grid: Size) -> None:
@@ -257,8 +277,8 @@ def _colours(ratio: Tensor) -> dict[str, Any]:
     return {"cmap": "RdBu_r", "norm": TwoSlopeNorm(vcenter=1, vmin=0, vmax=max(2.0, float(ratio.max())))}
 
 
-def _draw_bar(part: Any, image: Any, axes: Any) -> None:
+def _draw_bar(part: Any, image: Any, axes: Any, label: str = "probability × bins") -> None:
     bar = part.colorbar(image, ax=axes, pad=0.02)
     bar.ax.set_yscale("linear")
-    bar.set_label("probability × bins", fontsize=8)
+    bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)

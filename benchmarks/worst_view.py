@@ -44,10 +44,11 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
+from adaug import plots
 from adaug.policies import Window
 from benchmarks import draw, finished_runs
 from benchmarks.differences import Differences, Runs, at_equal, corrected_tables, family, named, of_pairs, tables
-from benchmarks.result_files import save, split_arguments
+from benchmarks.result_files import RESULTS, save, split_arguments
 from benchmarks.worst_tasks import TASKS, Rows, Task
 from examples.audit_tables import VIEWS, each_view, said, statistics
 
@@ -55,6 +56,7 @@ KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "bot
 WORST_OF = re.compile(r"worst-of-(\d+)")
 X = "as it is"
 COMPARED = (X, "grid mean", "worst per image", "worst 10 %", "in every view")
+TOLD = ("distribution", "difficulty")  # what is kept of the metrics, epoch by epoch
 VERSION = 1  # of a finished run
 HIDDEN = "aho.occlude"
 
@@ -237,21 +239,23 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
             optimizer.step()
             schedule.step()
         if arm.kind in ("exact", "running"):
-            learned = {name: value for name, value in augmenter.metrics.items() if name.startswith("distribution/")}
-            history.append({name.partition("/")[2]: value.flatten().tolist() for name, value in learned.items()})
+            kinds = {name: name.partition("/")[0] for name in augmenter.metrics}
+            learned = {name: value.tolist() for name, value in augmenter.metrics.items() if kinds[name] in TOLD}
+            history.append(learned)
     trained = time.process_time()
     audit = adaug.audit(
         model, task.test, task.score, VIEWS, targets=task.targets, output_size=task.size, draws=0, pictures=0, progress=False
     )
     kept = said(audit)
     last: dict[str, list[float]] = next((one for one in reversed(history) if one), {})
+    peaks = {name: max(mean) * len(mean) for name, mean in last.items() if name.startswith("distribution/")}
     return {
         "scores": {**statistics(kept), **each_view(kept)},
         "cpu_seconds": trained - started,
         "cpu_seconds_with_audit": time.process_time() - started,
         "steps": steps,
         "history": history,
-        "peaks": {name: max(mean) * len(mean) for name, mean in last.items()},
+        "peaks": {name.partition("/")[2]: peak for name, peak in peaks.items()},
         "about": task.about,
     }
 
@@ -289,6 +293,11 @@ def write(options: argparse.Namespace, runs: Runs) -> None:
         machines=sorted({one["machine"] for one in every}),
     )
     print(f"{means}\n\n{compared}", flush=True)
+    histories = [one["history"] for one in every if any("difficulty/asr.rotate" in epoch for epoch in one["history"])]
+    if histories:  # what was found hard, and drawn, in the first such run
+        title = "What was found hard, and what was drawn"
+        learned = plots.draw_distributions(histories[0], policy=adaug.policies.wide(), title=title)
+        learned.savefig(RESULTS / f"{options.name}_learned.svg")
 
 
 def main() -> None:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import adaug
-from adaug._layers import describe, find_layers, probe
+from adaug._find import find_layers, with_a_change
+from adaug._layers import describe
+from adaug._probe import probe
 from examples.hourglass.model import StackedHourglass
 
 B = 6
@@ -109,13 +111,14 @@ def segments():
 
 def found(model, size=(64, 64)):
     with torch.no_grad():
-        return find_layers(probe(model.eval(), torch.rand(2, 3, *size)))
+        pair = with_a_change(torch.rand(1, 3, *size))
+        return list(find_layers(model, probe(model.eval(), pair), pair).read)
 
 
 @pytest.mark.parametrize(("model", "layers"), [
     (StackedHourglass(stacks=2, width=16, depth=3, stride=2), ["hg.0.skip1", "hg.0.skip2", "hg.0.skip3", "hg.0.neck"]),
     (UNet(), ["enc1", "enc2", "mid"]),
-    (Branches(), ["high1", "low1"]),
+    (Branches(), ["stem", "low2"]),
     (Tokens(class_token=True), ["blocks.1", "blocks.2", "blocks.3"]),
     (Tokens(class_token=False), ["blocks.1", "blocks.2", "blocks.3"]),
 ], ids=["hourglass", "unet", "branches", "class token", "no class token"])  # fmt: skip
@@ -145,7 +148,7 @@ def test_occlusion_of_tokens_hides_those_of_the_occluded_cells(class_token):
 
 @pytest.mark.parametrize(("shape", "image", "size"), [
     ((2, 16, 8, 8), (64, 64), (8, 8)), ((2, 64, 16), (64, 64), (8, 8)), ((2, 65, 16), (64, 64), (8, 8)),
-    ((2, 48, 16), (64, 48), (8, 6)), ((2, 8, 8, 16), (64, 64), None), ((2, 7, 16), (64, 64), None),
+    ((2, 48, 16), (64, 48), (8, 6)), ((2, 8, 8, 16), (64, 64), (8, 8)), ((2, 7, 16), (64, 64), None),
     ((32, 16, 8), (64, 64), None),
 ])  # fmt: skip
 def test_an_output_is_read_as_the_map_that_it_is(shape, image, size):
@@ -162,12 +165,14 @@ def test_a_softmax_over_places_is_not_taken_for_tokens():
     assert set(found(model)) <= {"0", "1"}
 
 
-def test_a_model_without_maps_says_that_the_image_can_be_read():
+def test_a_model_without_maps_is_shown_and_hides_the_image_and_says_so_once(caplog):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 5))
-    with pytest.raises(ValueError, match=r"features=\(\)"):
-        train(model, classes(), cross_entropy)
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(()), features=(), seed=0)
-    assert augmenter.step(model, classes(), cross_entropy).loss.isfinite()
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(()), seed=0)
+    for _ in range(3):
+        assert augmenter.step(model, classes(), cross_entropy).loss.isfinite()
+    said = [record.getMessage() for record in caplog.records if record.name == "adaug"]
+    assert said == ["features=None found no layer that fits: generators read and masks multiply the image."]
+    assert "occlude=the image" in repr(augmenter)
 
 
 def transformers_models():

@@ -123,7 +123,8 @@ def test_every_page_is_in_the_navigation():
 
 def test_the_layers_that_the_page_names_are_those_that_are_found():
     t = pytest.importorskip("transformers", minversion="5")
-    from adaug._layers import find_layers, probe
+    from adaug._find import find_layers, with_a_change
+    from adaug._probe import probe
     from examples.hourglass.model import StackedHourglass
 
     networks = {
@@ -135,8 +136,10 @@ def test_the_layers_that_the_page_names_are_those_that_are_found():
     page = (ROOT / "docs" / "your-network.md").read_text(encoding="utf-8")
     for name, network in networks.items():
         row = re.search(rf"^\| {name}.*$", page, re.MULTILINE)[0]
+        pair = with_a_change(torch.rand(1, 3, 128, 128))
         with torch.no_grad():
-            assert find_layers(probe(network.eval(), torch.rand(1, 3, 128, 128))) == re.findall(r"`(.+?)`", row)
+            found = find_layers(network.eval(), probe(network, pair), pair)
+        assert list(found.read) == re.findall(r"`(.+?)`", row)
 
 
 def test_parameter_counts_on_the_page():

@@ -75,6 +75,10 @@ def test_distributions_over_time() -> None:
     labels = [text.get_text() for axis in figure.axes for text in axis.get_yticklabels()]
     assert {"-27°", "+0°", "1.00"} <= set(labels)
     assert inked(plots.draw_distributions(history[:1])), "without a policy"
+    measured = [{**epoch, "difficulty/asr.rotate": torch.rand(9)} for epoch in history if epoch]
+    both = plots.draw_distributions(measured, policy=policy)
+    titles = [axis.get_title(loc="left") for axis in both.axes]
+    assert {"asr.rotate: found hard", "asr.rotate: drawn", "asr.scale"} <= set(titles)
     with pytest.raises(ValueError, match=r"at least one distribution\. Found none"):
         plots.draw_distributions(history[1:2])
     with pytest.raises(ValueError, match=r"a number for each of 3 epochs\. Found 1"):
