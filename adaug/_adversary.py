@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaug._checks import shown
 from adaug._generator import Generator, Layout, Shape
-from adaug._random import Habit, Stream, seeded
+from adaug._random import Habit, Stream, no_inference, seeded
 from adaug._ranks import add_up, same_as_first
 from adaug._reward import capped, kl_divergence
+from adaug._state import Description, anything, check_optimizer, check_state, weights
 from adaug.policy import Branch
 
 GeneratorFactory = Callable[[Sequence[Shape], Mapping[str, Layout]], nn.Module]
@@ -70,11 +72,15 @@ class Adversary:
     ) -> None:
         self.branch, self.device, self.cap = branch, device, cap
         self._habit = Habit()  # whether predictions draw: a user's generator may have dropout
-        with seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
-            self.generator = (make_generator or Generator)(shapes, branch.layouts).to(device, torch.float32)
+        with no_inference(), seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
+            made = (make_generator or Generator)(shapes, branch.layouts)
+            _check_generator(made)
+            self.generator = made.to(device, torch.float32)
         for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
             same_as_first(tensor.detach())
-        self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
+        with no_inference():
+            self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
+        _check_optimizer(self.optimizer, self.generator)
 
     def predict(self, features: Sequence[Tensor], seed: int = 0) -> LogProbs:
         """Log-probabilities [n, k] of each operation from feature maps, in float32 also inside autocast.
@@ -89,6 +95,8 @@ class Adversary:
         maps = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
         with torch.autocast(maps[0].device.type, enabled=False), seeded(seed, self.device, self._habit):
             logits: dict[str, Tensor] = self.generator(maps)
+        if not isinstance(logits, Mapping):
+            raise TypeError(f"The generator should return a dict, operation -> logits [n, k]. Found {type(logits).__name__}.")
         for name, layout in self.branch.layouts.items():
             expected = (len(maps[0]), layout if isinstance(layout, int) else math.prod(layout))
             returned = tuple(logits[name].shape) if name in logits else "nothing"
@@ -96,16 +104,17 @@ class Adversary:
                 raise ValueError(f"The generator should return logits {expected} for {name!r}. Found {returned}.")
         return {name: _capped(torch.log_softmax(logits[name].float(), 1), self.cap) for name in self.branch.layouts}
 
-    def learn(self, lesson: Lesson | None) -> None:
-        """One step on the KL divergence of Eq. (3) and (4) between update targets and proposals, averaged over rows.
+    def gradients(self, lesson: Lesson | None) -> list[Tensor] | None:
+        """Those of the KL divergence of Eq. (3) and (4) between update targets and proposals, averaged over rows.
 
-        All ranks give the same generators the mean over all their rows; one without a lesson (None) waits for the others.
+        Nothing moves yet. All ranks get the mean over all their rows; one without a lesson (None) waits for the others. None
+        where there is nothing to learn from.
         """
-        flat = self.gradients(lesson)
+        flat = self.sums(lesson)
         add_up(flat, "with gradients of generators")
-        self.follow(flat)
+        return self.means(flat)
 
-    def gradients(self, lesson: Lesson | None) -> Tensor:
+    def sums(self, lesson: Lesson | None) -> Tensor:
         """The gradients of a lesson, summed over its rows, and how many rows these are. [parameters + 1]."""
         parameters = self._parameters()
         total = torch.zeros((), device=self.device)
@@ -114,9 +123,10 @@ class Adversary:
             valid = lesson.valid
             for name, target in lesson.targets.items():
                 valid = valid & torch.isfinite(target).all(1) & torch.isfinite(lesson.log_probs[name].detach()).all(1)
-            for name, target in lesson.targets.items():
-                safe = torch.where(valid[:, None], target, 0), torch.where(valid[:, None], lesson.log_probs[name], 0)
-                total = total + kl_divergence(*safe).sum()
+            with torch.enable_grad():  # the user's own loop may be without gradients
+                for name, target in lesson.targets.items():
+                    safe = torch.where(valid[:, None], target, 0), torch.where(valid[:, None], lesson.log_probs[name], 0)
+                    total = total + kl_divergence(*safe).sum()
             count = valid.sum().float()
         grads: Sequence[Tensor | None] = [None] * len(parameters)
         if total.requires_grad:
@@ -126,17 +136,36 @@ class Adversary:
             count[None],
         ])  # fmt: skip
 
-    def follow(self, flat: Tensor) -> None:
-        """One step along the mean of gradients that were summed over all rows."""
+    def means(self, flat: Tensor) -> list[Tensor] | None:
+        """What `gradients` gives, from the sums over all rows."""
         parameters = self._parameters()
         if flat.device.type == "cpu" and not flat[-1]:
-            return  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
+            return None  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
         mean = flat[:-1] / flat[-1].clamp(min=1)
         mean = torch.where(torch.isfinite(mean).all(), mean, 0)  # one row beyond float32 must not end the generator
-        for parameter, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = grad.view_as(parameter)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        return [grad.view_as(p) for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True)]
+
+    def move(self, gradients: Sequence[Tensor] | None) -> None:
+        """One step of the optimizer along what `gradients` gave."""
+        if gradients is None:
+            return
+        parameters = self._parameters()
+        try:
+            with no_inference():
+                for parameter, grad in zip(parameters, gradients, strict=True):
+                    parameter.grad = grad
+                self.optimizer.step()
+        finally:
+            for parameter in parameters:
+                parameter.grad = None
+
+    def follow(self, flat: Tensor) -> None:
+        """One step along gradients that were summed over the rows of all ranks."""
+        self.move(self.means(flat))
+
+    def learn(self, lesson: Lesson | None) -> None:
+        """Both at once."""
+        self.move(self.gradients(lesson))
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.generator.parameters() if p.requires_grad]
@@ -145,28 +174,56 @@ class Adversary:
         """Weights and the optimizer's state."""
         return {"generator": self.generator.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError when a state does not fit, before anything is loaded."""
+    def check_state(self, state: Any) -> None:
+        """Raises TypeError or ValueError when a state does not fit, before anything is loaded."""
         owner = f"A state of branch {self.branch.name!r}"
-        if not isinstance(state, Mapping) or not {"generator", "optimizer"} <= set(state):
-            raise ValueError(f"{owner} should hold `generator` and `optimizer`. Found {state!r:.60}.")
-        present = {name: tuple(tensor.shape) for name, tensor in self.generator.state_dict().items()}
-        saved = {name: tuple(tensor.shape) for name, tensor in state["generator"].items()}
-        if present != saved:
-            name = next(name for name in [*present, *saved] if present.get(name) != saved.get(name))
+        check_state(state, STATE, owner)
+        saved, present = list(state["generator"]), list(self.generator.state_dict())
+        if saved != present and sorted(saved) == sorted(present):
             raise ValueError(
-                f"{owner} should fit its generator. Found {name} of shape {saved.get(name)} for {present.get(name)}; "
-                "use the layers in `features` (and the generator) that it was saved with."
+                f"{owner} should list its weights in the generator's order, which its optimizer goes by. Found {shown(saved)}; "
+                "use the generator that it was saved with."
             )
-        sizes = [len(group["params"]) for group in self.optimizer.param_groups]
-        saved_sizes = [len(group["params"]) for group in state["optimizer"].get("param_groups", ())]
-        if sizes != saved_sizes:
-            raise ValueError(f"{owner} should fit its optimizer, parameter groups of {sizes}. Found groups of {saved_sizes}.")
+        try:
+            check_state(state["generator"], weights(self.generator), owner)
+        except ValueError as error:
+            raise ValueError(f"{error}\nUse the layers in `features` (and the generator) that it was saved with.") from None
+        with no_inference():
+            check_optimizer(self.optimizer, state["optimizer"], f"{owner} of its optimizer")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
-        self.generator.load_state_dict(state["generator"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
+        with no_inference():
+            self.generator.load_state_dict(state["generator"])
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
+
+
+STATE: Description = {"generator": anything(), "optimizer": anything()}
+
+
+def _check_generator(made: Any) -> None:
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"`generator` should return an nn.Module. Found {type(made).__name__}.")
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        raise ValueError(
+            f"`generator` should return a module with parameters to train. Found {type(made).__name__} without; "
+            "use Branch(learned=False) for draws that do not learn."
+        )
+
+
+def _check_optimizer(made: Any, generator: nn.Module) -> None:
+    if not isinstance(made, torch.optim.Optimizer):
+        raise TypeError(f"`optimizer` should return a torch.optim.Optimizer. Found {type(made).__name__}.")
+    moved = {id(parameter) for group in made.param_groups for parameter in group["params"]}
+    own = {id(parameter): name for name, parameter in generator.named_parameters()}
+    strange = len(moved - own.keys())
+    left = [name for name, parameter in generator.named_parameters() if parameter.requires_grad and id(parameter) not in moved]
+    if strange or left:
+        found = [f"{strange} that are not" if strange else "", f"that it leaves out {', '.join(left[:5])}" if left else ""]
+        raise ValueError(
+            "`optimizer` should move the parameters that it is given, the generator's, and all of them. Found "
+            f"{' and '.join(filter(None, found))}; write optimizer=lambda parameters: torch.optim.Adam(parameters)."
+        )
 
 
 class _Shown(torch.autograd.Function):

@@ -27,6 +27,24 @@ class Fair:
     function: Callable[[Any, Batch], Tensor]
 
 
+def measured(known: Fair, output: Any, batch: Batch, losses: Tensor) -> Tensor:
+    """How hard each row was, [B], by the measure that is known, or by its loss; NaN where this batch has another one."""
+    fair = fair_difficulty(output, batch) or LOSS
+    if fair.about != known.about:  # e.g. a batch without keypoints: measures do not add up
+        return torch.full_like(losses, torch.nan)
+    if fair is LOSS:
+        return losses
+    with torch.no_grad():
+        return fair.function(output, batch).float()
+
+
+MAY_GROW = (
+    "adaug: running difficulty sums up the loss, because no measure is known here that does not grow with the size of an "
+    "object. `difficulty_table()` tells when enlarged views lead by their size alone; then give `difficulty` such a measure."
+)
+LOSS = Fair("the loss", lambda output, batch: torch.empty(0))
+
+
 def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
     """What can be measured of an output beside the loss; None where nothing is known to be fairer."""
     last = output[-1] if isinstance(output, (list, tuple)) and output else output  # of stacks, the last one counts

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from adaug._checks import Rule, Rules, as_number, check_fields, checked, mapping, optional, text
 from adaug._units import FORMATS, Unit, check_unit
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
@@ -55,31 +56,46 @@ class Target:
     unit: Unit | None = None
     format: str | None = None
 
+    _rules: ClassVar[Rules] = {
+        "kind": text(f"one of {', '.join(KINDS)}", KINDS.__contains__),
+        "fill": Rule("a number", as_number),
+        "format": optional(text(f"one of {', '.join(FORMATS)}", FORMATS.__contains__)),
+    }
+
     def __post_init__(self) -> None:
-        if isinstance(self.fill, (str, bytes)) or not hasattr(self.fill, "__float__"):
-            raise TypeError(f"`fill` of a Target should be a number. Found {self.fill!r}.")
+        check_fields(self, "a Target")
         check_unit(self.unit, "a Target")
-        if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"`format` of a Target should be one of {', '.join(FORMATS)}. Found {self.format!r}.")
         for name, kinds in {
             "unit": ("keypoints", "boxes"),
             "format": ("boxes",),
             "fill": ("image", "heatmaps", "mask"),
         }.items():
-            if getattr(self, name) not in (None, 0) and self.kind in KINDS and self.kind not in kinds:
+            if getattr(self, name) not in (None, 0) and self.kind not in kinds:
                 raise ValueError(f"`{name}` should be given for {' or '.join(kinds)}. Found it for {self.kind}; leave it out.")
 
 
 PLAIN = {kind: Target(kind) for kind in KINDS}
 
 
-def as_targets(targets: Mapping[Any, str | Target]) -> dict[Key, Target]:
+def _read_target(value: Any) -> Target:
+    if isinstance(value, Target):
+        return value
+    if not isinstance(value, str):
+        raise TypeError
+    if value not in KINDS:
+        raise ValueError
+    return PLAIN[value]
+
+
+TARGETS = optional(
+    mapping(Rule("", _read_target), f"a mapping from keys or positions to adaug.Target, or one of {', '.join(KINDS)}")
+)
+
+
+def as_targets(targets: Mapping[Any, str | Target] | None) -> dict[Key, Target]:
     """Kinds by name as Targets. Raises ValueError on an unknown kind."""
-    given = {key: kind if isinstance(kind, Target) else Target(kind) for key, kind in targets.items()}
-    for key, target in given.items():
-        if target.kind not in KINDS:
-            raise ValueError(f"`targets[{key!r}]` should be one of {', '.join(KINDS)}. Found {target.kind!r}.")
-    return given
+    given: dict[Key, Target] | None = checked({"targets": targets}, {"targets": TARGETS})["targets"]
+    return given or {}
 
 
 def guess(key: Key, entry: Any) -> Target | None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from adaug._batch import Batch, UserBatch, check_flip, check_operations
+from adaug._checks import checked, function
 from adaug._find import Found, find_layers, with_a_change
 from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
@@ -30,6 +31,9 @@ class Difficulty:
 
     function: LossFunction
     argument: str
+
+    def __post_init__(self) -> None:
+        checked({self.argument: self.function}, {self.argument: function()})
 
     def __call__(self, output: Any, batch: Batch) -> Tensor:
         """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError on another shape."""
@@ -89,6 +93,17 @@ class BoundModel:
             scores = [difficulty(output, batch) for difficulty in difficulties]
         return [torch.full_like(values, torch.nan) for values in scores] if self.hooks.skipped else scores
 
+    def train(
+        self, model: nn.Module, image: Tensor, batch: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
+    ) -> tuple[Any, Tensor]:
+        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph."""
+        with self.hooks.masked(masks):
+            output = model(image)
+            losses = loss_fn(output, batch)
+        check_losses(losses, len(image), "loss_fn")
+        self.hooks.keep_for_backward(losses, masks, self)
+        return output, losses
+
 
 def bind(
     model: nn.Module,
@@ -146,7 +161,7 @@ def _on_image(policy: Policy) -> Policy:
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:
-    """Raises unless `values` holds one number per sample."""
+    """Raises unless `values` holds one real number per sample."""
     if not isinstance(values, Tensor):
         raise TypeError(
             f"`{argument}` should return a tensor, one loss per sample, shape ({n},). Found {type(values).__name__}."
@@ -156,6 +171,8 @@ def check_losses(values: Any, n: int, argument: str) -> None:
             f"`{argument}` should return one loss per sample, shape ({n},). Found shape {tuple(values.shape)}. "
             "Use reduction='none' and average over the other dimensions."
         )
+    if not values.is_floating_point():
+        raise TypeError(f"`{argument}` should return floating point numbers. Found {values.dtype}; use .float().")
 
 
 def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from adaug._adversary import Adversary, Lesson
-from adaug._batch import Batch
+from adaug._batch import Batch, UserBatch
+from adaug._checks import batches, integer, number, optional
 from adaug._network import BoundModel, Difficulty
 from adaug._random import Stream
 from adaug._reward import kl_divergence
@@ -19,6 +21,13 @@ from adaug._warp import Size
 from adaug.keypoints import labelled
 from adaug.operations import Operation
 from adaug.policy import Branch, Magnitudes
+
+RULES = {
+    "loader": batches(),
+    "steps": integer(at_least=1),
+    "lr": optional(number(above=0), "for the optimizers' own"),
+    "most_views": integer(at_least=1),
+}
 
 
 @dataclass
@@ -37,8 +46,10 @@ class Pretraining:
     most_views: int
     counts: dict[str, Tensor] = field(default_factory=dict)
 
-    def teach(self, adversary: Adversary, batch: Batch, difficulty: Difficulty, stream: Stream) -> dict[str, Tensor]:
-        """One batch for one branch; returns the KL divergence of each operation before the update."""
+    def lesson(
+        self, adversary: Adversary, batch: Batch, difficulty: Difficulty, stream: Stream
+    ) -> tuple[Lesson, dict[str, Tensor]]:
+        """What one batch teaches one branch, and the KL divergence of each of its operations before that."""
         branch, n, device = adversary.branch, len(batch), batch.image.device
         centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
         plain = batch.apply(centre, self.view_size)
@@ -55,13 +66,13 @@ class Pretraining:
             by_trying, valid = self._by_trying(branch, tried, batch, difficulty, stream)
             targets |= by_trying
         features = self.bound.look(plain.image_only())
-        log_probs = adversary.predict(features, stream.seed)
+        with torch.enable_grad():  # the user's own loop may be without gradients
+            log_probs = adversary.predict(features, stream.seed)
         divergence = {
             f"{branch.name}.{name}": kl_divergence(target, log_probs[name].detach())[valid].mean()
             for name, target in targets.items()
         }
-        adversary.learn(Lesson(targets, log_probs, valid))
-        return divergence
+        return Lesson(targets, log_probs, valid), divergence
 
     def _by_trying(
         self, branch: Branch, operations: Sequence[Operation], batch: Batch, difficulty: Difficulty, stream: Stream
@@ -88,6 +99,31 @@ class Pretraining:
         """P^o of Eq. (4): the joints of all images so far, counted into cells, the same for every row. [k]."""
         counts = self.counts[name] = self.counts.get(name, torch.zeros_like(votes)) + votes
         return torch.where(counts.sum() > 0, counts / counts.sum().clamp(min=1), 1 / len(votes))
+
+
+def repeated(loader: Iterable[UserBatch]) -> Iterator[UserBatch]:
+    """Its batches, over and over. Raises ValueError when it has none left."""
+    while True:
+        empty = True
+        for batch in loader:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("`loader` should give batches for all `steps`. Found it exhausted; pass a list or a DataLoader.")
+
+
+@contextmanager
+def learning_rate(optimizers: Iterable[torch.optim.Optimizer], lr: float | None) -> Iterator[None]:
+    """Another learning rate while it lasts; None leaves them."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    usual = [group["lr"] for group in groups]
+    try:
+        for group in groups if lr is not None else ():
+            group["lr"] = lr
+        yield
+    finally:
+        for group, value in zip(groups, usual, strict=True):
+            group["lr"] = value
 
 
 def _votes(operation: Operation, batch: Batch) -> Tensor | None:

@@ -59,6 +59,16 @@ class Habit:
 
 
 @contextmanager
+def no_inference() -> Iterator[None]:
+    """Outside torch's inference mode, for what lives on: made inside, it could not be trained later. Gradients stay off."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
 def random_state_kept(device: torch.device | None = None, habit: Habit | None = None) -> Iterator[None]:
     """A block after which the global random state, the CPU's and that of a GPU, is as if it had not been.
 

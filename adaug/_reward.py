@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from adaug._checks import CAP, Rules, check_fields, checked, number
+
+SLACK = 1e-3  # of what should be 1 in sum: a sum of half precision
 FLOOR = 1e-4  # a probability is never pushed below this, so that no bin is lost for good
 
 
@@ -29,12 +33,10 @@ class RewardPenalty:
     beta: float = 0.5
     cap: float = 2.0
 
+    _rules: ClassVar[Rules] = {"alpha": number(above=0, high=1), "beta": number(above=0, high=1), "cap": CAP}
+
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` should be in (0, 1]. Found {getattr(self, name)}.")
-        if not self.cap > 1:
-            raise ValueError(f"`cap` should be above 1 (1 would force the uniform distribution). Found {self.cap}.")
+        check_fields(self, "")
 
     def __call__(self, probabilities: Tensor, chosen: Tensor, harder: Tensor) -> Tensor:
         """The update target of each row.
@@ -80,10 +82,37 @@ def cap_of(update: object) -> float:
 
     Raises ValueError when it is not a number above 1.
     """
-    cap = getattr(update, "cap", math.inf)
-    if not isinstance(cap, int | float) or not cap > 1:
-        raise ValueError(f"`cap` of `update` should be a number above 1, or inf for none. Found {cap!r}.")
+    rule = number(above=1, finite=False, should="a number above 1, or inf for none")
+    cap: float = checked({"cap": getattr(update, "cap", math.inf)}, {"cap": rule}, "`update`")["cap"]
     return float(cap)
+
+
+def check_update(target: Any, proposed: Tensor) -> Tensor:
+    """What an update gave, on the simplex. Its values are looked at on the CPU alone, where that costs no synchronisation.
+
+    Args:
+        target: [B, k], what it gave.
+        proposed: [B, k], what it was asked about.
+
+    Raises:
+        TypeError: It is no tensor of floating point numbers.
+        ValueError: It has another shape, or is no probabilities.
+    """
+    if not isinstance(target, Tensor) or not target.is_floating_point():
+        found = str(target.dtype) if isinstance(target, Tensor) else type(target).__name__
+        raise TypeError(f"`update` should return a tensor of floating point probabilities [B, k]. Found {found}.")
+    if target.shape != proposed.shape:
+        raise ValueError(f"`update` should return probabilities {tuple(proposed.shape)}. Found shape {tuple(target.shape)}.")
+    if target.device.type == "cpu" and target.numel():
+        low, sums = float(target.min()), target.sum(1)
+        far = float((sums - 1).abs().max())
+        if not (low >= -SLACK and far <= SLACK):  # NaN too
+            worst = float(sums[(sums - 1).abs().nan_to_num(math.inf).argmax()])
+            raise ValueError(
+                "`update` should return probabilities: none below 0, and 1 in sum. Found numbers from "
+                f"{low:.3g} up, and a row that sums to {worst:.4g}; clamp them to 0 and divide each row by its sum."
+            )
+    return target.detach()
 
 
 def _check(p: Tensor, chosen: Tensor, harder: Tensor) -> None:

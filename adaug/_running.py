@@ -12,7 +12,10 @@ import torch
 from torch import Tensor
 
 from adaug._adversary import LogProbs
+from adaug._checks import integer
+from adaug._random import no_inference
 from adaug._ranks import add_up, dist_size
+from adaug._state import Description, tensor
 from adaug._view import View
 from adaug._warp import full_precision
 from adaug.operations import Operation
@@ -23,6 +26,7 @@ USUAL = 16, 128  # the same of the mean difficulty, which bins are compared with
 CALM = 64, 256  # the same of answers: in noise they differ, and their mean does not
 EVERY = 4  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
+MOVES = ("steps", "usual", "sums", "probabilities", "_rows", "_difficulty", "_log_probs", "_metrics")  # what a step changes
 CHANCE = 3.0  # times what chance alone would let bins differ: below, nothing is believed of them
 
 
@@ -126,14 +130,14 @@ class RunningDifficulty:
             branch: [B] long, on the device: which branch each row fell to.
             difficulty: [B]. Rows where it is not finite say nothing.
         """
-        with full_precision(self.sums.device), torch.no_grad():
+        with no_inference(), full_precision(self.sums.device), torch.no_grad():
             sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
             add_up(sums, "with sums of running difficulty")
             self.follow(sums, len(branch))
 
     def follow(self, sums: Tensor, rows: int) -> None:
         """Takes what the rows of all ranks sum up to; `rows` is how many of them are of this one."""
-        with full_precision(self.sums.device), torch.no_grad():
+        with no_inference(), full_precision(self.sums.device), torch.no_grad():
             together = dist_size() > 1  # ranks may differ in their rows, but not in the sum
             self._rows = sums.diagonal()[: self._shares].sum().clamp(min=1) if together else rows
             excess = sums[: self._shares, -1].sum() / sums.diagonal()[: self._shares].sum().clamp(min=1)
@@ -141,7 +145,7 @@ class RunningDifficulty:
                 sums, self.usual = self._above(sums, excess), self.usual + excess
             else:
                 self.usual = self.usual + excess * (1 - self._kept(USUAL))
-            self.sums.mul_(self._kept(MEMORY)).add_(sums)
+            self.sums = self.sums * self._kept(MEMORY) + sums  # not in place: a step that fails takes back the old ones
             self.steps += 1
             if self.steps % EVERY == 0:
                 self._answer()
@@ -232,6 +236,14 @@ class RunningDifficulty:
         self._metrics = metrics
         return dict(metrics)
 
+    def snapshot(self) -> dict[str, Any]:
+        """What `restore` takes back. Nothing is copied, because nothing is changed in place."""
+        return {name: vars(self)[name] for name in MOVES}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Back to what it was."""
+        vars(self).update(snapshot)
+
     @property
     def changes_size(self) -> bool:
         """Whether bins show objects at different sizes."""
@@ -272,27 +284,36 @@ class RunningDifficulty:
         tensors = {"usual": self.usual, "sums": self.sums, "probabilities": self.probabilities}
         return {"steps": self.steps, **{name: tensor.clone() for name, tensor in tensors.items()}}
 
-    def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError when a state does not fit, before anything is loaded."""
-        if not isinstance(state, Mapping) or not {"steps", "usual", "sums", "probabilities"} <= set(state):
-            raise ValueError(
-                f"A state of running difficulty should hold steps, usual, sums and probabilities. Found {state!r:.60}."
-            )
-        if not isinstance(state["steps"], int) or state["steps"] < 0:
-            raise ValueError(f"`steps` of running difficulty should be an integer, not negative. Found {state['steps']!r}.")
-        for name, own in (("usual", self.usual), ("sums", self.sums), ("probabilities", self.probabilities)):
-            value = state[name]
-            if not isinstance(value, Tensor) or value.shape != own.shape or not torch.isfinite(value).all():
-                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(f"`{name}` of running difficulty should be finite, {tuple(own.shape)}. Found {found}.")
+    def describe_state(self) -> Description:
+        """What `state_dict` gives."""
+        return {
+            "steps": integer(at_least=0),
+            "usual": tensor(self.usual, exact=False),
+            "sums": tensor(self.sums, exact=False, fits=_may_be_sums, and_=", symmetric and with squares on its diagonal"),
+            "probabilities": tensor(
+                self.probabilities, exact=False, fits=self._may_be_probabilities, and_=", probabilities of each row's bins"
+            ),
+        }
+
+    def _may_be_probabilities(self, value: Tensor) -> bool:
+        there = self._there.cpu()
+        value = torch.broadcast_to(value.detach().cpu().double(), there.shape)
+        sums = torch.where(there, value, 0).sum(1)
+        return bool((value >= 0).all() and (value[~there] == 0).all() and ((sums - 1).abs() < 1e-3).all())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave."""
         self.steps = int(state["steps"])
         self.usual = state["usual"].to(self.usual, copy=True)
-        self.sums.copy_(state["sums"])
+        self.sums = state["sums"].to(self.sums, copy=True)
         self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
         self._log_probs, self._metrics = {}, {}
+
+
+def _may_be_sums(value: Tensor) -> bool:
+    value = value.detach().cpu().double()
+    scale = value.diagonal().abs().max()
+    return bool((value.diagonal() >= -1e-6 * scale).all() and ((value - value.T).abs() <= 1e-5 * scale).all())
 
 
 def _sizes(operation: Operation) -> list[float]:

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from adaug._adversary import Adversary, Lesson, LogProbs
 from adaug._batch import Batch
+from adaug._constants import constant
 from adaug._network import BoundModel
-from adaug._random import Stream
+from adaug._random import Stream, no_inference
 from adaug._ranks import dist_size
+from adaug._reward import check_update
 from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
 from adaug._warp import Size
@@ -176,7 +178,7 @@ def propose(
             view = bound.policy.view(drawn, len(index), batch.size, view_size, device=bound.device)
             trials.append(Trial(None, index, view, view, None))
             continue
-        with torch.set_grad_enabled(learns):
+        with no_inference(), torch.set_grad_enabled(learns):
             log_probs = adversaries[owner.name].predict(features[owner.name], stream.seed)
         proposal = draw_proposal(owner, log_probs, stream)
         adversarial, reference = (
@@ -293,15 +295,40 @@ def lessons_of(trials: Trials, scores: Scores, update: Update) -> Lessons:
         harder, valid = adversarial[part] > reference[part], finite[part]
         metrics[f"reward_rate/{name}"] = (harder & valid).sum() / valid.sum().clamp(min=1)
         targets = {
-            operation: update(log_probs.detach().exp(), proposal.chosen[operation], harder)
+            operation: check_update(update(log_probs.detach().exp(), proposal.chosen[operation], harder), log_probs)
             for operation, log_probs in proposal.log_probs.items()
         }
         lessons[name] = Lesson(targets, proposal.log_probs, valid)
     return Lessons(lessons, metrics)
 
 
-def learn(adversaries: Mapping[str, Adversary], lessons: Lessons) -> None:
-    """Moves every generator. One without a lesson takes part too: other ranks may have rows of its branch."""
-    for name, adversary in adversaries.items():
-        if name in lessons.by_branch or dist_size() > 1:
-            adversary.learn(lessons.by_branch.get(name))
+def learn(adversaries: Mapping[str, Adversary], lessons: Mapping[str, Lesson]) -> None:
+    """Moves every generator, once the gradients of all are known, so that what fails until then moves none.
+
+    One without a lesson takes part too: other ranks may have rows of its branch.
+    """
+    with no_inference():
+        gradients = {
+            name: adversary.gradients(lessons.get(name))
+            for name, adversary in adversaries.items()
+            if name in lessons or dist_size() > 1
+        }
+    for name, gradient in gradients.items():
+        adversaries[name].move(gradient)
+
+
+def losses_by_branch(losses: Tensor, branch: Tensor, owner: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """The mean loss of the rows of each branch that has some: "loss/branch" -> [].
+
+    Args:
+        losses: [B], without graph.
+        branch: [B] long, on the CPU: which branch each row fell to.
+        owner: The same, where the losses are.
+        names: Of the random share and the branches.
+    """
+    present = sorted(set(branch.tolist()))
+    if len(present) == 1:
+        return {f"loss/{names[present[0]]}": losses.mean()}
+    mine = (owner == constant(tuple((i,) for i in present), owner)).to(losses.dtype)  # [branches, B]
+    means = (mine @ losses / mine.sum(1)).unbind()
+    return {f"loss/{names[i]}": mean for i, mean in zip(present, means, strict=True)}

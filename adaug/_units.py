@@ -17,7 +17,7 @@ Unit = str | tuple[Any, Any]  # a name, or (offset, scale), each a number or a p
 
 def check_unit(unit: Any, owner: str) -> None:
     """Raises ValueError unless `unit` is None, one of UNITS or (offset, scale)."""
-    if unit is None or unit in UNITS:
+    if unit is None or (isinstance(unit, str) and unit in UNITS):
         return
     try:
         if isinstance(unit, str):

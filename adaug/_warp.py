@@ -7,25 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaug._checks import Rule, checked, integer, optional, several
 from adaug._constants import constant, pixel_centres
 from adaug.keypoints import Pairs, swapped_order
 
 Size = tuple[int, int]  # height, width
 
 
+_SIDES = several(integer(at_least=1), "", length=2)
+SIZE = optional(
+    Rule(
+        "(height, width), two positive integers",
+        lambda size: _SIDES.read((size, size) if isinstance(size, SupportsIndex) else size),
+    ),
+    "for the images' own",
+)
+
+
 def as_size(size: Sequence[int] | int | None) -> Size | None:
     """An `output_size` as (height, width), one number standing for both. Raises ValueError on anything else."""
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise ValueError(f"`output_size` should be (height, width), two positive integers. Found {size!r}.")
-    return (sides[0], sides[1])
+    sides: Size | None = checked({"output_size": size}, {"output_size": SIZE})["output_size"]
+    return sides
 
 
 # ---- matrices

@@ -11,28 +11,31 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug._adversary import Adversary, GeneratorFactory, OptimizerFactory
+from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
+from adaug._arguments import RULES, refuse_unused
 from adaug._batch import Batch, UserBatch, parse
-from adaug._constants import constant
-from adaug._fair import Fair, fair_difficulty
-from adaug._kinds import Target, as_targets
-from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_losses, check_policy
-from adaug._pretrain import Pretraining
-from adaug._random import Stream
+from adaug._checks import checked, number
+from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
+from adaug._kinds import Target
+from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_policy
+from adaug._pretrain import RULES as PRETRAIN_RULES
+from adaug._pretrain import Pretraining, learning_rate, repeated
+from adaug._random import Stream, no_inference
 from adaug._ranks import Joins, dist_rank, meet, value_of_first
 from adaug._reward import RewardPenalty, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
+from adaug._saved import check_saved
 from adaug._scoring import SCORING
-from adaug._trial import NO_SCORES, Update, learn, lessons_of, propose
+from adaug._trial import NO_SCORES, Update, learn, lessons_of, losses_by_branch, propose
 from adaug._turns import alone, waiting
 from adaug._view import View
-from adaug._warp import Size, as_size
+from adaug._warp import Size
 from adaug._wrappers import device_of, unwrap
 from adaug.policy import RANDOM, Policy
 
@@ -110,34 +113,27 @@ class AdversarialAugmenter(Joins):
         total_steps: int | None = None,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
-        if policy is not None and not isinstance(policy, Policy):
-            raise TypeError(f"`policy` should be an adaug.Policy. Found {type(policy).__name__}.")
-        functions = {"update": update, "difficulty": difficulty, "generator": generator, "optimizer": optimizer}
-        for name, function in functions.items():
-            if function is not None and not callable(function):
-                raise TypeError(f"`{name}` should be callable. Found {function!r}.")
+        Joins.__init__(self)
+        given = checked(locals(), RULES)
         cap_of(update)
-        if scoring not in SCORING:
-            raise ValueError(f"`scoring` should be 'eval' or 'train'. Found {scoring!r}.")
         self.policy = policies.paper() if policy is None else policy
         unused = {"update": update != RewardPenalty(), "generator": generator, "optimizer": optimizer}
         unused |= {"scoring": scoring != "eval", "update_every": update_every != 1}
         unused |= {"features": features is not None and (occlude is not None or not self.policy.hides_features)}
-        _refuse_unused(self.policy, [name for name, given in unused.items() if given])
-        self.features = features
-        self.occlude = occlude
-        self.targets = as_targets(targets or {})
-        self.output_size = as_size(output_size)
+        refuse_unused(self.policy, [name for name, used in unused.items() if used])
+        self.features: tuple[str, ...] | None = given["features"]
+        self.occlude: tuple[str, ...] | None = given["occlude"]
+        self.targets: dict[Any, Target] = given["targets"] or {}
+        self.output_size: Size | None = given["output_size"]
         self.update = update
         self.generator = generator
         self.optimizer = optimizer
         self.difficulty = difficulty
-        self.warmup_steps = _integer("warmup_steps", warmup_steps, at_least=0)
-        self.update_every = _integer("update_every", update_every, at_least=1)
+        self.warmup_steps: int = given["warmup_steps"]
+        self.update_every: int = given["update_every"]
         self.scoring = scoring
-        self._total_steps = None if total_steps is None else _integer("total_steps", total_steps, at_least=1)
-        self._seed = torch.initial_seed() if seed is None else _integer("seed", seed)
+        self._total_steps: int | None = given["total_steps"]
+        self._seed: int = torch.initial_seed() if seed is None else given["seed"]
         self.steps = 0
         self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see its result
         self._progress = 0.0
@@ -165,7 +161,10 @@ class AdversarialAugmenter(Joins):
 
         `loss_fn` is asked about the views that are compared too, both views of these rows at once, without gradients. Touches
         neither the model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the
-        user's own training pass on the augmented batch does. A first step that fails leaves nothing bound.
+        user's own training pass on the augmented batch does.
+
+        A step that fails leaves the augmenter as it was before it, a first one leaves nothing bound. There is one exception:
+        where a generator's own optimizer fails, or an interrupt meets it, some generators may have moved already.
 
         Args:
             model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
@@ -174,7 +173,7 @@ class AdversarialAugmenter(Joins):
         """
         loss = Difficulty(loss_fn, "loss_fn")
         difficulty = self._difficulty(loss)
-        with self._released_on_error():
+        with self._undone_on_error():
             bound, parsed = self._prepare(model, batch, dict.fromkeys([loss, difficulty]))
             self._meet(self.steps, bound.device)
             view_size, scoring = self._view_size(parsed), SCORING[self.scoring]
@@ -191,24 +190,25 @@ class AdversarialAugmenter(Joins):
             scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
             lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
             # train
-            output, losses = self._train(bound, model, augmented.image, result, trials.view, loss_fn)
+            output, losses = bound.train(model, augmented.image, result, trials.view.feature_masks, loss_fn)
             owner = branch.to(bound.device, non_blocking=True)
             trained = losses.detach().float()
             if self.difficulty is not None and (self._running.operations or not scores.complete):
                 trained = difficulty(output, augmented)
             if not scores.complete:
                 lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
-            # learn
+            shown = self._fair(output, augmented, trained) if self._running.operations else None
+            metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
+            step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
+            # learn: what fails from here on is torch's own, or the generators' optimizers'
+            if shown is not None:
+                self._running.observe(trials.view, owner, shown)
+                metrics.update(self._running.metrics())
             if compares:
-                learn(self._adversaries, lessons)
-            if self._running.operations:
-                self._running.observe(trials.view, owner, self._fair(output, augmented, trained))
-
-            metrics = trials.metrics() | self._running.metrics() | lessons.metrics
-            metrics |= self._losses_by_branch(losses.detach(), branch, owner)
-        self.steps += 1
-        self.metrics = metrics
-        return StepResult(losses.mean(), losses, result, owner, metrics, trials.view)
+                learn(self._adversaries, lessons.by_branch)
+            self.steps += 1
+            self.metrics = metrics
+        return step
 
     @alone
     def pretrain(
@@ -234,21 +234,27 @@ class AdversarialAugmenter(Joins):
         Returns:
             "branch.operation" -> the KL divergence of its proposals from their targets at each step, [steps].
         """
-        _refuse_unused(self.policy, ["pretrain"])
+        refuse_unused(self.policy, ["pretrain"])
+        given = checked({"loader": loader, "steps": steps, "lr": lr, "most_views": most_views}, PRETRAIN_RULES)
         history: dict[str, list[Tensor]] = {}
         pretraining: Pretraining | None = None
         difficulty = self._difficulty(Difficulty(loss_fn, "loss_fn"))
-        for batch in itertools.islice(_repeat(loader), steps):
-            with self._released_on_error():
+        for batch in itertools.islice(repeated(loader), given["steps"]):
+            with no_inference(), self._undone_on_error():
                 bound, parsed = self._prepare(model, batch)
                 meet("pretraining step", self._counts["pretrain"], bound.device)
-                pretraining = pretraining or Pretraining(bound, self._view_size(parsed), most_views)
+                pretraining = pretraining or Pretraining(bound, self._view_size(parsed), given["most_views"])
                 stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
-                for adversary in self._adversaries.values():
-                    with _learning_rate(adversary.optimizer, lr):
-                        for name, divergence in pretraining.teach(adversary, parsed, difficulty, stream).items():
-                            history.setdefault(name, []).append(divergence)
+                lessons: dict[str, Lesson] = {}
+                told: dict[str, Tensor] = {}
+                for name, adversary in self._adversaries.items():
+                    lessons[name], divergence = pretraining.lesson(adversary, parsed, difficulty, stream)
+                    told |= divergence
+                with learning_rate([adversary.optimizer for adversary in self._adversaries.values()], given["lr"]):
+                    learn(self._adversaries, lessons)
                 self._counts["pretrain"] += 1
+            for name, value in told.items():
+                history.setdefault(name, []).append(value)
         return {name: torch.stack(values) for name, values in history.items()}
 
     @alone
@@ -258,24 +264,26 @@ class AdversarialAugmenter(Joins):
         n, device, view_size = len(parsed), parsed.image.device, self._view_size(parsed)
         check_policy(self.policy, parsed, wait=self._counts["random"] == 0)
         stream = self._stream(RANDOM_VIEW, self._counts["random"], device=device)
-        self._counts["random"] += 1
         parsed = parsed.with_image(self.policy.paint(parsed.image, stream))
         view = self.policy.view(self.policy.draw_random(n, stream), n, parsed.size, view_size, device=device)
-        return parsed.apply(view, view_size).to_user()
+        result = parsed.apply(view, view_size).to_user()
+        self._counts["random"] += 1
+        return result
 
     @alone
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
         """What would be drawn now for the plain images: "branch.operation" -> probabilities [B, k]."""
-        bound, parsed = self._prepare(model, batch)
-        features = bound.look(self._centred(bound, parsed.image_only())) if self._adversaries else []
-        probabilities: dict[str, Tensor] = {}
-        for branch in bound.policy.branches:
-            if branch.has_generator:
-                with torch.no_grad():
-                    log_probs = self._adversaries[branch.name].predict(features, self.seed)
-            else:
-                log_probs = self._running.log_probs(branch, len(parsed))
-            probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
+        with self._undone_on_error():
+            bound, parsed = self._prepare(model, batch)
+            features = bound.look(self._centred(bound, parsed.image_only())) if self._adversaries else []
+            probabilities: dict[str, Tensor] = {}
+            for branch in bound.policy.branches:
+                if branch.has_generator:
+                    with torch.no_grad():
+                        log_probs = self._adversaries[branch.name].predict(features, self.seed)
+                else:
+                    log_probs = self._running.log_probs(branch, len(parsed))
+                probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
         return probabilities
 
     def difficulty_table(self) -> DifficultyTable:
@@ -297,7 +305,8 @@ class AdversarialAugmenter(Joins):
 
         Call it before the model's first compiled call. Raises ValueError when bound to another model already.
         """
-        self._prepare(model, batch)
+        with self._undone_on_error():
+            self._prepare(model, batch)
 
     @alone
     def detach(self) -> None:
@@ -312,9 +321,8 @@ class AdversarialAugmenter(Joins):
 
     @progress.setter
     def progress(self, value: float) -> None:
-        if not 0 <= value <= 1:
-            raise ValueError(f"`progress` should be in [0, 1]. Found {value}.")
-        self._total_steps, self._progress = None, float(value)
+        progress = checked({"progress": value}, {"progress": number(low=0, high=1)})["progress"]
+        self._total_steps, self._progress = None, float(progress)
 
     @property
     def total_steps(self) -> int | None:
@@ -352,39 +360,21 @@ class AdversarialAugmenter(Joins):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave; before binding it is kept until then.
 
-        Raises ValueError or TypeError, and changes nothing, on the state of another policy or other layers.
+        Raises ValueError or TypeError, and changes nothing, on the state of another policy, other layers or another optimizer,
+        and on numbers that cannot be right.
         """
-        self._check_state(state)
-        self._seed, self.steps, self._progress = state["seed"], state["steps"], state["progress"]
-        self._counts = dict(state["counts"])
-        if self._bound is None:
-            self._pending = copy.deepcopy(dict(state))
-        elif not state["adversaries"]:  # it was saved before binding
-            self._adversaries = self._make_adversaries(self._bound)
-        for name, adversary in self._adversaries.items() if state["adversaries"] else ():
-            adversary.load_state_dict(state["adversaries"][name])
-        self._running.load_state_dict(state["running"])
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        parts = dict.fromkeys(("policy", "counts", "adversaries", "running"), dict)
-        types = {**parts, "seed": int, "steps": int, "progress": float}
-        if not isinstance(state, Mapping):
-            raise TypeError(f"A state should be what `state_dict` gave, a mapping. Found {type(state).__name__}.")
-        wrong = [f"{name}={state.get(name)!r:.40}" for name, kind in types.items() if not isinstance(state.get(name), kind)]
-        if wrong:
-            raise ValueError(f"A state should be what `state_dict` gave. Found {', '.join(wrong)}.")
-        present = self.policy.describe()
-        if state["policy"] != present:
-            raise ValueError(
-                "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
-                f"policy that was saved.\n  saved:   {state['policy']}\n  present: {present}"
-            )
-        learned = {branch.name for branch in self.policy.branches if branch.has_generator}
-        if state["adversaries"] and set(state["adversaries"]) != learned:
-            raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {sorted(state['adversaries'])}.")
-        for name, adversary in self._adversaries.items() if state["adversaries"] else ():
-            adversary.check_state(state["adversaries"][name])
-        self._running.check_state(state["running"])
+        with no_inference():
+            check_saved(state, self.policy, self._counts, self._adversaries, self._running)
+            fresh = None if self._bound is None or state["adversaries"] else self._make_adversaries(self._bound)
+            self._seed, self.steps, self._progress = int(state["seed"]), int(state["steps"]), float(state["progress"])
+            self._counts = {name: int(count) for name, count in state["counts"].items()}
+            if self._bound is None:
+                self._pending = copy.deepcopy(dict(state))
+            elif fresh is not None:  # it was saved before binding
+                self._adversaries = fresh
+            for name, adversary in self._adversaries.items() if state["adversaries"] else ():
+                adversary.load_state_dict(state["adversaries"][name])
+            self._running.load_state_dict(state["running"])
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or a pickle is not bound: it takes the state along and binds to the model that it meets first."""
@@ -408,30 +398,11 @@ class AdversarialAugmenter(Joins):
         """What running difficulty sums up, [B]: the user's difficulty, else what is fair to all sizes, else the loss."""
         if self.difficulty is not None:
             return trained
-        measure = fair_difficulty(output, augmented) or LOSS
         if self._measure is None:
-            self._measure = measure
+            self._measure = fair_difficulty(output, augmented) or LOSS
             if self._measure is LOSS and self._running.changes_size:
-                LOG.warning(
-                    "adaug: running difficulty sums up the loss, because no measure is known here that does not grow with "
-                    "the size of an object. `difficulty_table()` tells when enlarged views lead by their size alone; then "
-                    "give `difficulty` such a measure."
-                )
-        if measure.about != self._measure.about:  # e.g. a batch without keypoints: measures do not add up
-            return torch.full_like(trained, torch.nan)
-        if measure is LOSS:
-            return trained
-        with torch.no_grad():
-            return measure.function(output, augmented).float()
-
-    def _losses_by_branch(self, losses: Tensor, branch: Tensor, owner: Tensor) -> dict[str, Tensor]:
-        """The mean loss of the rows of each branch that has some."""
-        names, present = self.branch_names, sorted(set(branch.tolist()))
-        if len(present) == 1:
-            return {f"loss/{names[present[0]]}": losses.mean()}
-        mine = (owner == constant(tuple((i,) for i in present), owner)).to(losses.dtype)  # [branches, B]
-        means = (mine @ losses / mine.sum(1)).unbind()
-        return {f"loss/{names[i]}": mean for i, mean in zip(present, means, strict=True)}
+                LOG.warning(MAY_GROW)
+        return measured(self._measure, output, augmented, trained)
 
     def _difficulty(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
@@ -439,18 +410,6 @@ class AdversarialAugmenter(Joins):
     def _split(self, n: int, stream: Stream, warm: bool) -> Tensor:
         """Which branch each row falls to, [n] long on the CPU."""
         return self.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long, device="cpu")
-
-    @staticmethod
-    def _train(
-        bound: BoundModel, model: nn.Module, image: Tensor, batch: UserBatch, view: View, loss_fn: LossFunction
-    ) -> tuple[Any, Tensor]:
-        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph."""
-        with bound.hooks.masked(view.feature_masks):
-            output = model(image)
-            losses = loss_fn(output, batch)
-        check_losses(losses, len(image), "loss_fn")
-        bound.hooks.keep_for_backward(losses, view.feature_masks, bound)
-        return output, losses
 
     def _parse(self, batch: UserBatch, device: torch.device | None = None) -> Batch:
         return parse(batch, self.targets, device)
@@ -485,10 +444,10 @@ class AdversarialAugmenter(Joins):
 
     def _absent(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
         parts: list[tuple[Tensor, Callable[[Tensor], None]]] = []
-        if self._compares:
-            parts += [(adversary.gradients(None), adversary.follow) for adversary in self._adversaries.values()]
         if self._running.operations:
             parts.append((torch.zeros_like(self._running.sums), partial(self._running.follow, rows=0)))
+        if self._compares:
+            parts += [(adversary.sums(None), adversary.follow) for adversary in self._adversaries.values()]
         self.steps += 1
         return parts
 
@@ -530,22 +489,29 @@ class AdversarialAugmenter(Joins):
             bound.hooks.remove()
             raise
         if bound.said and bound.said != self._said and dist_rank() == 0:
-            logging.getLogger("adaug").warning(bound.said)  # what is below a warning nobody sees without asking for it
+            LOG.warning(bound.said)  # what is below a warning nobody sees without asking for it
             self._said = bound.said
         self._adversaries, self._pending = adversaries, None
-        self._running, told = RunningDifficulty(bound.policy, bound.device), self._running.state_dict()
-        self._running.load_state_dict(told)
+        with no_inference():
+            self._running, told = RunningDifficulty(bound.policy, bound.device), self._running.state_dict()
+            self._running.load_state_dict(told)
         return bound
 
     @contextmanager
-    def _released_on_error(self) -> Iterator[None]:
-        """Whatever binds inside and then fails leaves nothing bound."""
-        fresh, waiting = self._bound is None, self._pending
+    def _undone_on_error(self) -> Iterator[None]:
+        """Whatever fails inside leaves the augmenter as it was, and what it bound first not bound.
+
+        Where a generator's own optimizer fails, or an interrupt meets it, generators may have moved.
+        """
+        before = {name: vars(self)[name] for name in MOVES} | {"_counts": dict(self._counts)}
+        running, shown = self._running, self._running.snapshot()
         try:
             yield
         except BaseException:
-            if fresh:
-                self._release(waiting)
+            if self._bound is not None and before["_bound"] is None:
+                self._bound.hooks.remove()
+            vars(self).update(before)
+            running.restore(shown)
             raise
 
     def _release(self, waiting: Mapping[str, Any] | None) -> None:
@@ -555,64 +521,14 @@ class AdversarialAugmenter(Joins):
         self._bound, self._adversaries, self._pending = None, {}, waiting
 
     def _make_adversaries(self, bound: BoundModel) -> dict[str, Adversary]:
-        return {
-            branch.name: Adversary(
-                branch,
-                bound.shapes,
-                self.generator,
-                self.optimizer,
-                self._stream(GENERATOR, i),
-                bound.device,
-                cap_of(self.update),
-            )
-            for i, branch in enumerate(bound.policy.branches)
-            if branch.has_generator
-        }
+        made: dict[str, Adversary] = {}
+        for i, branch in enumerate(bound.policy.branches):
+            if branch.has_generator:
+                factories, stream = (self.generator, self.optimizer), self._stream(GENERATOR, i)
+                made[branch.name] = Adversary(branch, bound.shapes, *factories, stream, bound.device, cap_of(self.update))
+        return made
 
 
-LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # where nothing is known to be fairer
-
+MOVES = ("steps", "metrics", "_seed", "_bound", "_adversaries", "_running", "_measure", "_pending")  # what a step may change
 LOG = logging.getLogger("adaug")
-
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
-
-
-def _refuse_unused(policy: Policy, arguments: Sequence[str]) -> None:
-    """Raises ValueError on arguments that only generators use, where no branch has one."""
-    if arguments and not any(branch.has_generator for branch in policy.branches):
-        raise ValueError(
-            f"{', '.join(f'`{name}`' for name in arguments)} should be given where a branch learns by a generator. Found "
-            f"branches {[branch.name for branch in policy.branches]} that do not; leave it out, or use Branch(learned=True)."
-        )
-
-
-def _integer(name: str, value: Any, *, at_least: int | None = None) -> int:
-    """An argument as a plain integer, NumPy's too. Raises TypeError or ValueError that names it."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise TypeError(f"`{name}` should be an integer. Found {value!r}.")
-    number = value.__index__()
-    if at_least is not None and number < at_least:
-        raise ValueError(f"`{name}` should be at least {at_least}. Found {number}.")
-    return number
-
-
-def _repeat(loader: Iterable[UserBatch]) -> Iterator[UserBatch]:
-    while True:
-        empty = True
-        for batch in loader:
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError("`loader` should give batches for all `steps`. Found it exhausted; pass a list or a DataLoader.")
-
-
-@contextmanager
-def _learning_rate(optimizer: torch.optim.Optimizer, lr: float | None) -> Iterator[None]:
-    usual = [group["lr"] for group in optimizer.param_groups]
-    try:
-        for group in optimizer.param_groups if lr is not None else ():
-            group["lr"] = lr
-        yield
-    finally:
-        for group, value in zip(optimizer.param_groups, usual, strict=True):
-            group["lr"] = value

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from adaug._checks import checked, either, function, instance, integer, number, several
+
 Pairs = Sequence[tuple[int, int]]  # (left, right): keypoints that belong together
 
 
@@ -147,6 +149,16 @@ def normalized_error(
     return torch.where(counts, error, 0).sum(1) / counts.sum(1)
 
 
+SIZE = either(
+    "two different joints (from 0 up), a function, a number of pixels above 0, or None",
+    instance(type(None), "None"),
+    function(),
+    number(above=0),
+    several(integer(at_least=0), "two joints", length=2),
+)
+PCK_RULES = {"threshold": number(above=0), "normalizer": SIZE}
+
+
 class PCK:
     """Percentage of correct keypoints: those nearer to the truth than threshold x size. Sums over ranks.
 
@@ -159,9 +171,9 @@ class PCK:
     def __init__(
         self, threshold: float, normalizer: tuple[int, int] | Callable[[Tensor], Tensor] | float | None = None
     ) -> None:
-        if not threshold > 0:
-            raise ValueError(f"`threshold` should be above 0. Found {threshold}.")
-        self.threshold, self.normalizer = threshold, normalizer
+        given = checked({"threshold": threshold, "normalizer": normalizer}, PCK_RULES, "PCK")
+        self.threshold: float = given["threshold"]
+        self.normalizer: tuple[int, int] | Callable[[Tensor], Tensor] | float | None = given["normalizer"]
         self.reset()
 
     def reset(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
+from adaug._checks import Rules, check_fields, checked, instance, number, optional
 from adaug.keypoints import Pairs
 from adaug.operations import (
     Brightness,
@@ -22,6 +23,7 @@ from adaug.operations import (
 )
 from adaug.policy import Branch, Flip, Policy, Running
 
+RULES = {"policy": instance(Policy, "an adaug.Policy"), "how": optional(instance(Running, "an adaug.policies.Running"))}
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 
 
@@ -32,6 +34,13 @@ class Window:
     share: float
     start: float = 0.0
     end: float = 1.0
+
+    _rules: ClassVar[Rules] = {"share": number(low=0, high=1), "start": number(low=0, high=1), "end": number(low=0, high=1)}
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.start > self.end:
+            raise ValueError(f"A Window should have start <= end. Found start={self.start}, end={self.end}.")
 
     def __call__(self, progress: float) -> float:
         return self.share if self.start <= progress < self.end or progress == self.end == 1 else 0.0
@@ -119,6 +128,7 @@ def trivial(flip_pairs: Pairs | None = None, *, learned: bool = False) -> Policy
 
 def uniform(policy: Policy) -> Policy:
     """The same bins, cells and shares with nothing learned: the baseline that tells the range from the learning."""
+    checked({"policy": policy}, RULES)
     return replace(policy, branches=[replace(branch, learned=False) for branch in policy.branches])
 
 
@@ -129,4 +139,5 @@ def running(policy: Policy, how: Running | None = None) -> Policy:
         policy: Any policy.
         how: The settings, by default those of `Running`.
     """
+    checked({"policy": policy, "how": how}, RULES)
     return replace(policy, branches=[replace(branch, learned=how or "running") for branch in policy.branches])

@@ -6,12 +6,28 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adaug._checks import (
+    CAP,
+    Rule,
+    Rules,
+    check_fields,
+    either,
+    flag,
+    function,
+    instance,
+    integer,
+    number,
+    one_of,
+    optional,
+    several,
+    text,
+)
 from adaug._painters import Painter, Trait, moves_by_name, traits_of
 from adaug._random import Stream, seeded
 from adaug._view import View, make_view
@@ -23,6 +39,17 @@ Share = float | Callable[[float], float]
 Magnitudes = dict[str, Tensor]  # "branch.operation" -> its magnitude in each row; FLIP -> flipped [n] bool
 RANDOM = "random"  # the share that no branch claims
 FLIP = "common.flip"
+
+
+SHARE = number(low=0, high=1)
+PAIRS = (
+    "a list of pairs (left, right) of keypoints from 0 up (a permutation p is the pairs [(i, p[i]) for i in range(len(p)) if "
+    "i < p[i]])"
+)
+
+
+def _is_branch_name(name: str) -> bool:
+    return bool(name) and "." not in name and name not in (RANDOM, "common")
 
 
 @dataclass(frozen=True)
@@ -38,21 +65,16 @@ class Flip:
     pairs: Pairs | None = None
     p: float = 0.5
 
+    _rules: ClassVar[Rules] = {
+        "pairs": optional(several(several(integer(at_least=0), "", length=2), PAIRS), "where nobody knows them"),
+        "p": number(low=0, high=1),
+    }
+
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"`p` of Flip should be in [0, 1]. Found {self.p}.")
-        if self.pairs is None:
-            return
-        if any(not isinstance(pair, Sequence) or len(pair) != 2 for pair in self.pairs):
-            raise ValueError(
-                f"`pairs` of Flip should be a list of pairs (left, right). Found {self.pairs!r}. A permutation p is the "
-                "pairs [(i, p[i]) for i in range(len(p)) if i < p[i]]."
-            )
-        pairs = tuple((int(left), int(right)) for left, right in self.pairs)
-        indices = [index for pair in pairs for index in pair]
-        if len(set(indices)) != len(indices) or any(index < 0 for index in indices):
+        check_fields(self)
+        indices = [index for pair in self.pairs or () for index in pair]
+        if len(set(indices)) != len(indices):
             raise ValueError(f"`pairs` of Flip should name each keypoint once, from 0 up. Found {self.pairs!r}.")
-        object.__setattr__(self, "pairs", pairs)
 
 
 @dataclass(frozen=True)
@@ -67,11 +89,10 @@ class Running:
     cap: float = 2.0
     floor: float = 0.05
 
+    _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1, should="between 0 and 1")}
+
     def __post_init__(self) -> None:
-        if not self.cap > 1:
-            raise ValueError(f"`cap` should be above 1 (1 would force the uniform distribution). Found {self.cap}.")
-        if not 0 < self.floor < 1:
-            raise ValueError(f"`floor` should be between 0 and 1. Found {self.floor}.")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -91,23 +112,21 @@ class Branch:
     share: Share
     learned: bool | Literal["running"] | Running = True
 
+    _rules: ClassVar[Rules] = {
+        "name": text('a name without dots, not "random" or "common"', _is_branch_name),
+        "operations": several(instance(Operation, ""), "a list of operations such as adaug.Scale, at least one", least=1),
+        "share": either("a number in [0, 1], or a function of the progress", function(), SHARE),
+        "learned": either(
+            'True (a generator), "running" or an adaug.policies.Running (running difficulty) or False (uniform draws)',
+            flag(),
+            one_of("running"),
+            instance(Running, ""),
+        ),
+    }
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "operations", tuple(self.operations))
-        if not self.name or "." in self.name or self.name in (RANDOM, "common"):
-            raise ValueError(f'A branch needs a name without dots, not "random" or "common". Found {self.name!r}.')
-        if not self.operations:
-            raise ValueError(f"Branch {self.name!r} should have at least one operation. Found none.")
-        for operation in self.operations:
-            if not isinstance(operation, Operation):
-                raise TypeError(f"Branch {self.name!r} should hold operations such as adaug.Scale. Found {operation!r}.")
+        check_fields(self, f"branch {self.name!r}")
         _check_names(self.name, [operation.name for operation in self.operations])
-        if not isinstance(self.learned, bool | Running) and self.learned != "running":
-            raise ValueError(
-                f'`learned` of branch {self.name!r} should be True (a generator), "running" or an adaug.policies.Running '
-                f"(running difficulty) or False (uniform draws). Found {self.learned!r}."
-            )
-        if not callable(self.share) and not 0 <= self.share <= 1:
-            raise ValueError(f"The share of branch {self.name!r} should be in [0, 1]. Found {self.share}.")
 
     @property
     def has_generator(self) -> bool:
@@ -131,6 +150,13 @@ class Branch:
         return f"{self.name}.{operation.name}"
 
 
+def _in_common(item: Any) -> Any:
+    hides = isinstance(item, Operation) and item.hides is not None  # it is done in a branch of its own alone
+    if hides or moves_by_name(item) or not (isinstance(item, Flip | Operation) or callable(item)):
+        raise TypeError(repr(item))
+    return item
+
+
 @dataclass(frozen=True)
 class Policy:
     """Branches, and what is done to every row alike. The random share is what the branches leave.
@@ -145,20 +171,17 @@ class Policy:
     branches: Sequence[Branch]
     common: Sequence[Flip | Operation | Painter] = ()
 
+    _rules: ClassVar[Rules] = {
+        "branches": several(instance(Branch, ""), "a list of adaug.Branch"),
+        "common": several(
+            Rule("", _in_common),
+            "a list of adaug.Flip, operations with bins and functions of images that move no pixels; use adaug's own geometric "
+            "operations, which move the targets too",
+        ),
+    }
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "branches", tuple(self.branches))
-        object.__setattr__(self, "common", tuple(self.common))
-        for branch in self.branches:
-            if not isinstance(branch, Branch):
-                raise TypeError(f"`branches` should hold adaug.Branch. Found {branch!r}.")
-        for item in self.common:
-            hides = isinstance(item, Operation) and item.hides is not None  # it is done in a branch of its own alone
-            known = isinstance(item, Flip | Operation) or callable(item)
-            if hides or not known or moves_by_name(item):
-                raise TypeError(
-                    "`common` should hold adaug.Flip, operations with bins and functions of images that move no pixels. "
-                    f"Found {item!r}; use adaug's own geometric operations, which move the targets too."
-                )
+        check_fields(self, "a Policy")
         _check_names("branches", [branch.name for branch in self.branches])
         _check_names("common", [operation.name for operation in self._common_operations()])
         if sum(isinstance(item, Flip) for item in self.common) > 1:
@@ -197,10 +220,13 @@ class Policy:
 
     def shares(self, progress: float) -> list[float]:
         """The share of each branch at a training progress in [0, 1]."""
-        shares = [float(b.share(progress)) if callable(b.share) else float(b.share) for b in self.branches]
-        if any(not 0 <= share <= 1 for share in shares) or sum(shares) > 1 + 1e-6:
-            names = [branch.name for branch in self.branches]
-            raise ValueError(f"Shares should be in [0, 1] and sum to at most 1. Found {dict(zip(names, shares, strict=True))}.")
+        given = {b.name: b.share(progress) if callable(b.share) else b.share for b in self.branches}
+        try:
+            shares = [float(SHARE.read(share)) for share in given.values()]
+        except (TypeError, ValueError):
+            raise ValueError(f"Shares should be numbers in [0, 1], at every progress. Found {given} at {progress}.") from None
+        if sum(shares) > 1 + 1e-6:
+            raise ValueError(f"Shares should sum to at most 1. Found {dict(zip(given, shares, strict=True))}.")
         return shares
 
     def split(self, n: int, progress: float, stream: Stream) -> Tensor:

@@ -339,14 +339,6 @@ def test_a_generator_with_nan_weights_says_so_and_does_not_hurt_the_model():
     assert torch.isfinite(augmenter.step(model, BATCH, nets.loss_fn).losses).all()
 
 
-def test_an_update_that_leaves_nan_targets_teaches_nothing():
-    model, augmenter = nets.make_network(), nets.make_augmenter(update=lambda p, chosen, harder: p * torch.nan)
-    augmenter.bind(model, BATCH)
-    before = nets.generators(augmenter)
-    augmenter.step(model, BATCH, nets.loss_fn)
-    assert nets.same(nets.generators(augmenter), before)
-
-
 # ---- small batches
 
 

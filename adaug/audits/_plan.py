@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaug._checks import Rule, shown
 from adaug._random import Stream
 from adaug._view import View, make_view
 from adaug._warp import Size
@@ -124,7 +125,7 @@ class Plan:
         return {column: seen.setdefault(effect, column) for column, effect in enumerate(effects)}
 
 
-def plan_of(views: Policy | Operation | Sequence[Operation], draws: int, seed: int, *, pairs: bool = True) -> Plan:
+def plan_of(views: Policy | Sequence[Operation], draws: int, seed: int, *, pairs: bool = True) -> Plan:
     """The views of a policy, or of operations. Masks on features become masks on the image."""
     flip = views.flip if isinstance(views, Policy) else None
     operations = _named(list(views.operations.items()) if isinstance(views, Policy) else _listed(views))
@@ -139,14 +140,25 @@ def plan_of(views: Policy | Operation | Sequence[Operation], draws: int, seed: i
     return Plan(tuple(families), None if flip is None else flip.pairs, operations)
 
 
-def _listed(views: Operation | Sequence[Operation]) -> list[tuple[str, Operation]]:
-    if not isinstance(views, (Operation, Iterable)) or isinstance(views, str):
-        raise TypeError(f"`views` should be a Policy, or operations such as adaug.Rotate. Found {views!r}.")
-    listed = [views] if isinstance(views, Operation) else list(views)
-    for operation in listed:
-        if not isinstance(operation, Operation):
-            raise TypeError(f"`views` should be a Policy, or operations such as adaug.Rotate. Found {operation!r} among them.")
-    return [(f"{i}.{operation.name}", operation) for i, operation in enumerate(listed)]
+def _read_views(value: Any) -> Policy | tuple[Operation, ...]:
+    if isinstance(value, Policy):
+        return value
+    if isinstance(value, Operation):
+        return (value,)
+    if isinstance(value, (str, type)) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        raise TypeError
+    operations = tuple(value)
+    wrong = [operation for operation in operations if not isinstance(operation, Operation)]
+    if wrong:
+        raise TypeError(f"{shown(wrong[0])} among them")
+    return operations
+
+
+VIEWS = Rule("a Policy, or operations such as adaug.Rotate", _read_views)
+
+
+def _listed(operations: Sequence[Operation]) -> list[tuple[str, Operation]]:
+    return [(f"{i}.{operation.name}", operation) for i, operation in enumerate(operations)]
 
 
 def _named(operations: Sequence[tuple[str, Operation]]) -> dict[str, Operation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from adaug._batch import Batch, UserBatch, check_flip, check_operations, parse
+from adaug._checks import batches, checked, flag, function, instance, integer, mapping, one_of, optional, several
 from adaug._hooks import quiet
-from adaug._kinds import Target
-from adaug._warp import Size, as_size
+from adaug._kinds import TARGETS, Target
+from adaug._warp import SIZE, Size
 from adaug._wrappers import device_of, refuse_sharded, unwrap
 from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, weights_of, without_what_left
 from adaug.audits._pictures import Gallery
-from adaug.audits._plan import Plan, plan_of
+from adaug.audits._plan import VIEWS, Plan, plan_of
 from adaug.audits._records import FamilyTable, Worse
 from adaug.audits._table import Audit
 from adaug.operations import Operation
@@ -27,6 +29,23 @@ from adaug.policy import Policy
 
 Score = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> [B], or [B, K] for parts
 ROWS = 64  # in a pass: small batches are seen under several views at once, larger ones under one
+
+RULES = {
+    "model": function(),
+    "loader": batches(),
+    "score": function(),
+    "views": VIEWS,
+    "worse": one_of("lower", "higher"),
+    "targets": TARGETS,
+    "output_size": SIZE,
+    "groups": optional(mapping(several(integer(), "", least=0), "a mapping from names to numbers of parts")),
+    "draws": integer(at_least=0, at_most=10**6),
+    "pairs": flag(),
+    "pictures": integer(at_least=0),
+    "seed": integer(),
+    "path": optional(instance((str, PathLike), "a path")),
+    "progress": optional(flag(), "to decide by the terminal"),
+}
 
 
 def audit(
@@ -76,18 +95,13 @@ def audit(
         ValueError: An argument, a batch or scores that do not fit. What was computed so far is in the exception's `audit`,
             and in the file at `path`.
     """
-    if worse not in ("lower", "higher"):
-        raise ValueError(f"`worse` should be 'lower' or 'higher'. Found {worse!r}.")
-    for name, function in {"model": model, "score": score}.items():
-        if not callable(function):
-            raise TypeError(f"`{name}` should be callable. Found {type(function).__name__}.")
-    for name, number in {"draws": draws, "pictures": pictures}.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise ValueError(f"`{name}` should be an integer of at least 0. Found {number!r}.")
-    if isinstance(loader, (Mapping, Tensor)):
-        raise TypeError(f"`loader` should give batches. Found {type(loader).__name__}, a batch itself; pass [batch].")
-    plan = plan_of(views, draws, seed, pairs=pairs)
-    run = _Run(model, score, plan, worse, targets, as_size(output_size), dict(groups or {}), seed, pictures)
+    arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views, "worse": worse}
+    arguments |= {"targets": targets, "output_size": output_size, "groups": groups, "draws": draws, "pairs": pairs}
+    arguments |= {"pictures": pictures, "seed": seed, "path": path}
+    given = checked(arguments | {"progress": progress}, RULES)
+    draws, seed, pictures = given["draws"], given["seed"], given["pictures"]
+    plan = plan_of(given["views"], draws, seed, pairs=pairs)
+    run = _Run(model, score, plan, worse, targets, given["output_size"], given["groups"] or {}, seed, pictures)
     if path is not None:
         run.resume(Path(path))
     try:

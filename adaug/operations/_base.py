@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._checks import Rules, check_fields, flag, function, integer, number, optional
 from adaug._constants import constant
 from adaug._random import Stream
 from adaug._warp import Size
@@ -157,19 +157,23 @@ class Binned(Operation):
     random: Callable[[Tensor], Tensor] | None = None
     rest: float | None = None
 
+    _rules: ClassVar[Rules] = {
+        "low": number(),
+        "high": number(),
+        "bins": integer(at_least=2),
+        "spread": number(above=0),
+        "log": flag(),
+        "random": optional(function("an inverse distribution function")),
+        "rest": optional(number(should="finite"), "to draw at random"),
+    }
+
     def __post_init__(self) -> None:
+        check_fields(self)
         name = type(self).__name__
-        if isinstance(self.bins, bool) or not isinstance(self.bins, SupportsIndex) or operator.index(self.bins) < 2:
-            raise ValueError(f"`bins` of {name} should be an integer of at least 2. Found {self.bins!r}.")
-        object.__setattr__(self, "bins", operator.index(self.bins))
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if not self.low < self.high:
             raise ValueError(f"The range of {name} should have low < high. Found low={self.low}, high={self.high}.")
         if self.log and self.low <= 0:
             raise ValueError(f"With log=True the range of {name} should be positive. Found low={self.low}.")
-        if not self.spread > 0:
-            raise ValueError(f"`spread` of {name} should be above 0. Found {self.spread}.")
-        if self.rest is not None and not math.isfinite(self.rest):
-            raise ValueError(f"`rest` of {name} should be finite, or None to draw at random. Found {self.rest}.")
 
     @property
     @override

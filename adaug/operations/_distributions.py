@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from adaug._checks import Rules, check_fields, number, optional
 
 
 def truncated_normal(noise: Tensor, bound: float) -> Tensor:
@@ -46,6 +49,20 @@ class ClippedNormal:
     high: float
     still: float = 0.0
     base: float | None = None
+
+    _rules: ClassVar[Rules] = {
+        "mean": number(),
+        "std": number(above=0),
+        "low": number(),
+        "high": number(),
+        "still": number(low=0, below=1),
+        "base": optional(number(above=0)),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.low > self.high:
+            raise ValueError(f"A ClippedNormal should have low <= high. Found low={self.low}, high={self.high}.")
 
     def __call__(self, noise: Tensor) -> Tensor:
         """The inverse distribution function. Uniform noise [n] -> magnitudes [n]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from kornia.geometry import angle_to_rotation_matrix, get_shear_matrix2d
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._checks import Rules, one_of
 from adaug._constants import constant
 from adaug._warp import Size
 from adaug.operations._base import Binned
@@ -80,10 +81,7 @@ class _AlongAxis(Geometric):
     _: KW_ONLY
     axis: Axis = "x"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.axis not in ("x", "y"):
-            raise ValueError(f'`axis` should be "x" or "y". Found {self.axis!r}.')
+    _rules: ClassVar[Rules] = {"axis": one_of("x", "y")}
 
     @property
     @override

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, SupportsIndex, TypeVar
+from typing import Any, ClassVar, Literal, SupportsIndex
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._checks import Rules, check_fields, integer, one_of, several
 from adaug._constants import constant
 from adaug._random import Stream
 from adaug._warp import Size, inside
 from adaug.operations._base import Operation
 from adaug.operations._distributions import draw_without_replacement
 
-T = TypeVar("T")
 LEVELS = 5  # resolutions with masks of their own in the "independent" variant: 64 to 4, as in an hourglass
 FINE = 16  # pixels a cell in the "down" variant: a 4 x 4 grid drawn at 64 x 64
 
@@ -37,18 +36,20 @@ class Occlusion(Operation):
     grid: tuple[int, int] = (4, 4)
     cells: tuple[int, ...] = (1, 2)
 
+    _rules: ClassVar[Rules] = {
+        "grid": several(integer(at_least=1), "(rows, columns) with at least 2 cells", length=2),
+        "cells": several(integer(at_least=1), "numbers of cells, from 1 up", least=1),
+    }
+
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        cells = (self.cells,) if isinstance(self.cells, SupportsIndex) else tuple(self.cells)
-        object.__setattr__(self, "cells", tuple(_integer(number) for number in cells))
-        object.__setattr__(self, "grid", tuple(_integer(number) for number in self.grid))
-        cells = self.cells
-        if len(self.grid) != 2 or any(not isinstance(n, int) or n < 1 for n in self.grid) or math.prod(self.grid) < 2:
+        if isinstance(self.cells, SupportsIndex) and not getattr(self.cells, "ndim", 0):  # one number for all rows
+            object.__setattr__(self, "cells", (self.cells,))
+        check_fields(self)
+        name, k = type(self).__name__, math.prod(self.grid)
+        if k < 2:
             raise ValueError(f"`grid` of {name} should be (rows, columns) with at least 2 cells. Found {self.grid}.")
-        if not cells or any(not isinstance(n, int) or not 1 <= n < math.prod(self.grid) for n in cells):
-            raise ValueError(
-                f"`cells` of {name} should be numbers from 1 to {math.prod(self.grid) - 1} (one must stay). Found {cells}."
-            )
+        if max(self.cells) >= k:
+            raise ValueError(f"`cells` of {name} should be numbers from 1 to {k - 1} (one must stay). Found {self.cells}.")
 
     @property
     @override
@@ -199,10 +200,7 @@ class OccludeFeatures(Occlusion):
 
     variant: Variant = "up"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variant not in ("up", "down", "independent"):
-            raise ValueError(f'`variant` should be "up", "down" or "independent". Found {self.variant!r}.')
+    _rules: ClassVar[Rules] = {"variant": one_of("up", "down", "independent")}
 
     @property
     @override
@@ -240,8 +238,3 @@ class OccludeFeatures(Occlusion):
         index = torch.arange(len(fine), device=mask.device)[:, None, None]
         moved = fine[index, 0, rows.clamp(0, fine.shape[-2] - 1), columns.clamp(0, fine.shape[-1] - 1)]
         return torch.where(known, moved, 1.0)[:, None]
-
-
-def _integer(value: T) -> T | int:
-    """NumPy's integers as plain ones, so that a saved policy stays plain; anything else as it is, to be refused."""
-    return operator.index(value) if isinstance(value, SupportsIndex) else value

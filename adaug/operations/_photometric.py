@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import torch
 from kornia import enhance
 from torch import Tensor
 from typing_extensions import override
 
+from adaug._checks import Rules, integer
+from adaug._checks import function as any_function
 from adaug.operations._base import Binned
 
 
@@ -58,6 +61,8 @@ class Gain(Photometric):
     _: KW_ONLY
     channel: int = 0
 
+    _rules: ClassVar[Rules] = {"channel": integer(at_least=0)}
+
     @property
     @override
     def name(self) -> str:
@@ -78,6 +83,8 @@ class Apply(Photometric):
 
     _: KW_ONLY
     function: Callable[[Tensor, Tensor], Tensor]
+
+    _rules: ClassVar[Rules] = {"function": any_function("(images [n, C, H, W], magnitudes [n]) -> images")}
 
     @property
     @override

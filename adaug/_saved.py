@@ -1,0 +1,52 @@
+"""An augmenter's own state: what it holds, checked whole before any of it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from adaug._adversary import STATE, Adversary
+from adaug._checks import integer, mapping, number
+from adaug._running import RunningDifficulty
+from adaug._state import Description, anything, check_state
+from adaug.policy import Policy
+
+PART = mapping(mapping(anything(), "a mapping"), "a mapping from branches to the states of their generators")
+
+
+def check_saved(
+    state: Any, policy: Policy, counts: Iterable[str], adversaries: Mapping[str, Adversary], running: RunningDifficulty
+) -> None:
+    """Raises TypeError or ValueError unless all of a state can be loaded; changes nothing.
+
+    Args:
+        state: What somebody wants to load.
+        policy: The augmenter's.
+        counts: What it counts beside steps.
+        adversaries: Its generators, by branch; before binding there are none, and what is in their states is checked then.
+        running: Its running difficulty.
+    """
+    if isinstance(state, Mapping) and isinstance(state.get("policy"), Mapping) and state["policy"] != policy.describe():
+        raise ValueError(
+            "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
+            f"policy that was saved.\n  saved:   {state['policy']}\n  present: {policy.describe()}"
+        )
+    description: Description = {
+        "policy": mapping(anything(), "the description of a policy"),
+        "seed": integer(),
+        "steps": integer(at_least=0),
+        "progress": number(low=0, high=1),
+        "counts": dict.fromkeys(counts, integer(at_least=0)),
+        "adversaries": PART,
+        "running": anything(),
+    }
+    check_state(state, description, "A state")
+    check_state(state["running"], running.describe_state(), "A state of running difficulty")
+    learned = {branch.name for branch in policy.branches if branch.has_generator}
+    if state["adversaries"] and set(state["adversaries"]) != learned:  # it has none before binding
+        raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {sorted(state['adversaries'])}.")
+    for name, saved in state["adversaries"].items():
+        if adversaries:
+            adversaries[name].check_state(saved)
+        else:
+            check_state(saved, STATE, f"A state of branch {name!r}")
