@@ -146,7 +146,7 @@ class _Apart(TorchDispatchMode):
     _ways: ClassVar[dict[Any, Any]] = {}
 
     def __init__(self, seed: int | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seed, self.drew = seed, False
         self.copies: dict[torch.device, torch.Generator] = {}
         self.shared_seed = torch.default_generator.initial_seed()
@@ -199,5 +199,5 @@ class _Apart(TorchDispatchMode):
     @staticmethod
     def _needs_nothing(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether a generator was given, or attention has no dropout."""
-        values = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+        values = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
         return values.get("generator") is not None or values.get("dropout_p", 1.0) == 0.0

@@ -14,7 +14,9 @@ from torch import nn
 
 from adaug._wrappers import unwrap
 
-P, R, T = ParamSpec("P"), TypeVar("R"), TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 @dataclass
