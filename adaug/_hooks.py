@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -268,4 +269,27 @@ def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
 
 
 def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-    return torch.compiler.set_stance("force_eager") if is_compiled(modules) else nullcontext()
+    return _stance if is_compiled(modules) else nullcontext()
+
+
+class _Eager:
+    """Compiled code runs as it was written while any thread is inside. All threads share the stance: the last puts it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.stance: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.stance = torch.compiler.set_stance("force_eager")
+            self.inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.stance.__exit__(None, None, None)
+
+
+_stance = _Eager()

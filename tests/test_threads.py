@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import adaug
-from adaug import _random, _turns
+from adaug import _hooks, _random, _turns
 
 
 class Gate:
@@ -219,18 +219,33 @@ def test_a_second_thread_is_told_who_is_there(same, act):
 
 
 def test_threads_with_a_model_each_train_as_if_alone():
-    def train(seed, found):
-        model, augmenter = nets.make_network(seed=seed).eval(), nets.make_augmenter(seed=seed)
+    def train(seed, found, model):
+        augmenter = nets.make_augmenter(seed=seed)
         for i in range(4):
             found.append(nets.cloned(augmenter.step(model, nets.make_batch(6, seed=i), nets.loss_fn).losses))
         found.append(augmenter.state_dict())
 
     together, apart = [[], []], [[], []]
-    with thread(train, 0, together[0]), thread(train, 1, together[1]):
+    models = [nets.make_network(seed=seed).eval() for seed in (0, 1, 0, 1)]  # by the random state that all share
+    with thread(train, 0, together[0], models[0]), thread(train, 1, together[1], models[1]):
         pass
     for seed in range(2):
-        train(seed, apart[seed])
+        train(seed, apart[seed], models[2 + seed])
     assert nets.same(together, apart)
+
+
+def test_compiled_models_of_two_threads_are_compiled_afterwards():
+    """Both run eagerly for a while, and the one that came first leaves first."""
+    stance = lambda: torch._dynamo.eval_frame._stance.stance  # noqa: E731
+    modules = [nn.Sequential(torch.compile(nn.Linear(2, 2), backend="eager"))]
+    before = stance()
+    first, second = _hooks._eager(modules[0].modules()), _hooks._eager(modules[0].modules())
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert stance() == "force_eager"
+    second.__exit__(None, None, None)
+    assert stance() == before
 
 
 def test_a_state_is_asked_for_between_two_steps():
