@@ -9,16 +9,19 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from adaug._layers import Layer, layer_names, tensors_in
-from adaug._random import random_state_kept
+from adaug._random import Habit, random_state_kept
+from adaug._turns import turn
 from adaug._wrappers import is_compiled
 from adaug.operations import Operation
 
@@ -223,7 +226,7 @@ def _map_of(output: Any, layer: Layer, name: str) -> Tensor:
 
 
 @contextmanager
-def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> Iterator[None]:
+def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = False) -> Iterator[None]:
     """A pass that leaves no trace: eval behaviour, no gradients, random state put back, flags restored.
 
     Compiled parts run as they were written: an early stop would make dynamo give the code up for good. The autocast
@@ -233,20 +236,26 @@ def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> 
     Args:
         model: The model.
         device: Whose random state is kept.
+        act: What the pass is for. Passes for the same draw random numbers or do not.
         training: Whether the modules behave as they do outside; buffers are then the caller's business.
     """
-    modules = list(model.modules())
-    flags = [module.training for module in modules]
-    cached = torch.is_autocast_cache_enabled()
-    try:
-        if not training:
-            _flag(modules, itertools.repeat(False))
-        torch.set_autocast_cache_enabled(False)
-        with random_state_kept(device), torch.no_grad(), _eager(modules):
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(cached)
-        _flag(modules, flags)
+    habit = _habits.setdefault(model, {}).setdefault((act, training), Habit())
+    with turn(act, model):  # which another thread would leave with flags that this one set
+        modules = list(model.modules())
+        flags = [module.training for module in modules]
+        cached = torch.is_autocast_cache_enabled()
+        try:
+            if not training:
+                _flag(modules, itertools.repeat(False))
+            torch.set_autocast_cache_enabled(False)
+            with random_state_kept(device, habit), torch.no_grad(), _eager(modules):
+                yield
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+            _flag(modules, flags)
+
+
+_habits: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Habit]] = WeakKeyDictionary()
 
 
 def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
@@ -260,4 +269,27 @@ def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
 
 
 def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-    return torch.compiler.set_stance("force_eager") if is_compiled(modules) else nullcontext()
+    return _stance if is_compiled(modules) else nullcontext()
+
+
+class _Eager:
+    """Compiled code runs as it was written while any thread is inside. All threads share the stance: the last puts it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.stance: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.stance = torch.compiler.set_stance("force_eager")
+            self.inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.stance.__exit__(None, None, None)
+
+
+_stance = _Eager()
