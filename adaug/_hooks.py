@@ -114,7 +114,7 @@ class Hooks:
     def masked(self, masks: FeatureMasks) -> Iterator[None]:
         """Multiplies the occluded layers by the masks while it lasts.
 
-        Raises when compiled code never calls the hooks. Otherwise a layer may leave out a pass (LayerDrop): see `skipped`.
+        Raises when compiled code never calls the hooks. Otherwise a layer may leave out a pass (LayerDrop): see `hid`.
         """
         self._skipped = frozenset()
         if not masks or not self.occlude:
@@ -135,13 +135,12 @@ class Hooks:
         if not (trains and _dynamo_ran()):
             self._skipped = frozenset(self.occlude) - self._ran
 
-    @property
-    def skipped(self) -> frozenset[str]:
-        """The occluded layers that did not run in the latest masked pass, so that nothing was hidden there.
+    def hid(self, measured: Tensor) -> Tensor:
+        """What the latest masked pass measured, [n]: NaN where an occluded layer did not run, so that its mask hid nothing.
 
-        What such a pass measured says nothing of its masks. Compiled code does not tell.
+        Compiled code does not tell.
         """
-        return self._skipped
+        return torch.full_like(measured, torch.nan) if self._skipped else measured
 
     def keep_for_backward(self, losses: Tensor, masks: FeatureMasks, owner: object) -> None:
         """Lets layers that activation checkpointing runs again in the backward pass of `losses` meet the same masks.

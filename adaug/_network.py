@@ -91,7 +91,7 @@ class BoundModel:
             else:
                 output = self.model(batch.image)
             scores = [difficulty(output, batch) for difficulty in difficulties]
-        return [torch.full_like(values, torch.nan) for values in scores] if self.hooks.skipped else scores
+        return [self.hooks.hid(values) for values in scores]
 
     def train(
         self, model: nn.Module, image: Tensor, batch: UserBatch, masks: FeatureMasks, loss_fn: LossFunction

@@ -198,8 +198,9 @@ class AdversarialAugmenter(Joins):
             if self.difficulty is not None and (self._running.operations or not scores.complete):
                 trained = difficulty(output, augmented)
             if not scores.complete:
-                lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
-            shown = self._fair(output, augmented, trained) if self._running.operations else None
+                adversarial = bound.hooks.hid(trained)[trials.index]
+                lessons = lessons_of(trials, replace(scores, adversarial=adversarial), self.update)
+            shown = bound.hooks.hid(self._fair(output, augmented, trained)) if self._running.operations else None
             metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
             step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view, output)
             # learn: what fails from here on is torch's own, or the generators' optimizers'
@@ -293,6 +294,7 @@ class AdversarialAugmenter(Joins):
                 probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
         return probabilities
 
+    @waiting
     def difficulty_table(self) -> DifficultyTable:
         """What the network finds hard now, bin by bin, from the training passes of branches without generators.
 
