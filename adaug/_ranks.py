@@ -146,8 +146,8 @@ class Joins(Joinable):
     """What `torch.distributed.algorithms.Join` asks of an augmenter, so that ranks may have fewer batches than others."""
 
     @abstractmethod
-    def _absent(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
-        """What a rank without a batch adds in a step: tensors in the order of the sums, and what to do with each sum."""
+    def _stand_in(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
+        """Counts a step without a batch. What it adds, tensors in the order of the sums, and what to do with each sum."""
 
     @property
     @abstractmethod
@@ -199,7 +199,8 @@ class _Stand(JoinHook):
     def main_hook(self) -> None:
         """One step of the others."""
         self._follow()
-        parts = [(_slots(None), _nothing), *self.augmenter._absent()] if self.augmenter._sums_over_ranks else []
+        meeting = [(_slots(None), _nothing)] if self.augmenter._sums_over_ranks else []
+        parts = [*meeting, *self.augmenter._stand_in()]
         self.sums = [(dist.all_reduce(t, group=_ours(t.device), async_op=True), t, follow) for t, follow in parts]
 
     def post_hook(self, is_last_joiner: bool) -> None:

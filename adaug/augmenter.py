@@ -451,7 +451,7 @@ class AdversarialAugmenter(Joins):
     def _bound_device(self) -> torch.device | None:
         return None if self._bound is None else self._bound.device
 
-    def _absent(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
+    def _stand_in(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
         parts: list[tuple[Tensor, Callable[[Tensor], None]]] = []
         if self._running.operations:
             parts.append((torch.zeros_like(self._running.sums), partial(self._running.follow, rows=0)))

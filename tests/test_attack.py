@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from attack_tally import Process, Tally
-from attacks_in_process import follows
+from attacks.inputs import follows
+from attacks.tally import Process, Tally
 
 sys.path.insert(0, str(Path(__file__).parent))
 

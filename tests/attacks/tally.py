@@ -1,4 +1,4 @@
-"""How attempts of attack.py are judged and counted, and processes that can be killed."""
+"""How attempts are judged and counted, and processes that can be killed."""
 
 from __future__ import annotations
 
