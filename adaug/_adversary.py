@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaug._checks import shown
+from adaug._checks import mapping, shown
 from adaug._generator import Generator, Layout, Shape
 from adaug._random import Habit, Stream, no_inference, seeded
 from adaug._ranks import add_up, same_as_first
@@ -179,7 +179,7 @@ class Adversary:
         owner = f"A state of branch {self.branch.name!r}"
         check_state(state, STATE, owner)
         saved, present = list(state["generator"]), list(self.generator.state_dict())
-        if saved != present and sorted(saved) == sorted(present):
+        if saved != present and set(saved) == set(present):
             raise ValueError(
                 f"{owner} should list its weights in the generator's order, which its optimizer goes by. Found {shown(saved)}; "
                 "use the generator that it was saved with."
@@ -198,7 +198,10 @@ class Adversary:
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
 
 
-STATE: Description = {"generator": anything(), "optimizer": anything()}
+STATE: Description = {
+    "generator": mapping(anything(), "the state_dict of a generator"),
+    "optimizer": mapping(anything(), "the state_dict of its optimizer"),
+}
 
 
 def _check_generator(made: Any) -> None:
