@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST ?= .venv-lowest
+MINUTES ?= 3
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test fast float64 lowest lint hooks bench gpu docs clean
+.PHONY: demo test fast float64 lowest attack lint hooks bench gpu docs clean
 
 demo: $(STAMP)  ## train two hourglasses on drawn people, random against adversarial, and audit both
 	$(BIN)/python examples/hourglass_mpii.py --out runs/demo
@@ -22,6 +23,9 @@ float64: $(STAMP)  ## the tests of numbers, under a default dtype of float64
 
 lowest: $(LOWEST)/.torch-$(TORCH)  ## the fast tests with the lowest dependencies; `TORCH=2.6.0` for the lowest torch too
 	$(LOWEST)/bin/python -m pytest -n auto -m "not slow" -W default
+
+attack: $(STAMP)  ## minutes of bad inputs, states and files, kills and uneven ranks; `MINUTES=9` for more of them
+	$(BIN)/python -W ignore tests/attack.py --minutes $(MINUTES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

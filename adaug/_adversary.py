@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from adaug._checks import shown
+from adaug._checks import mapping, shown
 from adaug._generator import Generator, Layout, Shape
-from adaug._random import Stream, no_inference, seeded
+from adaug._random import Habit, Stream, no_inference, seeded
+from adaug._ranks import add_up, same_as_first
 from adaug._reward import capped, kl_divergence
 from adaug._state import Description, anything, check_optimizer, check_state, weights
 from adaug.policy import Branch
@@ -71,19 +71,21 @@ class Adversary:
         cap: float = math.inf,
     ) -> None:
         self.branch, self.device, self.cap = branch, device, cap
+        self._habit = Habit()  # whether predictions draw: a user's generator may have dropout
         with no_inference(), seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
             made = (make_generator or Generator)(shapes, branch.layouts)
             _check_generator(made)
             self.generator = made.to(device, torch.float32)
-        if dist_size() > 1:
-            for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
-                dist.broadcast(tensor.detach(), 0)
+        for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
+            same_as_first(tensor.detach())
         with no_inference():
             self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
         _check_optimizer(self.optimizer, self.generator)
 
-    def predict(self, features: Sequence[Tensor]) -> LogProbs:
+    def predict(self, features: Sequence[Tensor], seed: int = 0) -> LogProbs:
         """Log-probabilities [n, k] of each operation from feature maps, in float32 also inside autocast.
+
+        What the generator draws, such as dropout, comes from the seed.
 
         Features that are not finite count as 0, huge ones are cut: a broken image must not break the generator for all.
 
@@ -91,7 +93,7 @@ class Adversary:
         generator itself says, so that learning pulls back one that overshot.
         """
         maps = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
-        with torch.autocast(maps[0].device.type, enabled=False):
+        with torch.autocast(maps[0].device.type, enabled=False), seeded(seed, self.device, self._habit):
             logits: dict[str, Tensor] = self.generator(maps)
         if not isinstance(logits, Mapping):
             raise TypeError(f"The generator should return a dict, operation -> logits [n, k]. Found {type(logits).__name__}.")
@@ -108,7 +110,13 @@ class Adversary:
         Nothing moves yet. All ranks get the mean over all their rows; one without a lesson (None) waits for the others. None
         where there is nothing to learn from.
         """
-        parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        flat = self.sums(lesson)
+        add_up(flat, "with gradients of generators")
+        return self.means(flat)
+
+    def sums(self, lesson: Lesson | None) -> Tensor:
+        """The gradients of a lesson, summed over its rows, and how many rows these are. [parameters + 1]."""
+        parameters = self._parameters()
         total = torch.zeros((), device=self.device)
         count = torch.zeros((), device=self.device)
         if lesson is not None:
@@ -123,12 +131,14 @@ class Adversary:
         grads: Sequence[Tensor | None] = [None] * len(parameters)
         if total.requires_grad:
             grads = torch.autograd.grad(total, parameters, allow_unused=True)
-        flat = torch.cat([
+        return torch.cat([
             *(torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, grads, strict=True)),
             count[None],
         ])  # fmt: skip
-        if dist_size() > 1:
-            dist.all_reduce(flat)
+
+    def means(self, flat: Tensor) -> list[Tensor] | None:
+        """What `gradients` gives, from the sums over all rows."""
+        parameters = self._parameters()
         if flat.device.type == "cpu" and not flat[-1]:
             return None  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
         mean = flat[:-1] / flat[-1].clamp(min=1)
@@ -139,7 +149,7 @@ class Adversary:
         """One step of the optimizer along what `gradients` gave."""
         if gradients is None:
             return
-        parameters = [p for p in self.generator.parameters() if p.requires_grad]
+        parameters = self._parameters()
         try:
             with no_inference():
                 for parameter, grad in zip(parameters, gradients, strict=True):
@@ -149,9 +159,16 @@ class Adversary:
             for parameter in parameters:
                 parameter.grad = None
 
+    def follow(self, flat: Tensor) -> None:
+        """One step along gradients that were summed over the rows of all ranks."""
+        self.move(self.means(flat))
+
     def learn(self, lesson: Lesson | None) -> None:
         """Both at once."""
         self.move(self.gradients(lesson))
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for p in self.generator.parameters() if p.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
         """Weights and the optimizer's state."""
@@ -162,7 +179,7 @@ class Adversary:
         owner = f"A state of branch {self.branch.name!r}"
         check_state(state, STATE, owner)
         saved, present = list(state["generator"]), list(self.generator.state_dict())
-        if saved != present and sorted(saved) == sorted(present):
+        if saved != present and set(saved) == set(present):
             raise ValueError(
                 f"{owner} should list its weights in the generator's order, which its optimizer goes by. Found {shown(saved)}; "
                 "use the generator that it was saved with."
@@ -181,7 +198,10 @@ class Adversary:
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
 
 
-STATE: Description = {"generator": anything(), "optimizer": anything()}
+STATE: Description = {
+    "generator": mapping(anything(), "the state_dict of a generator"),
+    "optimizer": mapping(anything(), "the state_dict of its optimizer"),
+}
 
 
 def _check_generator(made: Any) -> None:
@@ -234,13 +254,3 @@ def _capped(log_probs: Tensor, cap: float) -> Tensor:
 def uniform(branch: Branch, n: int, device: torch.device) -> LogProbs:
     """Log-probabilities [n, k] of each operation that prefer nothing."""
     return {op.name: torch.full((n, op.bins), 1 / op.bins, device=device).log() for op in branch.operations}
-
-
-def dist_size() -> int:
-    """The number of ranks that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def dist_rank() -> int:
-    """This process among them."""
-    return dist.get_rank() if dist_size() > 1 else 0

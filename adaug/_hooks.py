@@ -9,16 +9,19 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from adaug._layers import Layer, layer_names, tensors_in
-from adaug._random import random_state_kept
+from adaug._random import Habit, random_state_kept
+from adaug._turns import turn
 from adaug._wrappers import is_compiled
 from adaug.operations import Operation
 
@@ -111,7 +114,7 @@ class Hooks:
     def masked(self, masks: FeatureMasks) -> Iterator[None]:
         """Multiplies the occluded layers by the masks while it lasts.
 
-        Raises when compiled code never calls the hooks. Otherwise a layer may leave out a pass (LayerDrop): see `skipped`.
+        Raises when compiled code never calls the hooks. Otherwise a layer may leave out a pass (LayerDrop): see `hid`.
         """
         self._skipped = frozenset()
         if not masks or not self.occlude:
@@ -132,13 +135,12 @@ class Hooks:
         if not (trains and _dynamo_ran()):
             self._skipped = frozenset(self.occlude) - self._ran
 
-    @property
-    def skipped(self) -> frozenset[str]:
-        """The occluded layers that did not run in the latest masked pass, so that nothing was hidden there.
+    def hid(self, measured: Tensor) -> Tensor:
+        """What the latest masked pass measured, [n]: NaN where an occluded layer did not run, so that its mask hid nothing.
 
-        What such a pass measured says nothing of its masks. Compiled code does not tell.
+        Compiled code does not tell.
         """
-        return self._skipped
+        return torch.full_like(measured, torch.nan) if self._skipped else measured
 
     def keep_for_backward(self, losses: Tensor, masks: FeatureMasks, owner: object) -> None:
         """Lets layers that activation checkpointing runs again in the backward pass of `losses` meet the same masks.
@@ -223,7 +225,7 @@ def _map_of(output: Any, layer: Layer, name: str) -> Tensor:
 
 
 @contextmanager
-def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> Iterator[None]:
+def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = False) -> Iterator[None]:
     """A pass that leaves no trace: eval behaviour, no gradients, random state put back, flags restored.
 
     Compiled parts run as they were written: an early stop would make dynamo give the code up for good. The autocast
@@ -233,20 +235,26 @@ def quiet(model: nn.Module, device: torch.device, *, training: bool = False) -> 
     Args:
         model: The model.
         device: Whose random state is kept.
+        act: What the pass is for. Passes for the same draw random numbers or do not.
         training: Whether the modules behave as they do outside; buffers are then the caller's business.
     """
-    modules = list(model.modules())
-    flags = [module.training for module in modules]
-    cached = torch.is_autocast_cache_enabled()
-    try:
-        if not training:
-            _flag(modules, itertools.repeat(False))
-        torch.set_autocast_cache_enabled(False)
-        with random_state_kept(device), torch.no_grad(), _eager(modules):
-            yield
-    finally:
-        torch.set_autocast_cache_enabled(cached)
-        _flag(modules, flags)
+    habit = _habits.setdefault(model, {}).setdefault((act, training), Habit())
+    with turn(act, model):  # which another thread would leave with flags that this one set
+        modules = list(model.modules())
+        flags = [module.training for module in modules]
+        cached = torch.is_autocast_cache_enabled()
+        try:
+            if not training:
+                _flag(modules, itertools.repeat(False))
+            torch.set_autocast_cache_enabled(False)
+            with random_state_kept(device, habit), torch.no_grad(), _eager(modules):
+                yield
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+            _flag(modules, flags)
+
+
+_habits: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Habit]] = WeakKeyDictionary()
 
 
 def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
@@ -260,4 +268,27 @@ def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
 
 
 def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-    return torch.compiler.set_stance("force_eager") if is_compiled(modules) else nullcontext()
+    return _stance if is_compiled(modules) else nullcontext()
+
+
+class _Eager:
+    """Compiled code runs as it was written while any thread is inside. All threads share the stance: the last puts it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.stance: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.stance = torch.compiler.set_stance("force_eager")
+            self.inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.stance.__exit__(None, None, None)
+
+
+_stance = _Eager()

@@ -67,7 +67,7 @@ class BoundModel:
         """The features that the generators read, as the model has them now."""
         if not self.hooks.features:
             return [batch.image]
-        with quiet(self.model, self.device):
+        with quiet(self.model, self.device, "look"):
             return self.hooks.look(self.model, batch.image)
 
     def score(
@@ -84,14 +84,14 @@ class BoundModel:
             training: Whether the model behaves as in the training pass. By default it is in eval behaviour, where rows do
                 not influence each other.
         """
-        with quiet(self.model, self.device, training=training), self.hooks.masked(masks):
+        with quiet(self.model, self.device, "score", training=training), self.hooks.masked(masks):
             if training:  # running statistics move in copies: a pending backward pass may need the buffers as they are
                 buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
                 output = functional_call(self.model, buffers, (batch.image,))
             else:
                 output = self.model(batch.image)
             scores = [difficulty(output, batch) for difficulty in difficulties]
-        return [torch.full_like(values, torch.nan) for values in scores] if self.hooks.skipped else scores
+        return [self.hooks.hid(values) for values in scores]
 
     def train(
         self, model: nn.Module, image: Tensor, batch: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
@@ -125,7 +125,7 @@ def bind(
     finds = features is None and (reads or (hides and occlude is None))
     probed, found = Probe(), Found()
     if finds or (reads and features) or (hides and (features if occlude is None else occlude)):
-        with quiet(inner, device):
+        with quiet(inner, device, "bind"):
             pair = with_a_change(image)
             probed = probe(inner, pair, flow=finds)
             found = find_layers(inner, probed, pair) if finds else found

@@ -26,6 +26,7 @@ TRIES = 8  # seeds as it is, and as many with every probability at 1
 WIDTH = 1.5  # standard deviation of a spot, in pixels
 MOST = 0.995  # pixels that a spot may move: what blur to one side does stays below it
 NEAR = 8  # pixels around a spot that JPEG and the like change with it
+REST = 3.5  # pixels from its place at which the rest of a spot that was erased in part may lie
 SPOTS = [(0.2, 0.25), (0.8, 0.3), (0.3, 0.75), (0.75, 0.7), (0.5, 0.2), (0.25, 0.5)]  # (x, y) as shares of the image's sides
 
 
@@ -170,7 +171,8 @@ def _distance(difference: Tensor, at: Tensor) -> float:
     stays = near.square().sum((1, 2)) / change.square().sum((1, 2)).clamp(min=1e-12)
     there = peak > 0.02
     erased = (near[:, NEAR - 2 : NEAR + 3, NEAR - 2 : NEAR + 3] < 1e-4 * peak[:, None, None]).flatten(1).any(1)
-    beside = (_middle(near) - NEAR).norm(dim=1)[there & ~erased].sort().values
+    beside = (_middle(near) - NEAR).norm(dim=1)
+    beside = beside[there & (~erased | (beside > REST))].sort().values
     away = there & (stays < 0.2)
     far = (_middle(change[away]) - at[away]).norm(dim=1) if away.any() else peak[:0]
     moves = [beside[-2:-1] if len(beside) > 2 else beside[:0], far[far > NEAR]]  # what JPEG does to one of them does not count

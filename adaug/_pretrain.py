@@ -15,7 +15,7 @@ from adaug._adversary import Adversary, Lesson
 from adaug._batch import Batch, UserBatch
 from adaug._checks import batches, integer, number, optional
 from adaug._network import BoundModel, Difficulty
-from adaug._random import Stream, seeded
+from adaug._random import Stream
 from adaug._reward import kl_divergence
 from adaug._warp import Size
 from adaug.keypoints import labelled
@@ -66,8 +66,8 @@ class Pretraining:
             by_trying, valid = self._by_trying(branch, tried, batch, difficulty, stream)
             targets |= by_trying
         features = self.bound.look(plain.image_only())
-        with torch.enable_grad(), seeded(stream.seed, device):  # the user's own loop may be without gradients
-            log_probs = adversary.predict(features)
+        with torch.enable_grad():  # the user's own loop may be without gradients
+            log_probs = adversary.predict(features, stream.seed)
         divergence = {
             f"{branch.name}.{name}": kl_divergence(target, log_probs[name].detach())[valid].mean()
             for name, target in targets.items()

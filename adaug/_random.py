@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from adaug._apart import Apart, default_generator
 
 
 class Stream:
@@ -54,26 +57,64 @@ def no_inference() -> Iterator[None]:
         yield
 
 
+class Habit:
+    """Whether blocks of one kind draw from the global random state. None: nobody has watched one yet."""
+
+    draws: bool | None = None
+
+
+def random_state_kept(device: torch.device | None = None, habit: Habit | None = None) -> AbstractContextManager[None]:
+    """A block after which the global random state, the CPU's and that of a GPU, is as if it had not been.
+
+    A thread that is alone puts the state back. Beside others that would repeat their draws: there the block draws from a
+    copy, and one that is known to draw nothing just runs.
+
+    Args:
+        device: Whose state is kept with the CPU's.
+        habit: What is known of such blocks; it learns.
+    """
+    return _own_draws(None, device, habit)
+
+
+def seeded(seed: int, device: torch.device | None = None, habit: Habit | None = None) -> AbstractContextManager[None]:
+    """Runs a block under a seed of its own, and keeps the global random state as `random_state_kept` does."""
+    return _own_draws(seed % 2**63, device, habit)
+
+
+def _own_draws(seed: int | None, device: torch.device | None, habit: Habit | None) -> AbstractContextManager[None]:
+    shared = [torch.default_generator]
+    if device is not None and device.type == "cuda":
+        shared.append(default_generator(device))
+    if threading.active_count() == 1:
+        return _put_back(shared, seed)
+    if habit is None or habit.draws is not False:
+        return _watched(seed, habit or Habit())
+    return _trusted(shared, habit)
+
+
 @contextmanager
-def random_state_kept(device: torch.device | None = None) -> Iterator[None]:
-    """Puts the global random state back afterwards, the CPU's and that of a GPU."""
-    state = torch.get_rng_state()
-    gpu = device if device is not None and device.type == "cuda" else None
-    gpu_state = None if gpu is None else torch.cuda.get_rng_state(gpu)
+def _put_back(shared: Sequence[torch.Generator], seed: int | None) -> Iterator[None]:
+    states = [generator.get_state() for generator in shared]
     try:
+        if seed is not None:
+            for generator in shared:
+                generator.manual_seed(seed)
         yield
     finally:
-        torch.set_rng_state(state)
-        if gpu is not None and gpu_state is not None:
-            torch.cuda.set_rng_state(gpu_state, gpu)
+        for generator, state in zip(shared, states, strict=True):
+            generator.set_state(state)
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Runs a block under a seed of its own and puts the global random state back."""
-    with random_state_kept(device):
-        torch.default_generator.manual_seed(seed % 2**63)
-        if device is not None and device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed % 2**63)
+def _watched(seed: int | None, habit: Habit) -> Iterator[None]:
+    with Apart(seed) as apart:
         yield
+    habit.draws = apart.drew or habit.draws is True  # what once drew may draw again
+
+
+@contextmanager
+def _trusted(shared: Sequence[torch.Generator], habit: Habit) -> Iterator[None]:
+    states = [generator.get_state() for generator in shared]
+    yield
+    if not all(torch.equal(generator.get_state(), state) for generator, state in zip(shared, states, strict=True)):
+        habit.draws = None  # this block drew, or another thread: the next one is watched

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from adaug._adversary import LogProbs, dist_size
+from adaug._adversary import LogProbs
 from adaug._checks import integer
 from adaug._random import no_inference
+from adaug._ranks import add_up, dist_size
 from adaug._state import Description, tensor
 from adaug._view import View
 from adaug._warp import full_precision
@@ -132,13 +132,16 @@ class RunningDifficulty:
         """
         with no_inference(), full_precision(self.sums.device), torch.no_grad():
             sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
-            if dist_size() > 1:
-                dist.all_reduce(sums)
-                self._rows = self._common(sums)[: self._shares].sum().clamp(min=1)  # ranks differ in theirs, but not in this
-            else:
-                self._rows = len(branch)
+            add_up(sums, "with sums of running difficulty")
+            self.follow(sums, len(branch))
+
+    def follow(self, sums: Tensor, rows: int) -> None:
+        """Takes what the rows of all ranks sum up to; `rows` is how many of them are of this one."""
+        with no_inference(), full_precision(self.sums.device), torch.no_grad():
             common = self._common(sums)
-            excess = common[-1] / common[: self._shares].sum().clamp(min=1)
+            seen = common[: self._shares].sum().clamp(min=1)
+            self._rows = seen if dist_size() > 1 else rows  # ranks may differ in their rows, but not in the sum
+            excess = common[-1] / seen
             if self.steps == 0:  # nothing was usual before
                 sums, self.usual = self._above(sums, excess), self.usual + excess
             else:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adaug._adversary import STATE, Adversary
-from adaug._checks import integer, mapping, number
+from adaug._checks import integer, mapping, number, shown
 from adaug._running import RunningDifficulty
 from adaug._state import Description, anything, check_state
 from adaug.policy import Policy
@@ -44,7 +44,7 @@ def check_saved(
     check_state(state["running"], running.describe_state(), "A state of running difficulty")
     learned = {branch.name for branch in policy.branches if branch.has_generator}
     if state["adversaries"] and set(state["adversaries"]) != learned:  # it has none before binding
-        raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {sorted(state['adversaries'])}.")
+        raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {shown(list(state['adversaries']))}.")
     for name, saved in state["adversaries"].items():
         if adversaries:
             adversaries[name].check_state(saved)

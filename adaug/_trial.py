@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaug._adversary import Adversary, Lesson, LogProbs, dist_size
+from adaug._adversary import Adversary, Lesson, LogProbs
 from adaug._batch import Batch
 from adaug._constants import constant
 from adaug._draw import draw_unproposed
 from adaug._network import BoundModel
-from adaug._random import Stream, no_inference, seeded
+from adaug._random import Stream, no_inference
+from adaug._ranks import dist_size
 from adaug._reward import check_update
 from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
@@ -177,12 +178,8 @@ def propose(
             view = bound.policy.view(drawn, len(index), batch.size, view_size, device=bound.device)
             trials.append(Trial(None, index, view, view, None))
             continue
-        with (
-            no_inference(),
-            torch.set_grad_enabled(learns),
-            seeded(stream.seed, bound.device),
-        ):  # a user's generator may have dropout
-            log_probs = adversaries[owner.name].predict(features[owner.name])
+        with no_inference(), torch.set_grad_enabled(learns):
+            log_probs = adversaries[owner.name].predict(features[owner.name], stream.seed)
         proposal = draw_proposal(owner, log_probs, stream)
         adversarial, reference = (
             bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)

@@ -20,10 +20,11 @@ from adaug.keypoints import Pairs, swapped_order
 Size = tuple[int, int]  # height, width
 
 
-_SIDES = several(integer(at_least=1), "", length=2)
+LARGEST = 2**16  # pixels along a side: a number beyond it is a slip
+_SIDES = several(integer(at_least=1, at_most=LARGEST), "", length=2)
 SIZE = optional(
     Rule(
-        "(height, width), two positive integers",
+        f"(height, width), two positive integers of at most {LARGEST}",
         lambda size: _SIDES.read((size, size) if isinstance(size, SupportsIndex) else size),
     ),
     "for the images' own",

@@ -7,17 +7,17 @@ import inspect
 import itertools
 import logging
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory, dist_rank, dist_size
+from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
 from adaug._arguments import RULES, refuse_unused
 from adaug._batch import Batch, UserBatch, parse
 from adaug._checks import checked, number
@@ -26,12 +26,14 @@ from adaug._kinds import Target
 from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_policy
 from adaug._pretrain import RULES as PRETRAIN_RULES
 from adaug._pretrain import Pretraining, learning_rate, repeated
-from adaug._random import Stream, no_inference, seeded
+from adaug._random import Stream, no_inference
+from adaug._ranks import Joins, dist_rank, meet, value_of_first
 from adaug._reward import RewardPenalty, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
 from adaug._saved import check_saved
 from adaug._scoring import SCORING
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, losses_by_branch, propose
+from adaug._turns import alone, waiting
 from adaug._view import View
 from adaug._warp import Size
 from adaug._wrappers import device_of, unwrap
@@ -64,7 +66,7 @@ class StepResult:
     output: Any = None
 
 
-class AdversarialAugmenter:
+class AdversarialAugmenter(Joins):
     """Makes augmentation part of training: `loss = augmenter.step(model, batch, loss_fn).loss`.
 
     Its arguments stay what they were at construction, where they are checked.
@@ -113,6 +115,7 @@ class AdversarialAugmenter:
         total_steps: int | None = None,
         seed: int | None = None,
     ) -> None:
+        Joins.__init__(self)
         given = checked(locals(), RULES)
         cap_of(update)
         self.policy = policies.paper() if policy is None else policy
@@ -154,6 +157,7 @@ class AdversarialAugmenter:
 
     # ---- training
 
+    @alone
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """One mini-batch: Algorithms 1 and 2.
 
@@ -173,11 +177,11 @@ class AdversarialAugmenter:
         difficulty = self._difficulty(loss)
         with self._undone_on_error():
             bound, parsed = self._prepare(model, batch, dict.fromkeys([loss, difficulty]))
+            self._meet(self.steps, bound.device)
             view_size, scoring = self._view_size(parsed), SCORING[self.scoring]
             stream = self._stream(STEP, self.steps, device=bound.device)
             parsed = parsed.with_image(bound.policy.paint(parsed.image, stream))
-            warm = self.steps >= self.warmup_steps
-            compares = bool(self._adversaries) and warm and (self.steps - self.warmup_steps) % self.update_every == 0
+            warm, compares = self.steps >= self.warmup_steps, self._compares
             branch = self._split(len(parsed), stream, warm)
 
             # look and propose
@@ -194,8 +198,9 @@ class AdversarialAugmenter:
             if self.difficulty is not None and (self._running.operations or not scores.complete):
                 trained = difficulty(output, augmented)
             if not scores.complete:
-                lessons = lessons_of(trials, replace(scores, adversarial=trained[trials.index]), self.update)
-            shown = self._fair(output, augmented, trained) if self._running.operations else None
+                adversarial = bound.hooks.hid(trained)[trials.index]
+                lessons = lessons_of(trials, replace(scores, adversarial=adversarial), self.update)
+            shown = bound.hooks.hid(self._fair(output, augmented, trained)) if self._running.operations else None
             metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
             step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view, output)
             # learn: what fails from here on is torch's own, or the generators' optimizers'
@@ -208,6 +213,7 @@ class AdversarialAugmenter:
             self.metrics = metrics
         return step
 
+    @alone
     def pretrain(
         self,
         model: nn.Module,
@@ -239,6 +245,7 @@ class AdversarialAugmenter:
         for batch in itertools.islice(repeated(loader), given["steps"]):
             with no_inference(), self._undone_on_error():
                 bound, parsed = self._prepare(model, batch)
+                meet("pretraining step", self._counts["pretrain"], bound.device)
                 pretraining = pretraining or Pretraining(bound, self._view_size(parsed), given["most_views"])
                 stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
                 lessons: dict[str, Lesson] = {}
@@ -253,6 +260,7 @@ class AdversarialAugmenter:
                 history.setdefault(name, []).append(value)
         return {name: torch.stack(values) for name, values in history.items()}
 
+    @alone
     def random(self, batch: UserBatch) -> UserBatch:
         """The batch under random views alone, as rows of the random share get them: the baseline, and stage 1 of the paper.
 
@@ -270,6 +278,7 @@ class AdversarialAugmenter:
         self._counts["random"] += 1
         return result
 
+    @alone
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
         """What would be drawn now for the plain images: "branch.operation" -> probabilities [B, k]."""
         with self._undone_on_error():
@@ -278,13 +287,14 @@ class AdversarialAugmenter:
             probabilities: dict[str, Tensor] = {}
             for branch in bound.policy.branches:
                 if branch.has_generator:
-                    with torch.no_grad(), seeded(self.seed, bound.device):
-                        log_probs = self._adversaries[branch.name].predict(features)
+                    with torch.no_grad():
+                        log_probs = self._adversaries[branch.name].predict(features, self.seed)
                 else:
                     log_probs = self._running.log_probs(branch, len(parsed))
                 probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
         return probabilities
 
+    @waiting
     def difficulty_table(self) -> DifficultyTable:
         """What the network finds hard now, bin by bin, from the training passes of branches without generators.
 
@@ -298,6 +308,7 @@ class AdversarialAugmenter:
 
     # ---- life cycle
 
+    @alone
     def bind(self, model: nn.Module, batch: UserBatch) -> None:
         """Attaches to a model: hooks, and generators for the features that a first look sees. `step` does it by itself.
 
@@ -306,6 +317,7 @@ class AdversarialAugmenter:
         with self._undone_on_error():
             self._prepare(model, batch)
 
+    @alone
     def detach(self) -> None:
         """Takes the hooks off the model, for scripting or to leave it as it was. The next `step` binds again, to any model."""
         if self._bound is not None:
@@ -338,6 +350,7 @@ class AdversarialAugmenter:
         """What the numbers in `StepResult.branch` mean."""
         return (RANDOM, *(branch.name for branch in self.policy.branches))
 
+    @waiting
     def state_dict(self) -> dict[str, Any]:
         """Generators, their optimizers, counters and seed of the random streams, and the policy they belong to.
 
@@ -354,6 +367,7 @@ class AdversarialAugmenter:
             "running": self._running.state_dict(),
         }
 
+    @waiting
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state_dict` gave; before binding it is kept until then.
 
@@ -421,6 +435,31 @@ class AdversarialAugmenter:
         """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
         return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
 
+    # ---- ranks
+
+    @property
+    def _compares(self) -> bool:
+        """Whether generators learn in the step that comes."""
+        past = self.steps - self.warmup_steps
+        return bool(self._adversaries) and past >= 0 and past % self.update_every == 0
+
+    @property
+    def _sums_over_ranks(self) -> bool:
+        return bool(self._adversaries or self._running.operations)
+
+    @property
+    def _bound_device(self) -> torch.device | None:
+        return None if self._bound is None else self._bound.device
+
+    def _stand_in(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
+        parts: list[tuple[Tensor, Callable[[Tensor], None]]] = []
+        if self._running.operations:
+            parts.append((torch.zeros_like(self._running.sums), partial(self._running.follow, rows=0)))
+        if self._compares:
+            parts += [(adversary.sums(None), adversary.follow) for adversary in self._adversaries.values()]
+        self.steps += 1
+        return parts
+
     # ---- binding
 
     def _prepare(self, model: nn.Module, batch: UserBatch, tried: Iterable[Difficulty] = ()) -> tuple[BoundModel, Batch]:
@@ -442,10 +481,6 @@ class AdversarialAugmenter:
         return self._bound, parsed
 
     def _attach(self, model: nn.Module, batch: Batch) -> BoundModel:
-        if dist_size() > 1:  # ranks share generators, so they share the seed that they are made from
-            seed = [self.seed]
-            dist.broadcast_object_list(seed, 0)
-            self._seed = seed[0]
         if SCORING[self.scoring].training and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
             raise ValueError(
                 "With scoring='train' normalisation should be each rank's own. Found SyncBatchNorm, which would wait for ranks "
@@ -454,6 +489,7 @@ class AdversarialAugmenter:
         bound = bind(model, batch, self.policy, self.features, self.occlude, self._view_size(batch))
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # nobody's hooks should stay on the model
         try:
+            self._seed = value_of_first(self.seed, bound.device)  # ranks share the generators that are made from it
             adversaries = self._make_adversaries(bound)
             for name, state in (self._pending or {}).get("adversaries", {}).items():
                 adversaries[name].check_state(state)

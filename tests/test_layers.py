@@ -60,6 +60,39 @@ def test_a_layer_that_leaves_out_a_scored_pass_teaches_nothing():
     assert not nets.same(nets.generators(augment), before)
 
 
+def drops_in_training_passes(dropped):
+    return Drops(when=lambda: bool(dropped) and torch.is_grad_enabled())
+
+
+def test_a_layer_that_leaves_out_a_training_pass_that_scores_teaches_nothing():
+    dropped = []
+    model, augment = drops_in_training_passes(dropped), augmenter(scoring="train")
+    augment.step(model, nets.make_batch(6), loss_fn)
+    before = nets.generators(augment)
+    dropped.append(True)
+    result = augment.step(model, nets.make_batch(6, seed=1), loss_fn)
+    assert int(result.metrics["nonfinite"]) == 6
+    assert nets.same(nets.generators(augment), before)
+    dropped.clear()
+    augment.step(model, nets.make_batch(6, seed=2), loss_fn)
+    assert not nets.same(nets.generators(augment), before)
+
+
+def test_a_layer_that_leaves_out_a_training_pass_tells_running_difficulty_nothing():
+    dropped, policy = [], adaug.Policy([adaug.Branch("aho", [adaug.OccludeFeatures()], 1.0, "running")])
+    model, augment = drops_in_training_passes(dropped), nets.make_augmenter(policy, occlude=["block"])
+
+    def rows(seed):
+        augment.step(model, nets.make_batch(6, seed=seed), loss_fn)
+        return float(augment._running.sums.diagonal()[:2].sum())
+
+    before = rows(0)
+    dropped.append(True)
+    assert rows(1) < before
+    dropped.clear()
+    assert rows(2) > before
+
+
 def test_a_layer_to_read_that_does_not_run_is_an_error_that_speaks_of_layers():
     dropped = []
     model = Drops(always=True, when=lambda: bool(dropped))

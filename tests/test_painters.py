@@ -15,7 +15,7 @@ from torch import nn
 
 import adaug
 from adaug import AdversarialAugmenter, Policy
-from adaug._painters import check_painters, traits_of
+from adaug._painters import MOST, check_painters, traits_of
 
 IMAGES = torch.zeros(2, 3, 128, 128)
 
@@ -49,6 +49,19 @@ def a_little_noise(image):
 
 def one_to_the_side(image):
     return image.roll(1, -1)
+
+
+@pytest.mark.parametrize("by", range(1, 13))
+def test_a_move_is_found_however_far_it_is(by):
+    (trait,) = traits_of([lambda image: image.roll(by, -1)], torch.rand(2, 3, 64, 48))
+    assert trait.moves > MOST
+
+
+@pytest.mark.parametrize("size", [(32, 48), (64, 64), (128, 96)])
+def test_a_lens_is_found_on_small_images_too(size):
+    lens = K.RandomFisheye(*[torch.tensor([-0.3, 0.3])] * 2, torch.tensor([0.9, 1.0]), p=0.5)
+    (trait,) = traits_of([lens], torch.rand(2, 3, *size))
+    assert trait.moves > 2
 
 
 MOVES = {

@@ -477,3 +477,9 @@ def test_a_mask_cut_half_a_pixel_off_keeps_every_pixel_once(side):
     mask = torch.arange(canvas, dtype=torch.float32)[None, None, None]
     found = warp(mask, sampling_grid(matrix, (1, canvas), (1, side)), (1, side), mode="nearest").flatten()
     assert found.diff().unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("size", [2**70, (8, 2**17), 0, (8, -1)])
+def test_a_view_size_that_cannot_be_is_refused(size):
+    with pytest.raises(ValueError, match=r"`output_size` should be .*two positive integers of at most 65536"):
+        AdversarialAugmenter(output_size=size)

@@ -292,7 +292,7 @@ class _Run:
     def _untouched(self) -> Iterator[None]:
         """Eval behaviour without gradients; whatever moves is put back."""
         if isinstance(self.model, nn.Module):
-            with quiet(self.model, self.device or torch.device("cpu")):
+            with quiet(self.model, self.device or torch.device("cpu"), "audit"):
                 yield
         else:
             with torch.no_grad():

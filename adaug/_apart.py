@@ -1,0 +1,103 @@
+"""One thread's draws apart from those of others: all threads of a process share one random state, one for each device."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_borrowing = threading.Lock()
+
+
+class Apart(TorchDispatchMode):
+    """A block in which this thread draws from copies of the random states: same numbers, and no other thread sees it.
+
+    It takes some microseconds an operation. What sets the global seed inside draws from that, as it asked.
+
+    Args:
+        seed: Of the copies; None for the states as they are.
+
+    Attributes:
+        drew: Whether anything was drawn.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seed, self.drew = seed, False
+        self._copies: dict[torch.device, torch.Generator] = {}
+        self._global_seed = torch.default_generator.initial_seed()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.Tag.nondeterministic_seeded not in func.tags or _draws_from_no_state(func, args, kwargs):
+            return func(*args, **kwargs)
+        self.drew = True
+        tensor = next((arg for arg in args if isinstance(arg, Tensor)), None)
+        device = torch.device(tensor.device if tensor is not None else kwargs.get("device") or "cpu")
+        if device.type not in ("cpu", "cuda") or self._seeded_inside():
+            return func(*args, **kwargs)
+        sibling = _with_generator(func)
+        if sibling is not None:
+            return sibling(*args, **(kwargs | {"generator": self._copy(device)}))
+        with _lent(self._copy(device), default_generator(device)):
+            return func(*args, **kwargs)
+
+    def _seeded_inside(self) -> bool:
+        with _borrowing:
+            return torch.default_generator.initial_seed() != self._global_seed
+
+    def _copy(self, device: torch.device) -> torch.Generator:
+        if device not in self._copies:
+            copy = self._copies[device] = torch.Generator(device)
+            if self.seed is None:
+                copy.set_state(default_generator(device).get_state())
+            else:
+                copy.manual_seed(self.seed)
+        return self._copies[device]
+
+
+def default_generator(device: torch.device) -> torch.Generator:
+    """What everything on the CPU or a GPU draws from, unless told otherwise."""
+    if device.type == "cpu":
+        return torch.default_generator
+    torch.cuda.init()
+    generator: torch.Generator = torch.cuda.default_generators[
+        torch.cuda.current_device() if device.index is None else device.index
+    ]
+    return generator
+
+
+def _draws_from_no_state(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation that may draw was given a generator, or is attention without dropout."""
+    values = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
+    return values.get("generator") is not None or values.get("dropout_p") == 0.0
+
+
+@functools.cache
+def _with_generator(func: Any) -> Any:
+    """The same operation with an argument for a generator, if there is one."""
+    if any(argument.name == "generator" for argument in func._schema.arguments):
+        return func
+    name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
+    return getattr(func.overloadpacket, name) if name in func.overloadpacket.overloads() else None
+
+
+@contextmanager
+def _lent(copy: torch.Generator, shared: torch.Generator) -> Iterator[None]:
+    """Lets a single operation that takes no generator draw from the copy, by way of the shared one."""
+    with _borrowing:
+        state = shared.get_state()
+        shared.set_state(copy.get_state())
+        try:
+            yield
+        finally:
+            copy.set_state(shared.get_state())
+            shared.set_state(state)

@@ -1,0 +1,150 @@
+"""One of two ranks that do not do the same: `ranks_worker.py RANK FOLDER`. Writes what each scene gave to uneven{RANK}.pt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import networks as nets
+import torch
+import torch.distributed as dist
+from torch.distributed.algorithms.join import Join
+from torch.nn.parallel import DistributedDataParallel
+
+import adaug
+
+SECONDS = 4
+PATIENT = 60
+
+
+def policy(learned: Any) -> adaug.Policy:
+    return adaug.Policy([
+        adaug.Branch("asr", [adaug.Scale(0.75, 1.25, 7), adaug.Rotate(-30, 30, 9)], 0.4, learned=learned),
+        adaug.Branch("aho", [adaug.OccludeFeatures()], 0.3, learned="running"),
+    ])  # fmt: skip
+
+
+def train(augmenter: Any, model: torch.nn.Module, sizes: list[int]) -> list[Any]:
+    """A rank's batches, of these sizes; what its running difficulty was shown."""
+    optimizer, seen = torch.optim.SGD(model.parameters(), lr=0.05), []
+
+    def watched(view: Any, branch: Any, difficulty: Any) -> None:
+        seen.append((view, branch.clone(), difficulty.detach().clone()))
+        type(augmenter._running).observe(augmenter._running, view, branch, difficulty)
+
+    for i, n in enumerate(sizes):
+        batch = nets.make_batch(n, seed=100 * dist.get_rank() + i)
+        augmenter.bind(model, batch)
+        augmenter._running.observe = watched
+        result = augmenter.step(model, batch, nets.loss_fn)
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+    return seen
+
+
+def made(learned: Any = True, **kwargs: Any) -> tuple[Any, Any]:
+    return nets.make_augmenter(policy(learned), seed=None, **kwargs), DistributedDataParallel(nets.make_network())
+
+
+def error_of(function: Any) -> tuple[str, float]:
+    """What a function raises, and after how long."""
+    started = time.monotonic()
+    try:
+        function()
+    except RuntimeError as error:
+        return str(error), time.monotonic() - started
+    return "nothing", time.monotonic() - started
+
+
+def fewer_batches(rank: int) -> Any:
+    """Rank 1 has done its batches and waits for rank 0 somewhere else."""
+    augmenter, model = made()
+    train(augmenter, model, [4, 4])
+    before = nets.cloned(augmenter.state_dict())
+    if rank == 1:
+        return {"error": error_of(dist.barrier)}
+    found = error_of(lambda: augmenter.step(model, nets.make_batch(4), nets.loss_fn))
+    return {"error": found, "unchanged": nets.same(before, augmenter.state_dict())}
+
+
+def one_left(rank: int) -> Any:
+    """The last scene: rank 1 ends."""
+    augmenter, model = made("running")
+    train(augmenter, model, [4])
+    if rank == 1:
+        return {}
+    return {"error": error_of(lambda: augmenter.step(model, nets.make_batch(4), nets.loss_fn))}
+
+
+def bound_alone(rank: int) -> Any:
+    """Rank 1 never comes to bind."""
+    augmenter, model = made()
+    if rank == 1:
+        time.sleep(SECONDS + 2)
+        return {}
+    found = error_of(lambda: augmenter.bind(model, nets.make_batch(4)))
+    return {"error": found, "hooks": nets.count_hooks(model)}
+
+
+def other_steps(rank: int) -> Any:
+    """The ranks have loaded different states."""
+    augmenter, model = made()
+    augmenter.bind(model, nets.make_batch(4))
+    if rank == 1:
+        augmenter.steps = 7
+    return {"error": error_of(lambda: augmenter.step(model, nets.make_batch(4), nets.loss_fn))}
+
+
+def running(rank: int) -> Any:
+    """Batches of different sizes, and the answers that both ranks give to the sum."""
+    augmenter, model = made("running")
+    seen = train(augmenter, model, [9, 5, 6, 9, 4, 8, 7, 9] if rank == 0 else [3, 8, 1, 2, 9, 1, 5, 3])
+    return {"state": augmenter.state_dict(), "seen": seen, "table": augmenter.difficulty_table().columns}
+
+
+def joined(rank: int) -> Any:
+    """Rank 1 has two batches, rank 0 five; DDP and the augmenter join, generators and running difficulty learn."""
+    augmenter, model = made(update_every=2)
+    augmenter.bind(model, nets.make_batch(4))
+    with Join([augmenter, model]):
+        seen = train(augmenter, model, [5, 6, 5, 6, 5] if rank == 0 else [4, 4])
+    return {"state": augmenter.state_dict(), "model": model.module.state_dict(), "seen": seen}
+
+
+def joined_unbound(rank: int) -> Any:
+    augmenter, model = made()
+    return {"error": error_of(lambda: Join([augmenter, model]))}
+
+
+SCENES = {
+    running: PATIENT, joined: PATIENT, joined_unbound: PATIENT, other_steps: PATIENT,
+    fewer_batches: SECONDS, bound_alone: SECONDS, one_left: PATIENT,
+}  # fmt: skip
+
+
+def main(rank: int, folder: Path) -> None:
+    found = {}
+    for scene, seconds in SCENES.items():
+        file = folder / f"{scene.__name__}.pg"
+        dist.init_process_group(
+            "gloo", rank=rank, world_size=2, init_method=f"file://{file}", timeout=timedelta(seconds=seconds)
+        )
+        torch.manual_seed(rank)
+        found[scene.__name__] = scene(rank)
+        if scene is one_left:
+            break
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+        (folder / f"{scene.__name__}.{rank}").touch()
+        while not (folder / f"{scene.__name__}.{1 - rank}").exists():  # it may still wait for this one
+            time.sleep(0.05)
+    torch.save(found, folder / f"uneven{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,105 @@
+"""Ranks that do not do the same end in an error that says who is missing, or join; running difficulty is alike on all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import networks as nets
+import pytest
+import ranks_worker
+import torch
+import torch.distributed as dist
+
+import adaug
+from adaug._running import RunningDifficulty
+from adaug._view import concatenate
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo"),
+]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What the two ranks of ranks_worker.py saw."""
+    folder, here = tmp_path_factory.mktemp("ranks"), Path(__file__).parent
+    paths = [str(Path(adaug.__file__).parents[1]), str(here), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    command = [sys.executable, str(here / "ranks_worker.py")]
+    workers = [subprocess.Popen([*command, rank, folder], env=environment, stderr=subprocess.PIPE, text=True) for rank in "01"]
+    try:
+        ends = [worker.communicate(timeout=180)[1] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(end[-4000:] for end in ends)
+    return [torch.load(folder / f"uneven{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def test_a_rank_with_fewer_batches_is_named_within_the_set_time(ranks):
+    message, seconds = ranks[0]["fewer_batches"]["error"]
+    assert "Found rank 0 in step 2 without rank 1 (last met in step 1)" in message
+    assert "Join([augmenter, model])" in message
+    assert seconds < ranks_worker.SECONDS + 4
+    assert ranks[0]["fewer_batches"]["unchanged"]
+
+
+def test_a_rank_that_has_left_is_named_at_once(ranks):
+    message, seconds = ranks[0]["one_left"]["error"]
+    assert "Found rank 0 in step 1 without rank 1 (last met in step 0)" in message
+    assert seconds < 10
+
+
+def test_a_rank_that_never_binds_is_named(ranks):
+    message, seconds = ranks[0]["bound_alone"]["error"]
+    assert "Found rank 0 at binding without rank 1" in message
+    assert seconds < ranks_worker.SECONDS + 4
+    assert ranks[0]["bound_alone"]["hooks"] == 0
+
+
+def test_ranks_at_different_steps_are_told_so(ranks):
+    for rank in ranks:
+        assert "Found rank 0 in step 0, rank 1 in step 7; load one state on all" in rank["other_steps"]["error"][0]
+
+
+def test_running_difficulty_is_the_same_on_all_ranks_to_the_bit(ranks):
+    a, b = (rank["running"] for rank in ranks)
+    assert nets.same(a["state"], b["state"])
+    assert nets.same(dict(a["table"]), dict(b["table"]))
+    assert a["state"]["running"]["steps"] == 8
+
+
+def alone(policy, steps):
+    """Running difficulty in one process that sees the rows of all ranks."""
+    running = RunningDifficulty(policy, torch.device("cpu"))
+    for parts in steps:
+        views, branches, difficulties = zip(*parts, strict=True)
+        view = concatenate(list(views), [len(branch) for branch in branches]) if len(views) > 1 else views[0]
+        running.observe(view, torch.cat(branches), torch.cat(difficulties))
+    return running.state_dict()
+
+
+def test_running_difficulty_of_two_ranks_is_that_of_one_process_with_all_rows(ranks):
+    steps = list(zip(ranks[0]["running"]["seen"], ranks[1]["running"]["seen"], strict=True))
+    expected, found = alone(ranks_worker.policy("running"), steps), ranks[0]["running"]["state"]["running"]
+    for name in ("sums", "probabilities"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_a_rank_that_joins_learns_with_the_others(ranks):
+    a, b = (rank["joined"] for rank in ranks)
+    assert a["state"]["steps"] == 5
+    assert nets.same(a["state"], b["state"])
+    assert nets.same(a["model"], b["model"])
+    both = list(zip(a["seen"], b["seen"], strict=False)) + [(step,) for step in a["seen"][2:]]
+    expected, found = alone(ranks_worker.policy(True), both), a["state"]["running"]
+    for name in ("sums", "probabilities"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
+
+
+def test_joining_needs_a_model(ranks):
+    assert "call `augmenter.bind(model, batch)` first" in ranks[0]["joined_unbound"]["error"][0]
