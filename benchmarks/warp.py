@@ -3,8 +3,8 @@
     python benchmarks/warp.py                       # needs the extra [bench] for albumentations
     python benchmarks/warp.py --side 128 --images 48 --rounds 20
 
-Rivals with the same operations: kornia's AugmentationSequential on the same tensors, and albumentations image by image
-in a DataLoader's workers, from uint8 arrays to the same tensors. "From a canvas": images come 1.5 times as large and are
+Rivals with the same operations: kornia's AugmentationSequential on the same tensors; kornia's functions of geometry through
+torch.compile, which the container itself does not pass; and albumentations image by image in a DataLoader's workers, from uint8 arrays to the same tensors. "From a canvas": images come 1.5 times as large and are
 cut to the side, so that zooming out shows what is there. Error: an image holds a smooth blob at each keypoint; after
 the pipeline, the distance in pixels of a keypoint from its blob's centre, where the blob is whole. "Grid": where each output
 pixel comes from, in three ways that give the same points, as a multiple of the time that sampling the images at them takes.
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import kornia.augmentation as K
+import kornia.geometry as KG
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -84,6 +85,32 @@ def kornia_pipeline(side: int) -> Callable[[Rows], Rows]:
     return run
 
 
+def compiled_kornia(side: int) -> Callable[[Rows], Rows]:
+    """Kornia's functions with one matrix for everything, as somebody in a hurry would write and compile them."""
+
+    @torch.compile
+    def warped(rows: Rows, angle: Tensor, factor: Tensor, mirrored: Tensor) -> Rows:
+        n, _, h, w = rows["image"].shape
+        centre = torch.tensor([(w - 1) / 2, (h - 1) / 2]).expand(n, 2)
+        scales = torch.stack([torch.where(mirrored, -factor, factor), factor], 1)
+        matrix = KG.get_affine_matrix2d(torch.full((n, 2), (side - h) / 2), centre, scales, angle)
+        image = KG.warp_affine(rows["image"], matrix[:, :2], (side, side))
+        mask = KG.warp_affine(rows["mask"][:, None].float(), matrix[:, :2], (side, side), mode="nearest")
+        return {
+            "image": image,
+            "mask": mask[:, 0].to(torch.uint8),
+            "keypoints": KG.transform_points(matrix, rows["keypoints"]),
+        }
+
+    def run(rows: Rows) -> Rows:
+        n = len(rows["image"])
+        angle, factor = _between(torch.rand(n), -DEGREES, DEGREES), _between(torch.rand(n), *SCALE)
+        moved: Rows = warped(rows, angle, factor, torch.rand(n) < 0.5)
+        return moved
+
+    return run
+
+
 class Albumented(Dataset[Rows]):
     """Images as uint8 arrays, augmented one by one."""
 
@@ -135,7 +162,12 @@ def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> d
     """Images per second of each pipeline, their ratios to ours round by round, and their errors."""
     rows = scenes(images, canvas, side)
     ours, theirs = adaug_pipeline(side), kornia_pipeline(side)
-    pipelines: dict[str, Callable[[], Rows]] = {"adaug": lambda: ours(rows), "kornia": lambda: theirs(rows)}
+    compiled = compiled_kornia(side)
+    pipelines: dict[str, Callable[[], Rows]] = {
+        "adaug": lambda: ours(rows),
+        "kornia": lambda: theirs(rows),
+        "kornia's functions, compiled": lambda: compiled(rows),
+    }
     try:
         batches = albumentations_loader(scenes(images * EPOCH, canvas, side), side, images, workers)
         pipelines["albumentations"] = lambda: next(batches)
