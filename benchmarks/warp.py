@@ -3,11 +3,12 @@
     python benchmarks/warp.py                       # needs the extra [bench] for albumentations
     python benchmarks/warp.py --side 128 --images 48 --rounds 20
 
-Rivals with the same operations: kornia's AugmentationSequential on the same tensors; kornia's functions of geometry through
-torch.compile, which the container itself does not pass; and albumentations image by image in a DataLoader's workers, from uint8 arrays to the same tensors. "From a canvas": images come 1.5 times as large and are
-cut to the side, so that zooming out shows what is there. Error: an image holds a smooth blob at each keypoint; after
-the pipeline, the distance in pixels of a keypoint from its blob's centre, where the blob is whole. "Grid": where each output
-pixel comes from, in three ways that give the same points, as a multiple of the time that sampling the images at them takes.
+Rivals with the same operations: kornia's AugmentationSequential on the same tensors; kornia's functions of geometry
+through torch.compile, which the container itself does not pass; and albumentations image by image in a DataLoader's
+workers, from uint8 arrays to the same tensors. "From a canvas": images come 1.5 times as large and are cut to the side,
+so that zooming out shows what is there. Error: an image holds a smooth blob at each keypoint; after the pipeline, the
+distance in pixels of a keypoint from its blob's centre, where the blob is whole. "Grid": where each output pixel comes
+from, in three ways that give the same points, as a multiple of the time that sampling the images at them takes.
 """
 
 from __future__ import annotations
