@@ -26,6 +26,7 @@ RULES = {
     "scoring": one_of(*SCORING),
     "total_steps": optional(integer(at_least=1)),
     "seed": optional(integer(), "for torch's"),
+    "forward": optional(function()),
 }
 
 

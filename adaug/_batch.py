@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from adaug._entries import kinds_of, nested_entries
-from adaug._kinds import Key, Target, as_targets, check_entry
-from adaug._nested import rebuilt, walk, with_items, with_values
+from adaug._kinds import PLAIN, Key, Target, as_targets, check_entry
+from adaug._nested import Path, rebuilt, walk, with_items, with_values
+from adaug._rows import CARRIED, cut, kinds_of_rows, listed_rows, padded
 from adaug._stale import check_guess
 from adaug._units import box_from_pixels, box_to_pixels, check_boxes, check_points, from_pixels, to_pixels
 from adaug._view import View
@@ -41,17 +42,24 @@ class Batch:
         entries: What it holds.
         kinds: What each entry is.
         source: The user's own object, for its structure.
+        listed: Those that came in lists, row by row, and are padded here.
     """
 
     entries: dict[Key, Any]
     kinds: dict[Key, Target]
     source: UserBatch
+    listed: frozenset[Key] = frozenset()
 
     @property
     def image(self) -> Tensor:
         """The images [B, C, H, W]."""
         image: Tensor = self.entries[self._image_key]
         return image
+
+    @property
+    def inputs(self) -> Any:
+        """The images as the user has them, one tensor or a list."""
+        return list(self.image) if self._image_key in self.listed else self.image
 
     @property
     def size(self) -> Size:
@@ -113,16 +121,20 @@ class Batch:
     def image_only(self) -> Batch:
         """Without its other entries, for passes that only look."""
         key = self._image_key
-        return Batch({key: self.entries[key]}, {key: self.kinds[key]}, {})
+        return Batch({key: self.entries[key]}, {key: self.kinds[key]}, {}, self.listed & {key})
 
     def to_user(self) -> UserBatch:
         """The batch in the user's own structure, anew at each call: writing to its labels changes no other batch.
 
         Its images are not copied.
         """
-        image, own = self._image_key, {}
+        image = self._image_key
+        own: dict[Path, Any] = {}
         for key, entry in self.entries.items():
-            if key == image or self._is_nested(key):
+            if key in self.listed:
+                rows = entry if key == image else entry.clone()
+                own.update(cut(key, rows, self.entries[key[0]], self.kinds[key]))
+            elif key == image or self._is_nested(key):
                 path = key if self._is_nested(key) else (key,)
                 own[path] = entry if key == image else rebuilt(entry, path, {})
         entries = {key: rebuilt(entry, (key,), own) for key, entry in self.entries.items() if not self._is_nested(key)}
@@ -247,7 +259,7 @@ def _joined(entry: Any, first: Any, second: Any, n: int) -> Any:
 
 
 def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:
-    """Reads a user's batch: a mapping or a tuple of tensors, row first.
+    """Reads a user's batch: a mapping or a tuple of tensors, row first, or of lists of rows.
 
     Raises TypeError or ValueError, each with what to do, on an entry whose kind nobody said, on integer images, on
     row numbers or devices that differ, and on shapes that do not fit their kind.
@@ -259,14 +271,23 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
     given = as_targets(targets or {})
-    nested = nested_entries(batch, entries, given)
-    kinds = kinds_of(entries, nested, given)
-    parsed = Batch(entries | nested, kinds, batch)
+    listed = listed_rows(entries, given)
+    row_kinds = {path: target for path, target in kinds_of_rows(listed, given).items() if target.kind not in CARRIED}
+    tops = {path[0] for path in listed}
+    said = {key: target for key, target in given.items() if key not in tops and key not in listed}
+    nested = nested_entries(batch, entries, said)
+    kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, said)
+    parsed = Batch(
+        entries | nested | {path: padded(path, listed[path], target) for path, target in row_kinds.items()},
+        kinds | dict.fromkeys(tops, PLAIN["other"]) | row_kinds,
+        batch,
+        frozenset(row_kinds),
+    )
     _check_images(parsed, device)
     image = parsed.image
-    for key, target in kinds.items():
+    for key, target in parsed.kinds.items():
         check_entry(key, parsed.entries[key], target, image)
-        if key not in given:
+        if key not in given and key not in tops:
             check_guess(key, parsed.entries[key], target.kind, image, nested)
     _check_joints(parsed)
     return parsed

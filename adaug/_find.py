@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class Found:
         return line + "."
 
 
-def find_layers(model: nn.Module, probed: Probe, pair: Tensor) -> Found:
+def find_layers(model: nn.Module, probed: Probe, pair: Tensor, run: Callable[[Tensor], Any]) -> Found:
     """The layers of the first proposal that hides a cell, or of the one that hides it best.
 
     Costs one pass of two rows without masks, and one with each proposal that is tried, of at most four.
@@ -74,14 +75,15 @@ def find_layers(model: nn.Module, probed: Probe, pair: Tensor) -> Found:
         model: The model, in eval behaviour.
         probed: What a pass of `pair` through it showed.
         pair: An image [2, C, H, W] and the same one with a cell changed, as `with_a_change` makes it.
+        run: Calls the model with it.
     """
     best, skipped = Found(), tuple(name for name in probed.layers if name in probed.unclear)
-    plain = _outputs(model, pair)
+    plain = _outputs(run, pair)
     for read, hide in proposals(probed):
         hooks = Hooks(model, {}, {name: probed.layers[name] for name in hide})
         try:
             with hooks.masked([(OccludeFeatures(GRID, (1,)), _mask(pair))]):
-                masked = _outputs(model, pair)
+                masked = _outputs(run, pair)
         finally:
             hooks.remove()
         leak = _leak(plain, masked)
@@ -112,8 +114,10 @@ def _mask(pair: Tensor) -> Tensor:
     return mask
 
 
-def _outputs(model: nn.Module, pair: Tensor) -> list[Tensor]:
-    return [tensor.float() for tensor in tensors_in(model(pair.clone())) if tensor.is_floating_point() and len(tensor) == 2]
+def _outputs(run: Callable[[Tensor], Any], pair: Tensor) -> list[Tensor]:
+    """What the model says of both rows, in tensors that have a row for each."""
+    tensors = (tensor for tensor in tensors_in(run(pair.clone())) if tensor.is_floating_point())
+    return [tensor.float() for tensor in tensors if tensor.ndim and len(tensor) == 2]
 
 
 def _leak(plain: Sequence[Tensor], masked: Sequence[Tensor]) -> float:

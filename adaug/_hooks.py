@@ -10,7 +10,7 @@ import copy
 import itertools
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -72,22 +72,22 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
 
-    def look(self, model: nn.Module, image: Tensor) -> list[Tensor]:
+    def look(self, run: Callable[[], Any]) -> list[Tensor]:
         """Runs the model until the last layer of `features` and returns what they gave, in their order.
 
         Where something later in the model writes to it, it is copied; the first look finds that out, and looks twice.
         """
-        recorded = self._looked(model, image)
+        recorded = self._looked(run)
         written = {name for name, version in self._versions.items() if recorded[name]._version != version}
         if written:
             self._written |= written
-            recorded = self._looked(model, image)
+            recorded = self._looked(run)
         return [recorded[name] for name in self.features]
 
-    def _looked(self, model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    def _looked(self, run: Callable[[], Any]) -> dict[str, Tensor]:
         self._recorded, self._versions = {}, {}
         try:
-            model(image)
+            run()
         except _Look:
             pass
         finally:

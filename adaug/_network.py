@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from adaug._batch import Batch, UserBatch, check_flip, check_operations
+from adaug._call import Call
 from adaug._checks import checked, function
 from adaug._find import Found, find_layers, with_a_change
 from adaug._generator import Shape
@@ -53,6 +53,7 @@ class BoundModel:
         policy: The user's, with masks on the image when no layer takes them.
         hooks: On the layers that generators read and masks multiply.
         shapes: Of the features that the generators read.
+        call: How it is called.
         said: Which layers were found, where the user named none.
     """
 
@@ -61,6 +62,7 @@ class BoundModel:
     policy: Policy
     hooks: Hooks
     shapes: tuple[Shape, ...]
+    call: Call
     said: str = ""
 
     def look(self, batch: Batch) -> list[Tensor]:
@@ -68,7 +70,7 @@ class BoundModel:
         if not self.hooks.features:
             return [batch.image]
         with quiet(self.model, self.device, "look"):
-            return self.hooks.look(self.model, batch.image)
+            return self.hooks.look(lambda: self.call(self.model, batch))
 
     def score(
         self, batch: Batch, masks: FeatureMasks, difficulties: Sequence[Difficulty], *, training: bool = False
@@ -87,20 +89,23 @@ class BoundModel:
         with quiet(self.model, self.device, "score", training=training), self.hooks.masked(masks):
             if training:  # running statistics move in copies: a pending backward pass may need the buffers as they are
                 buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-                output = functional_call(self.model, buffers, (batch.image,))
+                output = self.call.on_copies(self.model, batch, buffers)
             else:
-                output = self.model(batch.image)
+                output = self.call(self.model, batch)
             scores = [difficulty(output, batch) for difficulty in difficulties]
         return [self.hooks.hid(values) for values in scores]
 
     def train(
-        self, model: nn.Module, image: Tensor, batch: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
+        self, model: nn.Module, batch: Batch, user: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
     ) -> tuple[Any, Tensor]:
-        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph."""
+        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph.
+
+        `user` is the batch in the user's own structure.
+        """
         with self.hooks.masked(masks):
-            output = model(image)
-            losses = loss_fn(output, batch)
-        check_losses(losses, len(image), "loss_fn")
+            output = self.call.on(model, batch, user)
+            losses = loss_fn(output, user)
+        check_losses(losses, len(batch), "loss_fn")
         self.hooks.keep_for_backward(losses, masks, self)
         return output, losses
 
@@ -112,6 +117,7 @@ def bind(
     features: Sequence[str] | None,
     occlude: Sequence[str] | None,
     view_size: Size,
+    call: Call,
 ) -> BoundModel:
     """Finds the layers, attaches the hooks, and tries them on the first rows. Raises before anything is attached."""
     inner = unwrap(model)
@@ -120,15 +126,20 @@ def bind(
     device = device_of(inner, batch.image.device)
     hides = policy.hides_features
     reads = any(branch.has_generator for branch in policy.branches)
-    first = batch.image_only().select(torch.arange(min(2, len(batch)), device=device))
-    image = first.apply(policy.view({}, len(first), batch.size, view_size, device=device), view_size).image
+    twice = call.needs(batch).select(torch.zeros(2, dtype=torch.long, device=device))
+    twice = twice.apply(policy.view({}, 2, batch.size, view_size, device=device), view_size)
+    image = twice.image
     finds = features is None and (reads or (hides and occlude is None))
     probed, found = Probe(), Found()
     if finds or (reads and features) or (hides and (features if occlude is None else occlude)):
         with quiet(inner, device, "bind"):
             pair = with_a_change(image)
-            probed = probe(inner, pair, flow=finds)
-            found = find_layers(inner, probed, pair) if finds else found
+
+            def run(images: Tensor) -> Any:
+                return call(inner, twice.with_image(images))
+
+            probed = probe(inner, pair, run, flow=finds)
+            found = find_layers(inner, probed, pair, run) if finds else found
     read = match_layers(inner, features, "features") if features else list(found.read)
     hidden: list[str] = []
     if hides and occlude is None:
@@ -149,7 +160,7 @@ def bind(
     maps = list(hooks.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)
     said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
-    return BoundModel(inner, device, policy if hidden else policy.on_image(), hooks, shapes, said)
+    return BoundModel(inner, device, policy if hidden else policy.on_image(), hooks, shapes, call, said)
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:

@@ -65,7 +65,7 @@ class Pretraining:
         if tried:
             by_trying, valid = self._by_trying(branch, tried, batch, difficulty, stream)
             targets |= by_trying
-        features = self.bound.look(plain.image_only())
+        features = self.bound.look(self.bound.call.needs(plain))
         with torch.enable_grad():  # the user's own loop may be without gradients
             log_probs = adversary.predict(features, stream.seed)
         divergence = {

@@ -5,7 +5,7 @@ The flow is that of autograd's graph, whose nodes say what was made of what, wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,25 +109,26 @@ class Probe:
     flow: Flow | None = None
 
 
-def probe(model: nn.Module, image: Tensor, *, flow: bool = True) -> Probe:
+def probe(model: nn.Module, image: Tensor, run: Callable[[Tensor], Any], *, flow: bool = True) -> Probe:
     """Runs the model once and describes what its layers give.
 
     Args:
         model: The model.
         image: [B, C, H, W].
+        run: Calls the model with it.
         flow: Whether to look at the flow too, for which gradients are on.
     """
     if flow and image.is_floating_point():
         try:
             with torch.enable_grad():
-                return _probe(model, image.detach().requires_grad_() * 1)
+                return _probe(model, image.detach().requires_grad_() * 1, run)
         except RuntimeError:  # some code does not run with gradients
             pass
     with torch.no_grad():
-        return _probe(model, image)
+        return _probe(model, image, run)
 
 
-def _probe(model: nn.Module, image: Tensor) -> Probe:
+def _probe(model: nn.Module, image: Tensor, run: Callable[[Tensor], Any]) -> Probe:
     found = Probe()
     single: dict[str, Tensor] = {}
 
@@ -154,7 +155,7 @@ def _probe(model: nn.Module, image: Tensor) -> Probe:
     with ExitStack() as stack:
         for name, module in layer_names(model).items():
             stack.callback(module.register_forward_hook(watch(name)).remove)
-        outputs = list(tensors_in(model(image)))
+        outputs = list(tensors_in(run(image)))
     final = {tensor.untyped_storage().data_ptr() for tensor in outputs}  # views of it too
     found.simple.update(name for name, tensor in single.items() if tensor.untyped_storage().data_ptr() not in final)
     ends = [tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import numpy as np
 import torch
@@ -209,16 +209,16 @@ def _look(
 ) -> dict[str, list[Tensor]]:
     """The features of the rows of each generator's branch, by its name, from one pass for all."""
     looked: dict[str, Batch] = {}
+    needed = bound.call.needs(batch)
     for owner, index, drawn in shares:
         if owner is not None:
             magnitudes = _not_on_trial(drawn, owner)
             view = bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
-            looked[owner.name] = batch.image_only().select(index).apply(view, view_size)
+            looked[owner.name] = needed.select(index).apply(view, view_size)
     if not looked:
         return {}
     parts = list(looked.values())
-    together = parts[0].with_image(torch.cat([part.image for part in parts]))
-    levels = [feature.split([len(part) for part in parts]) for feature in bound.look(together)]
+    levels = [feature.split([len(part) for part in parts]) for feature in bound.look(reduce(needed.joined, parts))]
     return {name: [level[i] for level in levels] for i, name in enumerate(looked)}
 
 

@@ -20,6 +20,7 @@ from adaug import policies
 from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
 from adaug._arguments import RULES, refuse_unused
 from adaug._batch import Batch, UserBatch, parse
+from adaug._call import Call, Forward
 from adaug._checks import checked, number
 from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
 from adaug._kinds import Target
@@ -91,6 +92,8 @@ class AdversarialAugmenter(Joins):
             dropout as there: one pass less.
         total_steps: Drives `progress`, which schedules of shares read.
         seed: By default torch's initial seed, at the first draw.
+        forward: (model, batch) -> output, how the model is called. By default it is `model(images)`. Needed for a model that
+            takes labels, or more than images.
 
     Raises:
         TypeError: An argument of the wrong type.
@@ -114,6 +117,7 @@ class AdversarialAugmenter(Joins):
         scoring: Literal["eval", "train"] = "eval",
         total_steps: int | None = None,
         seed: int | None = None,
+        forward: Forward | None = None,
     ) -> None:
         Joins.__init__(self)
         given = checked(locals(), RULES)
@@ -131,6 +135,8 @@ class AdversarialAugmenter(Joins):
         self.generator = generator
         self.optimizer = optimizer
         self.difficulty = difficulty
+        self.forward = forward
+        self._call = Call(forward)
         self.warmup_steps: int = given["warmup_steps"]
         self.update_every: int = given["update_every"]
         self.scoring = scoring
@@ -192,7 +198,7 @@ class AdversarialAugmenter(Joins):
             scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
             lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
             # train
-            output, losses = bound.train(model, augmented.image, result, trials.view.feature_masks, loss_fn)
+            output, losses = bound.train(model, augmented, result, trials.view.feature_masks, loss_fn)
             owner = branch.to(bound.device, non_blocking=True)
             trained = losses.detach().float()
             if self.difficulty is not None and (self._running.operations or not scores.complete):
@@ -283,7 +289,7 @@ class AdversarialAugmenter(Joins):
         """What would be drawn now for the plain images: "branch.operation" -> probabilities [B, k]."""
         with self._undone_on_error():
             bound, parsed = self._prepare(model, batch)
-            features = bound.look(self._centred(bound, parsed.image_only())) if self._adversaries else []
+            features = bound.look(self._centred(bound, bound.call.needs(parsed))) if self._adversaries else []
             probabilities: dict[str, Tensor] = {}
             for branch in bound.policy.branches:
                 if branch.has_generator:
@@ -475,7 +481,7 @@ class AdversarialAugmenter(Joins):
         if self._bound is None:
             self._bound = self._attach(model, parsed)
             tried = list(tried)
-            if tried and self.policy.branches:  # a wrong shape should be known before anything changes
+            if tried and self._adversaries:  # a wrong shape should be known before the training pass
                 training = SCORING[self.scoring].training and len(parsed) > 1  # one row has no batch statistics
                 self._bound.score(self._centred(self._bound, parsed), [], tried, training=training)
         return self._bound, parsed
@@ -486,7 +492,7 @@ class AdversarialAugmenter(Joins):
                 "With scoring='train' normalisation should be each rank's own. Found SyncBatchNorm, which would wait for ranks "
                 "that have nothing to score; use scoring='eval'."
             )
-        bound = bind(model, batch, self.policy, self.features, self.occlude, self._view_size(batch))
+        bound = bind(model, batch, self.policy, self.features, self.occlude, self._view_size(batch), self._call)
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # nobody's hooks should stay on the model
         try:
             self._seed = value_of_first(self.seed, bound.device)  # ranks share the generators that are made from it

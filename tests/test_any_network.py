@@ -112,7 +112,7 @@ def segments():
 def found(model, size=(64, 64)):
     with torch.no_grad():
         pair = with_a_change(torch.rand(1, 3, *size))
-        return list(find_layers(model, probe(model.eval(), pair), pair).read)
+        return list(find_layers(model, probe(model.eval(), pair, model), pair, model).read)
 
 
 @pytest.mark.parametrize(("model", "layers"), [

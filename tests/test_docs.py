@@ -141,7 +141,7 @@ def test_the_layers_that_the_page_names_are_those_that_are_found():
         row = re.search(rf"^\| {name}.*$", page, re.MULTILINE)[0]
         pair = with_a_change(torch.rand(1, 3, 128, 128))
         with torch.no_grad():
-            found = find_layers(network.eval(), probe(network, pair), pair)
+            found = find_layers(network.eval(), probe(network, pair, network), pair, network)
         assert list(found.read) == re.findall(r"`(.+?)`", row)
 
 

@@ -42,9 +42,9 @@ def made(name, size=SIDE):
 
 def found(model, size=SIDE):
     pair = with_a_change(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)))
-    with quiet(model, torch.device("cpu")):
-        probed = probe(model, pair)
-        return find_layers(model, probed, pair), probed
+    with quiet(model, torch.device("cpu"), "look"):
+        probed = probe(model, pair, model)
+        return find_layers(model, probed, pair, model), probed
 
 
 def outputs(model, image):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -227,7 +228,7 @@ class _Run:
         parsed = parse(batch, self.targets)
         if self.device is not None:
             moved = {key: _to(entry, self.device) for key, entry in parsed.entries.items()}
-            parsed = Batch(moved, parsed.kinds, parsed.source)
+            parsed = replace(parsed, entries=moved)
         if not self.images and any(family.mirrored is not None for family in self.plan.families):
             check_flip(parsed, self.plan.pairs)  # the first batch tells what all are like
         check_operations(parsed, list(self.plan.operations.values()), wait=not self.images)
@@ -273,7 +274,7 @@ class _Run:
     def _seen_and_scored(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> tuple[Batch, Tensor]:
         seen = self._under(parsed, view_of, numbers)
         with self._untouched():
-            output = self.model(seen.image)
+            output = self.model(seen.inputs)
             scores = self.score(output, seen.with_own_image().to_user())
         scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
         check_scores(scores, len(seen))
@@ -319,7 +320,7 @@ class _Run:
             one = parsed.select(torch.tensor([row], device=parsed.image.device))
             seen = self._under(one, planned.view, [column - family.start])
             with self._untouched():
-                output = self.model(seen.image)
+                output = self.model(seen.inputs)
             self.gallery.add(by_image[row], first_image + row, column, seen, output)
 
 

@@ -1,0 +1,52 @@
+"""How the user's model is called: with the images of a batch, or as the user says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from adaug._batch import Batch, UserBatch
+
+Forward = Callable[[nn.Module, UserBatch], Any]  # (model, batch) -> output
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a model on a batch.
+
+    Attributes:
+        forward: The user's; None for `model(images)`.
+    """
+
+    forward: Forward | None = None
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Any:
+        """What the model says of a batch."""
+        return model(batch.inputs) if self.forward is None else self.forward(model, batch.with_own_image().to_user())
+
+    def on(self, model: nn.Module, batch: Batch, user: UserBatch) -> Any:
+        """The same, where the batch is in the user's structure already."""
+        return model(batch.inputs) if self.forward is None else self.forward(model, user)
+
+    def on_copies(self, model: nn.Module, batch: Batch, buffers: dict[str, Tensor]) -> Any:
+        """The same, where copies of the model's buffers move."""
+        whole = _Called(model, self)
+        return functional_call(whole, {f"model.{name}": buffer for name, buffer in buffers.items()}, (batch,))
+
+    def needs(self, batch: Batch) -> Batch:
+        """What of a batch a call needs: the images alone, unless the user's takes more."""
+        return batch.image_only() if self.forward is None else batch
+
+
+class _Called(nn.Module):
+    def __init__(self, model: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.model, self.call = model, call
+        self.training = model.training
+
+    def forward(self, batch: Batch) -> Any:
+        return self.call(self.model, batch)

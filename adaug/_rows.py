@@ -1,0 +1,105 @@
+"""Batches whose rows come in lists, as torchvision's detectors have them: padded to tensors, and cut to lists again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from adaug._kinds import KINDS, PLAIN, Key, Target, guess
+from adaug._nested import Path, walk
+from adaug._stale import holds_numbers
+
+CARRIED = ("label", "other")
+
+
+def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, list[Any]]:
+    """What a batch holds row by row; nothing where its images are not a list of tensors.
+
+    Returns:
+        Path, without the number of the row -> what each row has: ("images",) of lists of tensors, ("targets", "boxes") of lists
+        of mappings.
+    """
+    n = next((len(entry) for key, entry in entries.items() if _is_images(key, entry, given)), None)
+    rows: dict[Path, list[Any]] = {}
+    for key, entry in entries.items() if n is not None else ():
+        if not isinstance(entry, (list, tuple)) or hasattr(entry, "_fields") or len(entry) != n:
+            continue
+        if all(isinstance(row, Tensor) for row in entry):
+            rows[key,] = list(entry)
+        elif all(isinstance(row, Mapping) for row in entry):
+            names = [sorted(map(str, row)) for row in entry]
+            if any(other != names[0] for other in names):
+                raise ValueError(f"All rows of {key!r} should have the same names. Found {names}.")
+            rows |= {(key, name): [row[name] for row in entry] for name in entry[0]}
+    return rows
+
+
+def kinds_of_rows(rows: Mapping[Path, Sequence[Any]], given: Mapping[Key, Target]) -> dict[Path, Target]:
+    """The kind of all that rows hold. Raises ValueError that names all that nobody knows."""
+    kinds: dict[Path, Target] = {}
+    unknown: list[Key] = []
+    for path, each in rows.items():
+        own = path[0] if len(path) == 1 else path
+        kind = given.get(own) or guess(path[-1], each)
+        kinds[path] = kind or PLAIN["other"]
+        if kind is None and holds_numbers(each):
+            unknown.append(own)
+    if unknown:
+        raise ValueError(
+            "Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found "
+            f"{', '.join(map(repr, unknown))} without one; pass targets={{{', '.join(f'{key!r}: kind' for key in unknown)}}} "
+            f"with one of {', '.join(KINDS)}."
+        )
+    return kinds
+
+
+def padded(path: Path, rows: Sequence[Any], target: Target) -> Tensor:
+    """Rows as one tensor [n, ...], those with fewer boxes, people or masks filled up by zeros.
+
+    Raises TypeError or ValueError on rows that do not fit together.
+    """
+    name = repr(path[0] if len(path) == 1 else path)
+    for row in rows:
+        if not isinstance(row, Tensor) or not row.ndim:
+            raise TypeError(f"Rows of {name}, of kind {target.kind}, should be tensors. Found {type(row).__name__} among them.")
+    if target.kind == "image":
+        sizes = list(dict.fromkeys(tuple(row.shape) for row in rows))
+        if len(sizes) > 1:
+            raise ValueError(
+                f"Images in the list {name} should have one size, because a model is shown them together. Found "
+                f"{', '.join(map(str, sizes[:4]))}; resize or pad them in the data set, or take adaug.Augment, which does "
+                "each by itself."
+            )
+        return torch.stack(list(rows))
+    if len({row.shape[1:] for row in rows}) > 1 or len({row.dtype for row in rows}) > 1:
+        found = ", ".join(f"{tuple(row.shape)} {row.dtype}" for row in rows[:4])
+        raise ValueError(f"Rows of {name} should differ in their first dimension alone. Found {found}.")
+    return pad_sequence(list(rows), batch_first=True)
+
+
+def cut(path: Path, moved: Tensor, entry: Sequence[Any], target: Target) -> dict[Path, Tensor]:
+    """The rows of what was padded, each as long as it came, by their paths in the batch.
+
+    Args:
+        path: Without the number of the row.
+        moved: What became of it, [n, ...].
+        entry: What the batch has at the first part of the path, as it came.
+        target: Its kind.
+    """
+    rows: dict[Path, Tensor] = {}
+    for i, row in enumerate(moved):
+        came = walk(entry, (i, *path[1:]))
+        whole = target.kind == "image" or (target.kind == "mask" and came.ndim == 2)  # no number of things comes first
+        own = (path[0], i, *path[1:])
+        rows[own] = row if whole else row[: len(came)]
+    return rows
+
+
+def _is_images(key: Key, entry: Any, given: Mapping[Key, Target]) -> bool:
+    kind = given.get(key) or guess(key, entry)
+    several = isinstance(entry, (list, tuple)) and len(entry) > 0 and all(isinstance(image, Tensor) for image in entry)
+    return kind is not None and kind.kind == "image" and several
