@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adaug._layers import Layer, layer_names, tensors_in
 from adaug._random import Habit, random_state_kept
 from adaug._turns import turn
-from adaug._wrappers import is_compiled
+from adaug._wrappers import is_compiled, shards
 from adaug.operations import Operation
 
 FeatureMasks = list[tuple[Operation, Tensor]]  # an operation that hides, and its mask in each row
@@ -57,6 +57,7 @@ class Hooks:
         self._trained = False  # whether one did so in a training pass
         self._ran_unmasked = False  # whether the model ran otherwise since the last masked pass
         self._recorded: dict[str, Tensor] | None = None
+        self._whole = False  # whether a look goes on to the model's end
         self._versions: dict[str, int] = {}  # of what was recorded, which is counted up when it is written to
         self._written: set[str] = set()  # layers whose output something later writes to, such as an activation in place
         self._ran: set[str] = set()  # occluded layers that ran in a masked pass
@@ -72,11 +73,12 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
 
-    def look(self, run: Callable[[], Any]) -> list[Tensor]:
-        """Runs the model until the last layer of `features` and returns what they gave, in their order.
+    def look(self, run: Callable[[], Any], *, whole: bool = False) -> list[Tensor]:
+        """Runs the model until the last layer of `features`, or to its end, and returns what they gave, in their order.
 
         Where something later in the model writes to it, it is copied; the first look finds that out, and looks twice.
         """
+        self._whole = whole
         recorded = self._looked(run)
         written = {name for name, version in self._versions.items() if recorded[name]._version != version}
         if written:
@@ -162,7 +164,7 @@ class Hooks:
         """What a hook does when its layer has run."""
         if self._recorded is not None and name in self.features:
             self._record(name, output, self._recorded)
-            if len(self._recorded) == len(self.features):
+            if len(self._recorded) == len(self.features) and not self._whole:
                 raise _Look
         masks = self._masks
         if masks is None:
@@ -252,6 +254,8 @@ def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = 
         finally:
             torch.set_autocast_cache_enabled(cached)
             _flag(modules, flags)
+            for module in shards(modules):  # which nothing but a backward pass would do
+                module.reshard()
 
 
 _habits: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Habit]] = WeakKeyDictionary()

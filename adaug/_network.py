@@ -18,8 +18,9 @@ from adaug._hooks import FeatureMasks, Hooks, quiet
 from adaug._layers import Layer, match_layers
 from adaug._painters import check_painters
 from adaug._probe import Probe, probe
+from adaug._ranks import same_as_first
 from adaug._warp import Size
-from adaug._wrappers import device_of, is_compiled, refuse_inner_ddp, refuse_sharded, unwrap
+from adaug._wrappers import device_of, is_compiled, refuse_fsdp1, refuse_inner_ddp, shards, unwrap
 from adaug.policy import Policy
 
 LossFunction = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> one number per sample, [B]
@@ -54,6 +55,7 @@ class BoundModel:
         hooks: On the layers that generators read and masks multiply.
         shapes: Of the features that the generators read.
         call: How it is called.
+        sharded: Whether every pass gathers parameters from all ranks.
         said: Which layers were found, where the user named none.
     """
 
@@ -63,6 +65,7 @@ class BoundModel:
     hooks: Hooks
     shapes: tuple[Shape, ...]
     call: Call
+    sharded: bool
     said: str = ""
 
     def look(self, batch: Batch) -> list[Tensor]:
@@ -70,7 +73,7 @@ class BoundModel:
         if not self.hooks.features:
             return [batch.image]
         with quiet(self.model, self.device, "look"):
-            return self.hooks.look(lambda: self.call(self.model, batch))
+            return self.hooks.look(lambda: self.call(self.model, batch), whole=self.sharded)
 
     def score(
         self, batch: Batch, masks: FeatureMasks, difficulties: Sequence[Difficulty], *, training: bool = False
@@ -94,6 +97,12 @@ class BoundModel:
                 output = self.call(self.model, batch)
             scores = [difficulty(output, batch) for difficulty in difficulties]
         return [self.hooks.hid(values) for values in scores]
+
+    def attend(self, batch: Batch, view_size: Size) -> None:
+        """Makes a pass that other ranks of a sharded model may make, with a row that nobody asks about."""
+        first = batch.select(torch.zeros(1, dtype=torch.long, device=self.device))
+        with quiet(self.model, self.device, "attend"):
+            self.call(self.model, first.apply(self.policy.view({}, 1, batch.size, view_size, device=self.device), view_size))
 
     def train(
         self, model: nn.Module, batch: Batch, user: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
@@ -121,7 +130,7 @@ def bind(
 ) -> BoundModel:
     """Finds the layers, attaches the hooks, and tries them on the first rows. Raises before anything is attached."""
     inner = unwrap(model)
-    refuse_sharded(inner.modules())  # once: a walk through a large network takes milliseconds
+    refuse_fsdp1(inner.modules())  # once: a walk through a large network takes milliseconds
     refuse_inner_ddp(inner)
     device = device_of(inner, batch.image.device)
     hides = policy.hides_features
@@ -134,6 +143,7 @@ def bind(
     if finds or (reads and features) or (hides and (features if occlude is None else occlude)):
         with quiet(inner, device, "bind"):
             pair = with_a_change(image)
+            same_as_first(pair)  # so that all ranks find the same layers, by the same passes
 
             def run(images: Tensor) -> Any:
                 return call(inner, twice.with_image(images))
@@ -159,8 +169,9 @@ def bind(
         torch.compiler.reset()  # compiled code that predates the hooks would never call them
     maps = list(hooks.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)
+    sharded = bool(shards(inner.modules()))
     said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
-    return BoundModel(inner, device, policy if hidden else policy.on_image(), hooks, shapes, call, said)
+    return BoundModel(inner, device, policy if hidden else policy.on_image(), hooks, shapes, call, sharded, said)
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:

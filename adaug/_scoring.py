@@ -33,6 +33,8 @@ class Exact:
     def score(self, bound: BoundModel, trials: Trials, batch: Batch, augmented: Batch, difficulty: Difficulty) -> Scores:
         index = trials.index
         if not len(index):
+            if bound.sharded:
+                bound.attend(batch, augmented.size)
             return Scores(index.float(), index.float())
         reference = batch.select(index).apply(trials.reference, augmented.size)
         both = batch.joined(augmented.select(index), reference)

@@ -216,6 +216,8 @@ def _look(
             view = bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
             looked[owner.name] = needed.select(index).apply(view, view_size)
     if not looked:
+        if bound.sharded and any(branch.has_generator for branch in bound.policy.branches):
+            bound.attend(needed, view_size)
         return {}
     parts = list(looked.values())
     levels = [feature.split([len(part) for part in parts]) for feature in bound.look(reduce(needed.joined, parts))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 D = TypeVar("D", torch.device, None)
-SHARDED: tuple[type, ...] = ()
+SHARDED: tuple[Any, ...] = ()
+WRAPPED: tuple[Any, ...] = ()
 if dist.is_available():
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
-    SHARDED = (FSDPModule, FullyShardedDataParallel)
+    SHARDED, WRAPPED = (FSDPModule,), (FullyShardedDataParallel,)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -24,7 +25,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` should be a torch.nn.Module. Found {type(model).__name__}.")
     while True:
-        refuse_sharded([model])
+        refuse_fsdp1([model])
         alone = isinstance(model, nn.DataParallel) and len(model.device_ids) <= 1  # it makes no replicas
         if isinstance(model, nn.DataParallel) and not alone:
             raise TypeError(
@@ -52,13 +53,18 @@ def refuse_inner_ddp(model: nn.Module) -> None:
         )
 
 
-def refuse_sharded(modules: Iterable[nn.Module]) -> None:
-    """Raises TypeError when one of the modules is spread over ranks."""
-    if any(isinstance(module, SHARDED) for module in modules):
+def refuse_fsdp1(modules: Iterable[nn.Module]) -> None:
+    """Raises TypeError when one of the modules is in FullyShardedDataParallel, whose flat parameters nothing can be read of."""
+    if any(isinstance(module, WRAPPED) for module in modules):
         raise TypeError(
-            "The model should be whole on every rank, as in DistributedDataParallel. Found FSDP, whose layers gather their "
-            "parameters on the way: a look that stops half-way would leave them gathered."
+            "The model should be whole on every rank, or sharded by `fully_shard`. Found FullyShardedDataParallel; use "
+            "torch.distributed.fsdp.fully_shard, which took its place."
         )
+
+
+def shards(modules: Iterable[nn.Module]) -> list[Any]:
+    """Those whose parameters `fully_shard` spread over ranks: every pass gathers them, so that all ranks have to make it."""
+    return [module for module in modules if isinstance(module, SHARDED)]
 
 
 def is_compiled(modules: Iterable[nn.Module]) -> bool:

@@ -37,7 +37,7 @@ from adaug._trial import NO_SCORES, Update, learn, lessons_of, losses_by_branch,
 from adaug._turns import alone, waiting
 from adaug._view import View
 from adaug._warp import Size
-from adaug._wrappers import device_of, unwrap
+from adaug._wrappers import device_of, shards, unwrap
 from adaug.policy import RANDOM, Policy
 
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
@@ -475,6 +475,11 @@ class AdversarialAugmenter(Joins):
             raise ValueError(
                 f"An augmenter should stay with one model. Found a second one ({type(inner).__name__}); "
                 "make an augmenter for it, because generators follow the weaknesses of one network."
+            )
+        if self._bound is not None and not self._bound.sharded and shards([inner]):
+            raise RuntimeError(
+                "A model should be sharded before it is bound. Found `fully_shard` after the first step; call "
+                "`augmenter.detach()`, and the next step binds again."
             )
         parsed = self._parse(batch, device_of(inner, None))
         check_policy(self.policy, parsed, wait=self._bound is None)

@@ -9,6 +9,7 @@ from typing import Any
 import networks as nets
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
@@ -133,10 +134,37 @@ def pretrained(folder: Path) -> Any:
     return {"generators": nets.generators(augmenter)}
 
 
+def sharded(folder: Path) -> Any:
+    """The same trainings with DDP and with `fully_shard`; rank 1 has a single row, and so passes that it makes for rank 0."""
+    rank, found = dist.get_rank(), {}
+    policies = {"generators": None, "running": adaug.policies.robust([(0, 1)])}
+    for case, (policy, scoring, named) in {
+        "generators, exact": ("generators", "eval", True),
+        "generators, scored in training": ("generators", "train", True),
+        "running, layers found": ("running", "eval", False),
+    }.items():
+        for how in ("ddp", "fsdp"):
+            torch.manual_seed(rank)
+            model: Any = nets.make_network()
+            if how == "fsdp":
+                mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
+                for part in (*model.stacks, model):
+                    fully_shard(part, mesh=mesh)
+            else:
+                model = DistributedDataParallel(model)
+            layers: Any = {} if named else {"features": None, "occlude": None}
+            chosen = {} if policies[policy] is None else {"policy": policies[policy]}
+            augmenter = nets.make_augmenter(**chosen, **layers, scoring=scoring)
+            n = 6 if rank == 0 else 2 if policy == "generators" else 5
+            seen = train(augmenter, model, range(6), n)
+            found[case, how] = {"losses": [step[0] for step in seen], "state": nets.cloned(augmenter.state_dict())}
+    return found
+
+
 def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())
-    scenes = (twenty_steps, rows_missing, scored_in_training, one_update, resumed, pretrained)
+    scenes = (twenty_steps, rows_missing, scored_in_training, one_update, resumed, pretrained, sharded)
     found = {scene.__name__: scene(folder) for scene in scenes}
     torch.save(found, folder / f"rank{dist.get_rank()}.pt")
     dist.barrier()

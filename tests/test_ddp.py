@@ -89,3 +89,15 @@ def test_both_ranks_go_on_from_the_state_of_rank_0(ranks):
         assert rank["resumed"]["equal"] == {"before binding": True, "after binding": True}
     a, b = (rank["resumed"]["seen"] for rank in ranks)
     assert not any(torch.equal(step_a[2], step_b[2]) for step_a, step_b in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("case", ["generators, exact", "generators, scored in training", "running, layers found"])
+def test_a_sharded_model_trains_as_in_ddp(ranks, case):
+    """Six steps by fully_shard: losses, generators and running difficulty of each rank are those of DDP."""
+    for rank in ranks:
+        whole, sharded = (rank["sharded"][case, how] for how in ("ddp", "fsdp"))
+        torch.testing.assert_close(sharded["losses"], whole["losses"], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(sharded["state"]["running"]["sums"], whole["state"]["running"]["sums"], rtol=1e-3, atol=1e-3)
+    a, b = (rank["sharded"][case, "fsdp"]["state"] for rank in ranks)
+    assert nets.same(a["adversaries"], b["adversaries"])
+    assert torch.equal(a["running"]["sums"], b["running"]["sums"])

@@ -178,21 +178,51 @@ def test_accelerate_trains_accumulates_and_resumes(tmp_path):
 # ---- what is not supported says so
 
 
-@pytest.mark.parametrize("what", ["all", "a part", "later"])
-def test_sharded_models_are_refused(what):
+@pytest.fixture
+def alone():
+    """A group of one rank."""
     import torch.distributed as dist
-    from torch.distributed.fsdp import fully_shard
 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
+    yield dist.init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("what", ["all", "a part"])
+def test_sharded_models_step_as_whole_ones(alone, what):
+    from torch.distributed.fsdp import fully_shard
+
+    losses = []
+    for sharded in (False, True):
+        torch.manual_seed(0)
         model, mine, batch = network(), augmenter(), torch.utils.data.default_collate(rows(4))
-        if what == "later":
-            mine.bind(model, batch)
-        fully_shard(model[0] if what == "a part" else model, mesh=dist.init_device_mesh("cpu", (1,)))
-        with pytest.raises(TypeError, match="FSDP"):
-            mine.step(model, batch, loss_fn)
-    finally:
-        dist.destroy_process_group()
+        if sharded:
+            fully_shard(model[0] if what == "a part" else model, mesh=alone)
+        for _ in range(2):
+            result = mine.step(model, batch, loss_fn)
+            result.loss.backward()
+        losses.append(result.losses)
+    torch.testing.assert_close(*losses)
+
+
+def test_a_model_that_is_sharded_later_is_told_so(alone):
+    from torch.distributed.fsdp import fully_shard
+
+    model, mine, batch = network(), augmenter(), torch.utils.data.default_collate(rows(4))
+    mine.bind(model, batch)
+    fully_shard(model, mesh=alone)
+    with pytest.raises(RuntimeError, match=r"sharded before.*detach"):
+        mine.step(model, batch, loss_fn)
+    mine.detach()
+    mine.step(model, batch, loss_fn)
+
+
+def test_the_older_fsdp_is_refused(alone):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = FullyShardedDataParallel(network(), device_id=torch.device("cpu"))
+    with pytest.raises(TypeError, match="fully_shard"):
+        augmenter().step(model, torch.utils.data.default_collate(rows(4)), loss_fn)
 
 
 # ---- other people's loops: the diffs of docs/your-loop.md, before and after

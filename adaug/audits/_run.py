@@ -19,7 +19,7 @@ from adaug._checks import batches, checked, flag, function, instance, integer, m
 from adaug._hooks import quiet
 from adaug._kinds import TARGETS, Target
 from adaug._warp import SIZE, Size
-from adaug._wrappers import device_of, refuse_sharded, unwrap
+from adaug._wrappers import device_of, refuse_fsdp1, unwrap
 from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, weights_of, without_what_left
 from adaug.audits._pictures import Gallery
 from adaug.audits._plan import VIEWS, Plan, plan_of
@@ -139,7 +139,7 @@ class _Run:
     ) -> None:
         self.model: Any = unwrap(model) if isinstance(model, nn.Module) else model
         if isinstance(self.model, nn.Module):
-            refuse_sharded(self.model.modules())
+            refuse_fsdp1(self.model.modules())
         self.device = device_of(self.model, None) if isinstance(self.model, nn.Module) else None
         self.score, self.plan, self.worse, self.targets, self.view_size = score, plan, worse, targets, view_size
         self.groups, self.seed = groups, seed
