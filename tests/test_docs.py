@@ -50,9 +50,9 @@ def alone(tmp_path, monkeypatch):
         torch.distributed.destroy_process_group()
 
 
-TRAINERS = {"your-loop"}  # pages that import Lightning and Accelerate
+SLOW = {"your-loop", "quick-start"}  # pages that import trainers, or train
 READ = [
-    pytest.param(page, marks=[pytest.mark.slow] if page.stem in TRAINERS else [], id=page.stem)
+    pytest.param(page, marks=[pytest.mark.slow] if page.stem in SLOW else [], id=page.stem)
     for page in PAGES
     if any(blocks(page, "python"))
 ]
