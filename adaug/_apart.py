@@ -101,3 +101,26 @@ def _lent(copy: torch.Generator, shared: torch.Generator) -> Iterator[None]:
         finally:
             copy.set_state(shared.get_state())
             shared.set_state(state)
+
+
+class AsWritten:
+    """Compiled code runs as it was written while any thread is inside. All threads share the stance: the last puts it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.stance: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.stance = torch.compiler.set_stance("force_eager")
+            self.inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.stance.__exit__(None, None, None)
+
+
+as_written = AsWritten()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -19,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from adaug._apart import as_written
 from adaug._layers import Layer, layer_names, tensors_in
 from adaug._random import Habit, random_state_kept
 from adaug._turns import turn
@@ -55,6 +55,7 @@ class Hooks:
         self._called = False  # whether any hook was called while masks were armed
         self._met = False  # whether an armed mask has met a layer
         self._trained = False  # whether one did so in a training pass
+        self._traced = False  # whether one did so in compiled code, which does not tell what it leaves out
         self._ran_unmasked = False  # whether the model ran otherwise since the last masked pass
         self._recorded: dict[str, Tensor] | None = None
         self._whole = False  # whether a look goes on to the model's end
@@ -134,7 +135,7 @@ class Hooks:
                 "The masks should have met the layers of `occlude`. Found no hook called: the model was compiled before "
                 "they were attached. Call `augmenter.bind(model, batch)` before the model's first compiled call."
             )
-        if not (trains and _dynamo_ran()):
+        if not (trains and self._traced):
             self._skipped = frozenset(self.occlude) - self._ran
 
     def hid(self, measured: Tensor) -> Tensor:
@@ -177,7 +178,9 @@ class Hooks:
         if name not in self.occlude:
             return None
         self._met = True
-        if not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            self._traced = True
+        else:
             self._ran.add(name)
         return self._multiplied(output, masks, name)
 
@@ -272,27 +275,4 @@ def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
 
 
 def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-    return _stance if is_compiled(modules) else nullcontext()
-
-
-class _Eager:
-    """Compiled code runs as it was written while any thread is inside. All threads share the stance: the last puts it back."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.stance: Any = None
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if not self.inside:
-                self.stance = torch.compiler.set_stance("force_eager")
-            self.inside += 1
-
-    def __exit__(self, *raised: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if not self.inside:
-                self.stance.__exit__(None, None, None)
-
-
-_stance = _Eager()
+    return as_written if is_compiled(modules) else nullcontext()

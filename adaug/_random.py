@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adaug._apart import Apart, default_generator
+from adaug._apart import Apart, as_written, default_generator
 
 
 class Stream:
@@ -107,7 +108,9 @@ def _put_back(shared: Sequence[torch.Generator], seed: int | None) -> Iterator[N
 
 @contextmanager
 def _watched(seed: int | None, habit: Habit) -> Iterator[None]:
-    with Apart(seed) as apart:
+    # dynamo would give up for good what it meets under a dispatch mode
+    uncompiled = as_written if "torch._dynamo" in sys.modules else nullcontext()
+    with uncompiled, Apart(seed) as apart:
         yield
     habit.draws = apart.drew or habit.draws is True  # what once drew may draw again
 
