@@ -23,7 +23,7 @@ from adaug.operations import (
 )
 from adaug.policy import Branch, Flip, Policy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "AdversarialAugmenter",
