@@ -12,6 +12,8 @@ from examples.markdown_tables import markdown_table
 
 # Turned by -60 to 60 degrees in steps of 20, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden.
 VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
+SHORT = "No difference is beyond doubt: training was short, or images are few. Train longer, or on images of your own."
+NEXT = "Next: audit your own network (docs/read-an-audit.md), then put one line into your loop (docs/train.md)."
 PAGE = "audit.html"
 GRID = "rotate × scale"  # all rotations at all scales: the yardstick
 
@@ -73,9 +75,11 @@ def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) ->
         }
         for name, change in changes.items()
     }
+    found = [name for name, change in changes.items() if change.better is not None]
+    verdict = f"Beyond doubt on these images: {', '.join(found)}." if found else SHORT
     return (
         f"{len(before)} images turned and scaled (the grid: {len(before.family(GRID).views)} views) or hidden in part\n\n"
-        f"{markdown_table(rows, '%')}"
+        f"{markdown_table(rows, '%')}\n\n{verdict}"
     )
 
 

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 import adaug
 from adaug import plots
-from examples.audit_tables import said, show, statistics
+from examples.audit_tables import NEXT, said, show, statistics
 from examples.datasets.cropping import Array, Originals
 from examples.datasets.people import TARGETS, People, Scores
 from examples.datasets.photograph_pck import pck_in_photographs
@@ -85,7 +85,8 @@ def _compare(
         write_results(options.out / FILE, results)
         drawn = show({arm: first for arm, (first, *_) in audits.items()}, options.out)
         drawn += draw({arm: first for arm, (first, *_) in runs.items()}, data.people, options.out)
-        print("\n".join([f"Written: {options.out / FILE}, and to look at:", *drawn, f"  tensorboard --logdir {options.out}"]))
+        drawn += [f"  tensorboard --logdir {options.out}", NEXT]
+        print("\n".join([f"Written: {options.out / FILE}, and to look at:", *drawn]))
     return results
 
 
@@ -181,7 +182,7 @@ def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:
     _draw_views(run, people).savefig(out / "views.png")
     proposed = [(epoch.number, epoch.distribution) for epoch in run.history if epoch.distribution]
     if proposed:
-        shown.append(f"  {out / 'distributions.png'}: what the generators asked for, epoch by epoch; 1 is uniform")
+        shown.append(f"  {out / 'distributions.png'}: what {run.config.arm} drew, epoch by epoch; 1 is uniform")
         numbers, history = zip(*proposed, strict=True)
         figure = plots.draw_distributions(history, policy=run.augmenter.policy, epochs=numbers)
         figure.savefig(out / "distributions.png")
