@@ -12,7 +12,7 @@ from examples.markdown_tables import markdown_table
 
 # Turned by -60 to 60 degrees in steps of 20, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden.
 VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
-SHORT = "No difference is beyond doubt: training was short, or images are few. Train longer, or on images of your own."
+SHORT = "No difference is beyond doubt: train longer, or audit more images."
 NEXT = "Next: audit your own network (docs/read-an-audit.md), then put one line into your loop (docs/train.md)."
 PAGE = "audit.html"
 GRID = "rotate × scale"  # all rotations at all scales: the yardstick
@@ -75,11 +75,10 @@ def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) ->
         }
         for name, change in changes.items()
     }
-    found = [name for name, change in changes.items() if change.better is not None]
-    verdict = f"Beyond doubt on these images: {', '.join(found)}." if found else SHORT
+    doubtful = "" if any(change.better is not None for change in changes.values()) else f"\n\n{SHORT}"
     return (
         f"{len(before)} images turned and scaled (the grid: {len(before.family(GRID).views)} views) or hidden in part\n\n"
-        f"{markdown_table(rows, '%')}\n\n{verdict}"
+        f"{markdown_table(rows, '%')}{doubtful}"
     )
 
 
