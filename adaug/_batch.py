@@ -275,7 +275,7 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     row_kinds = {path: target for path, target in kinds_of_rows(listed, given).items() if target.kind not in CARRIED}
     tops = {path[0] for path in listed}
     said = {key: target for key, target in given.items() if key not in tops and key not in listed}
-    nested = nested_entries(batch, entries, said)
+    nested = nested_entries(batch, entries, said, listed)
     kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, said)
     parsed = Batch(
         entries | nested | {path: padded(path, listed[path], target) for path, target in row_kinds.items()},

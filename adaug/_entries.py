@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from adaug._kinds import KIND_OF, KINDS, PLAIN, Key, Target, guess
+from adaug._kinds import KIND_OF, KINDS, PLAIN, Key, Target, as_it_says, guess
 from adaug._nested import Path, ancestors, leaves, walk
 from adaug._stale import holds_numbers
 
 
-def nested_entries(batch: Any, entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, Any]:
-    """The entries inside others that targets name by a tuple. Raises ValueError on names that match nothing."""
+def nested_entries(
+    batch: Any, entries: Mapping[Key, Any], given: Mapping[Key, Target], rows: Collection[Path] = ()
+) -> dict[Path, Any]:
+    """The entries inside others that targets name by a tuple. Raises ValueError on names that match nothing.
+
+    Args:
+        batch: The user's.
+        entries: What it holds.
+        given: Targets.
+        rows: Paths of what it holds row by row, which targets may name too.
+    """
     found: dict[Path, Any] = {}
     missing: list[Key] = []
     for key in given:
@@ -26,7 +35,7 @@ def nested_entries(batch: Any, entries: Mapping[Key, Any], given: Mapping[Key, T
             missing.append(key)
     if missing:
         inside = [path for key, entry in entries.items() for path, _ in leaves(entry, (key,), frozenset()) if path[1:]]
-        names = {str(name): name for name in [*entries, *inside]}
+        names = {str(name): name for name in [*entries, *inside, *(path for path in rows if path[1:])]}
         near = [names[text] for key in missing for text in difflib.get_close_matches(str(key), list(names), cutoff=0.4)]
         raise ValueError(
             f"`targets` should name entries of the batch. Found {', '.join(map(repr, missing))}, which match none; the nearest "
@@ -47,7 +56,7 @@ def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapp
         kind = given.get(key) or guess(key, entry)
         if kind is not None and key in opened and key not in given and kind.kind not in ("label", "other"):
             kind = None  # its name is that of what it holds
-        kinds[key] = kind or PLAIN["other"]
+        kinds[key] = as_it_says(kind or PLAIN["other"], entry)
         for path, leaf in leaves(entry, (key,), through) if kind is None else ():
             known = any(path[: len(inner)] == inner for inner in nested)
             if not known and not _carried(path) and holds_numbers(leaf):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -109,6 +109,15 @@ def guess(key: Key, entry: Any) -> Target | None:
     if isinstance(key, int) and integers:
         return PLAIN["label"]  # one integer a row cannot go stale when pixels move
     return None
+
+
+def as_it_says(target: Target, entry: Any) -> Target:
+    """A kind with the format that boxes name themselves, as torchvision's BoundingBoxes do, where the user named none."""
+    if target.kind != "boxes" or target.format is not None:
+        return target
+    own = getattr(entry, "format", None)
+    form = str(getattr(own, "value", own)).lower()
+    return replace(target, format=form) if form in FORMATS else target
 
 
 def check_fill(key: Key, dtype: torch.dtype, fill: float) -> None:

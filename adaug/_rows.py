@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from adaug._kinds import KINDS, PLAIN, Key, Target, guess
+from adaug._kinds import KINDS, PLAIN, Key, Target, as_it_says, guess
 from adaug._nested import Path, walk
 from adaug._stale import holds_numbers
 
@@ -45,7 +45,11 @@ def kinds_of_rows(rows: Mapping[Path, Sequence[Any]], given: Mapping[Key, Target
     for path, each in rows.items():
         own = path[0] if len(path) == 1 else path
         kind = given.get(own) or guess(path[-1], each)
-        kinds[path] = kind or PLAIN["other"]
+        said = [as_it_says(kind or PLAIN["other"], row) for row in each]
+        kinds[path] = said[0]
+        if any(other != said[0] for other in said):
+            formats = dict.fromkeys(str(target.format) for target in said)
+            raise ValueError(f"Rows of {own!r} should have one format. Found {', '.join(formats)}; convert them.")
         if kind is None and holds_numbers(each):
             unknown.append(own)
     if unknown:

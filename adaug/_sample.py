@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from adaug._batch import Batch, UserBatch, parse
-from adaug._kinds import Key, Target, guess
+from adaug._kinds import Key, Target, as_it_says, guess
 from adaug._nested import Path, rebuilt, walk, with_values
-from adaug._units import FORMATS
 from adaug._warp import Size
 
 Channels = Literal["first", "last"]
@@ -127,9 +126,7 @@ class Lifted:
             return target
         if entry.most is not None:
             return replace(target, fill=target.fill / entry.most)
-        own = getattr(entry.given, "format", None)  # of torchvision's boxes
-        form = str(getattr(own, "value", own)).lower()
-        return replace(target, format=form) if target.kind == "boxes" and not target.format and form in FORMATS else target
+        return as_it_says(target, entry.given)
 
 
 def image_of(batch: UserBatch, given: Mapping[Key, Target]) -> Any:

@@ -12,6 +12,7 @@ from adaug._warp import Size
 
 UNITS = ("pixels", "unit", "signed")
 FORMATS = ("xyxy", "xywh", "cxcywh")
+NEAR = 16  # of the shorter side of an image: so near the first pixel all its points do not lie, some of them outside
 Unit = str | tuple[Any, Any]  # a name, or (offset, scale), each a number or a pair (x, y)
 
 
@@ -112,15 +113,20 @@ def box_from_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Si
 
 def check_points(name: str, points: Tensor, unit: Unit | None, size: Size) -> None:
     """Raises ValueError when points [..., 2], said to be nothing, are all so near the first pixel that they are none."""
-    if unit is not None or not points.numel() or min(size) <= 4 or float(points.amax()) > 1:  # this is most batches
+    near = max(1.0, min(size) / NEAR)
+    if unit is not None or not points.numel() or min(size) <= 4 or float(points.amax()) > near:  # this is most batches
         return
     known = points.nan_to_num(0, 0, 0)
     low, high = (float(edge) for edge in known.aminmax())
-    if low >= -1 and high <= 1 and bool((known != known.round()).any()):
-        wanted = "signed" if low < 0 else "unit"
+    within_one = low >= -1 and high <= 1
+    outside = -near <= low < -0.5  # of the image too, so that it is not that everybody stands in the corner
+    if (within_one or outside) and bool((known != known.round()).any()):
+        wanted = "(offset, scale)" if not within_one else '"signed"' if low < 0 else '"unit"'
+        meaning = ", by which pixel = offset + scale * value" if not within_one else ""
         raise ValueError(
             f"{name} should be in pixels, where no unit is said. Found values from {low:.3g} to {high:.3g} on images of "
-            f'{size[1]} x {size[0]} pixels; pass adaug.Target(..., unit="{wanted}"), or unit="pixels" if that is what they are.'
+            f'{size[1]} x {size[0]} pixels; pass adaug.Target(..., unit={wanted}){meaning}, or unit="pixels" if that is what '
+            "they are."
         )
 
 

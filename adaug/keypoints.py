@@ -134,11 +134,18 @@ def normalized_error(
 
     Returns:
         [B]. A person without labelled joints gets NaN, which no generator learns from.
+
+    Raises:
+        ValueError: The output does not have the shape of the keypoints, or an image shows several people.
     """
     if isinstance(output, (list, tuple)):
         output = output[-1]
+    for key in (image, keypoints):
+        if key not in batch:
+            raise ValueError(f"The batch should hold {key!r}. Found {', '.join(map(repr, batch))}; pass the names as keywords.")
     truth = batch[keypoints][..., :2].float()
     predicted = output.detach().float()
+    _check_predicted(predicted, truth)
     if predicted.ndim == 4:
         predicted, _ = decode_heatmaps(predicted, stride=batch[image].shape[-1] / predicted.shape[-1])
     counts = labelled(batch[keypoints], batch.get(visibility))
@@ -147,6 +154,22 @@ def normalized_error(
     error = (predicted - truth).norm(dim=-1) / side[:, None]
     error = error.clamp(max=clip) if threshold is None else (error > threshold).float()
     return torch.where(counts, error, 0).sum(1) / counts.sum(1)
+
+
+def _check_predicted(predicted: Tensor, truth: Tensor) -> None:
+    """Raises ValueError unless heat maps [B, K, h, w] or keypoints [B, K, 2] are predicted for true keypoints [B, K, 2]."""
+    if truth.ndim != 3:
+        raise ValueError(
+            f"The true keypoints should be those of one person an image, [B, K, 2 or 3]. Found {tuple(truth.shape)}; crop an "
+            "image for each person, or write a difficulty of your own."
+        )
+    n, joints = truth.shape[:2]
+    maps = predicted.ndim == 4 and predicted.shape[:2] == truth.shape[:2]
+    if not maps and predicted.shape != truth.shape:
+        raise ValueError(
+            f"The output should be heat maps [{n}, {joints}, h, w] or keypoints [{n}, {joints}, 2], as many as the true ones. "
+            f"Found {tuple(predicted.shape)}."
+        )
 
 
 SIZE = either(

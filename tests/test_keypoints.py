@@ -133,6 +133,20 @@ def test_normalized_error_without_labelled_joints_is_nan():
     assert torch.equal(normalized_error(predicted, batch).isnan(), torch.tensor([True, False, False, False]))
 
 
+@pytest.mark.parametrize(
+    ("output", "truth", "match"),
+    [
+        ((2, 4, 8, 8), (2, 3, 4, 2), r"one person an image.*Found \(2, 3, 4, 2\); crop"),
+        ((2, 5, 8, 8), (2, 4, 2), r"heat maps \[2, 4, h, w\] or keypoints \[2, 4, 2\].*Found \(2, 5, 8, 8\)"),
+        ((2, 8), (2, 4, 2), r"Found \(2, 8\)"),
+    ],
+    ids=["several people", "other joints", "flat"],
+)
+def test_normalized_error_names_shapes_that_do_not_fit(output, truth, match):
+    with pytest.raises(ValueError, match=match):
+        normalized_error(torch.rand(output), {"image": torch.rand(2, 3, 32, 32), "keypoints": torch.rand(truth)})
+
+
 def test_normalized_error_takes_visibility_from_a_third_column():
     predicted, batch = person()
     inline = {

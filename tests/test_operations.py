@@ -210,6 +210,12 @@ def test_colours_work_on_any_channels_or_say_what_they_need(operation, channels)
         assert augmenter.random({"image": image})["image"].shape == image.shape
 
 
+def test_a_saturation_says_which_channels_it_needs():
+    batch = {"image": torch.rand(2, 4, 8, 8)}
+    with pytest.raises(ValueError, match=r"Saturation should get images of 3 channels.*or 1.*Found 4; leave it out"):
+        AdversarialAugmenter(Policy((), (Saturation(0.5, 1.5, 5),)), seed=0).random(batch)
+
+
 # ---- occlusion
 
 VARIANTS = ("up", "down", "independent")

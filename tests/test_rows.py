@@ -134,6 +134,26 @@ def test_a_model_that_returns_its_own_losses() -> None:
     assert torch.equal(result.output["loss"], result.losses)
 
 
+class Boxes(Tensor):
+    """As torchvision's BoundingBoxes: it names its own format."""
+
+    format = "XYWH"
+
+
+class Centred(Boxes):
+    format = "CXCYWH"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_boxes_that_name_their_own_format_are_read_by_it(listed: bool) -> None:
+    given = torch.tensor([[4.0, 4, 10, 6]]).as_subclass(Boxes)  # as corners, 4 to 14 and 4 to 10
+    image = torch.rand(3, SIDE, SIDE)
+    sample: Any = ([image], [{"boxes": given}]) if listed else {"image": image[None], "boxes": given[None].as_subclass(Boxes)}
+    made = adaug.apply_view(sample, [(adaug.Rotate(-90, 90, 9), 90.0)])
+    moved = made[1][0]["boxes"] if listed else made["boxes"][0]
+    torch.testing.assert_close(moved.as_subclass(Tensor), torch.tensor([[4.0, 17, 6, 10]]))
+
+
 def test_lists_that_do_not_fit_are_named() -> None:
     images, rows = batch()
     policy = adaug.policies.robust(())
@@ -141,6 +161,11 @@ def test_lists_that_do_not_fit_are_named() -> None:
         adaug.AdversarialAugmenter(policy).random(([*images[:3], torch.rand(3, 32, 40)], rows))
     with pytest.raises(ValueError, match=r"\(1, 'area'\) without one; pass targets=\{\(1, 'area'\): kind\}"):
         adaug.AdversarialAugmenter(policy).random((images, [row | {"area": torch.ones(len(row["boxes"]))} for row in rows]))
+    with pytest.raises(ValueError, match=r"Found \(1, 'boxs'\), which match none; the nearest are \(1, 'boxes'\)"):
+        adaug.AdversarialAugmenter(policy, targets={(1, "boxs"): "boxes"}).random((images, rows))
+    mixed = [{"boxes": row["boxes"].as_subclass(kind)} for row, kind in zip(rows, (Boxes, Boxes, Boxes, Centred), strict=True)]
+    with pytest.raises(ValueError, match=r"\(1, 'boxes'\) should have one format. Found xywh, cxcywh; convert them"):
+        adaug.AdversarialAugmenter(policy).random((images, mixed))
     with pytest.raises(ValueError, match="same names"):
         adaug.AdversarialAugmenter(policy).random((images, [*rows[:3], {"boxes": rows[3]["boxes"]}]))
     adaug.AdversarialAugmenter(policy, targets={(1, "area"): "other"}).random((images, [row | {"area": 1.0} for row in rows]))

@@ -118,12 +118,18 @@ def test_an_audit_leaves_out_what_left_the_frame_in_any_unit():
 
 
 @pytest.mark.parametrize(
-    ("values", "unit"), [(torch.rand(4, 3, 2), "unit"), (torch.rand(4, 3, 2) * 2 - 1, "signed")], ids=["unit", "signed"]
+    ("values", "unit"),
+    [
+        (torch.rand(4, 3, 2), '"unit"'),
+        (torch.rand(4, 3, 2) * 2 - 1, '"signed"'),
+        ((torch.rand(4, 3, 2) * 38 - 100) / 50, r"\(offset, scale\)\), by which pixel = offset \+ scale \* value"),
+    ],
+    ids=["unit", "signed", "(k - 100) / 50"],
 )
 def test_points_that_cannot_be_pixels_are_refused(values, unit):
     batch, augmenter = {"image": images(4), "keypoints": values}, AdversarialAugmenter(Policy((), (Rotate(-9, 9, 2),)), seed=0)
     state = augmenter.state_dict()
-    with pytest.raises(ValueError, match=rf"'keypoints' should be in pixels.*60 x 40.*unit=\"{unit}\""):
+    with pytest.raises(ValueError, match=rf"'keypoints' should be in pixels.*60 x 40.*unit={unit}"):
         augmenter.random(batch)
     with pytest.raises(ValueError, match="should be in pixels"):
         adaug.apply_view(batch, [])

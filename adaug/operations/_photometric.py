@@ -51,6 +51,11 @@ class Saturation(Photometric):
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        if image.shape[1] not in (1, 3):
+            raise ValueError(
+                f"A Saturation should get images of 3 channels (red, green, blue) or 1 (grey). Found {image.shape[1]}; leave "
+                "it out. Brightness and Contrast take any number."
+            )
         return enhance.adjust_saturation_with_gray_subtraction(image, magnitude)
 
 
