@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from adaug._batch import Batch, UserBatch, check_flip, check_operations
 from adaug._call import Call
 from adaug._checks import checked, function
-from adaug._find import Found, find_layers, with_a_change
+from adaug._find import Found, find_layers
 from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
 from adaug._layers import Layer, match_layers
+from adaug._leak import with_a_change
 from adaug._painters import check_painters
 from adaug._probe import Probe, probe
 from adaug._ranks import same_as_first

@@ -1,89 +1,22 @@
 """One pass through the whole model: which layers give maps, and how what they give flows from the image to the output.
 
-The flow is that of autograd's graph, whose nodes say what was made of what, whatever the modules are called.
+The flow is that of autograd's graph, which says what was made of what, whatever the modules are called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
+from adaug._flow import END, Flow, Node
 from adaug._layers import Layer, describe, is_unclear, layer_names, tensors_in
 
-Paths = Mapping[Node, int]  # how many lead to a node, or on from it
-
-
-class Flow:
-    """What was made of what, from the image on.
-
-    Args:
-        image: The node of the image.
-        outputs: The nodes of the model's outputs.
-    """
-
-    def __init__(self, image: Node, outputs: Sequence[Node]) -> None:
-        every = _inputs_first(outputs)
-        reached = {image}
-        for node in every:
-            if any(parent in reached for parent in _parents(node)):
-                reached.add(node)
-        self.nodes = [node for node in every if node in reached]
-        self.inputs = {node: [parent for parent in _parents(node) if parent in reached] for node in self.nodes}
-        self.inputs[image] = []
-        self.outputs = [node for node in outputs if node in reached]
-        self.paths: dict[Node, int] = {image: 1}  # from the image
-        for node in self.nodes:
-            self.paths.setdefault(node, sum(self.paths[parent] for parent in self.inputs[node]))
-
-    def paths_on(self, targets: Iterable[Node]) -> Paths:
-        """How many paths lead from each node to one of the targets."""
-        count = dict.fromkeys(self.nodes, 0)
-        for node in targets:
-            count[node] += 1
-        for node in reversed(self.nodes):
-            for parent in self.inputs[node]:
-                count[parent] += count[node]
-        return count
-
-    def cuts(self, target: Node) -> set[Node]:
-        """The nodes that every path from the image to the target goes through."""
-        on = self.paths_on([target])
-        return {node for node in self.nodes if self.paths[node] * on[node] == self.paths[target]}
-
-    def before(self, nodes: Iterable[Node]) -> set[Node]:
-        """The nodes from which a path leads on to one of some others."""
-        there = set(nodes)
-        found: set[Node] = set()
-        for node in reversed(self.nodes):
-            if node in there or node in found:
-                found.update(self.inputs[node])
-        return found
-
-
-def _inputs_first(outputs: Sequence[Node]) -> list[Node]:
-    """Everything that outputs were made of, each after what it was made of."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(node, False) for node in outputs]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((parent, False) for parent in _parents(node))
-    return order
-
-
-def _parents(node: Node) -> list[Node]:
-    return [parent for parent, _ in node.next_functions if parent is not None]
+INSIDE = ("attn", "attention")  # names of layers where a map is made small for a moment, beside what goes on
 
 
 @dataclass(frozen=True)
@@ -97,7 +30,8 @@ class Probe:
         unclear: Those of which nothing says whether channels come first or last.
         nodes: What each gave, in the flow.
         weighted: What modules gave that have parameters of their own.
-        flow: From the image to the output; None where autograd does not see it (a model that runs without gradients).
+        flow: From the image to the output. Where autograd does not see it (a model that runs without gradients), the layers
+            one after the other.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
@@ -106,7 +40,7 @@ class Probe:
     unclear: set[str] = field(default_factory=set)
     nodes: dict[str, Node] = field(default_factory=dict)
     weighted: set[Node] = field(default_factory=set)
-    flow: Flow | None = None
+    flow: Flow = field(default_factory=lambda: Flow.in_a_line(()))
 
 
 def probe(model: nn.Module, image: Tensor, run: Callable[[Tensor], Any], *, flow: bool = True) -> Probe:
@@ -159,5 +93,11 @@ def _probe(model: nn.Module, image: Tensor, run: Callable[[Tensor], Any]) -> Pro
     final = {tensor.untyped_storage().data_ptr() for tensor in outputs}  # views of it too
     found.simple.update(name for name, tensor in single.items() if tensor.untyped_storage().data_ptr() not in final)
     ends = [tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None]
-    flow = Flow(start, ends) if start is not None else None
-    return Probe(**{**vars(found), "flow": flow if flow is not None and flow.outputs else None})
+    flow = None if start is None else Flow.of_graph(start, ends)
+    return _in_a_line(found) if flow is None else replace(found, flow=flow)
+
+
+def _in_a_line(found: Probe) -> Probe:
+    """What was found, as if its layers ran one after the other."""
+    names = [name for name in found.layers if not any(word in name.lower() for word in INSIDE)]
+    return replace(found, nodes={name: name for name in names}, weighted={END}, flow=Flow.in_a_line(names))

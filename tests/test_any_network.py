@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import adaug
-from adaug._find import find_layers, with_a_change
+from adaug._find import find_layers
 from adaug._layers import describe
+from adaug._leak import with_a_change
 from adaug._probe import probe
 from examples.hourglass.model import StackedHourglass
 

@@ -126,7 +126,8 @@ def test_every_page_is_in_the_navigation():
 
 def test_the_layers_that_the_page_names_are_those_that_are_found():
     t = pytest.importorskip("transformers", minversion="5")
-    from adaug._find import find_layers, with_a_change
+    from adaug._find import find_layers
+    from adaug._leak import with_a_change
     from adaug._probe import probe
     from examples.hourglass.model import StackedHourglass
 

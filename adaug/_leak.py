@@ -1,0 +1,73 @@
+"""How much of a change in the image gets past a mask: what tells whether a mask hides what lies in a cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaug._hooks import Hooks
+from adaug._layers import Layer, tensors_in
+from adaug.operations import OccludeFeatures
+
+GRID = (4, 4)
+CELL = (1, 2)  # of the grid: where the first two rows of the image that is looked at differ
+
+Run = Callable[[Tensor], Any]  # calls the model with images
+Outputs = Sequence[Tensor]
+
+
+def with_a_change(image: Tensor) -> Tensor:
+    """One image [1, C, H, W], and the same one with something else in the middle of a cell: [2, C, H, W]."""
+    pair = image[:1].repeat(2, 1, 1, 1)
+    low, high = (value[:, None, None] for value in pair[0].flatten(1).aminmax(dim=1))
+    rows, columns = (
+        slice(int(n * (at + 0.375) / cells), max(int(n * (at + 0.375) / cells) + 1, int(n * (at + 0.625) / cells)))
+        for n, at, cells in zip(pair.shape[2:], CELL, GRID, strict=True)
+    )
+    part = pair[1, :, rows, columns]
+    other = torch.where(part < (low + high) / 2, high, low)
+    pair[1, :, rows, columns] = torch.where(high > low, other, part + 1)
+    return pair
+
+
+def outputs_of(run: Run, pair: Tensor) -> Outputs:
+    """What the model says of both images, in tensors that have a row for each."""
+    tensors = (tensor for tensor in tensors_in(run(pair.clone())) if tensor.is_floating_point())
+    return [tensor.float() for tensor in tensors if tensor.ndim and len(tensor) == 2]
+
+
+def leak(model: nn.Module, hide: Mapping[str, Layer], pair: Tensor, run: Run, plain: Outputs) -> float:
+    """What is left of each output's change behind a mask on the changed cell, on average, from 0.
+
+    Infinite if the mask does nothing. NaN where nothing changes without it either: a network at its start may give the same
+    for all images, to the last bit.
+
+    Args:
+        model: The model.
+        hide: The layers that the mask multiplies.
+        pair: What `with_a_change` made.
+        run: Calls the model.
+        plain: The outputs without a mask.
+    """
+    mask = torch.ones(2, 1, *GRID, device=pair.device)
+    mask[:, :, CELL[0], CELL[1]] = 0
+    hooks = Hooks(model, {}, hide)
+    try:
+        with hooks.masked([(OccludeFeatures(GRID, (1,)), mask)]):
+            masked = outputs_of(run, pair)
+    finally:
+        hooks.remove()
+    return _share(plain, masked)
+
+
+def _share(plain: Outputs, masked: Outputs) -> float:
+    before, after = ([float((rows[1] - rows[0]).norm()) for rows in outputs] for outputs in (plain, masked))
+    shares = [b / a for a, b in zip(before, after, strict=False) if a > 0 and math.isfinite(a)]
+    if not shares:
+        return math.nan
+    idle = all(torch.equal(a, b) for a, b in zip(plain, masked, strict=False))
+    return math.inf if idle else sum(shares) / len(shares)
