@@ -179,7 +179,7 @@ class RunningDifficulty:
             else:
                 parts.append(torch.zeros(len(branch), operation.bins, device=branch.device))
         rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)
-        rows = torch.where(torch.isfinite(rows[:, -1:]), rows, 0)
+        rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0)
         return rows.T @ rows
 
     def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -137,6 +137,19 @@ def test_rows_without_a_finite_difficulty_say_nothing():
     assert told[-1]["distribution/asr.rotate"][-1] > 0.9 * 2 / 9
 
 
+def test_rows_without_a_finite_membership_say_nothing(monkeypatch):
+    """Of an operation of the user's: one such row would make all sums NaN for good."""
+    whole = adaug.Rotate.membership
+
+    def broken(self: adaug.Rotate, magnitude: Tensor) -> Tensor:
+        return torch.where(magnitude[:, None] > 0, torch.nan, whole(self, magnitude).float())
+
+    monkeypatch.setattr(adaug.Rotate, "membership", broken)
+    running, _ = simulate(lambda step, view, branch: 1.0, steps=8)
+    assert torch.isfinite(running.sums).all()
+    assert 0 < running.sums.diagonal()[:3].sum() < 8 * 16
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
 def test_units_of_difficulty_do_not_matter(scale):
     _, plain = simulate(turned_right, steps=100)
