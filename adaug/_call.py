@@ -24,13 +24,11 @@ class Call:
 
     forward: Forward | None = None
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Any:
-        """What the model says of a batch."""
-        return model(batch.inputs) if self.forward is None else self.forward(model, batch.with_own_image().to_user())
-
-    def on(self, model: nn.Module, batch: Batch, user: UserBatch) -> Any:
-        """The same, where the batch is in the user's structure already."""
-        return model(batch.inputs) if self.forward is None else self.forward(model, user)
+    def __call__(self, model: nn.Module, batch: Batch, user: UserBatch | None = None) -> Any:
+        """What the model says of a batch; `user` is the same in the user's structure, where it is at hand."""
+        if self.forward is None:
+            return model(batch.inputs)
+        return self.forward(model, batch.with_own_image().to_user() if user is None else user)
 
     def on_copies(self, model: nn.Module, batch: Batch, buffers: dict[str, Tensor]) -> Any:
         """The same, where copies of the model's buffers move."""
@@ -46,7 +44,6 @@ class _Called(nn.Module):
     def __init__(self, model: nn.Module, call: Call) -> None:
         super().__init__()
         self.model, self.call = model, call
-        self.training = model.training
 
     def forward(self, batch: Batch) -> Any:
         return self.call(self.model, batch)

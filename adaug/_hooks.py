@@ -46,9 +46,19 @@ class _Hook:
 
 
 class Hooks:
-    """The hooks on one model. `features` are recorded by `look`, `occlude` are masked by `masked`."""
+    """The hooks on one model.
 
-    def __init__(self, model: nn.Module, features: Mapping[str, Layer], occlude: Mapping[str, Layer]) -> None:
+    Args:
+        model: The model.
+        features: What `look` records.
+        occlude: What `masked` masks.
+        whole: Whether a look goes on to the model's end, where stopping would leave something undone.
+    """
+
+    def __init__(
+        self, model: nn.Module, features: Mapping[str, Layer], occlude: Mapping[str, Layer], *, whole: bool = False
+    ) -> None:
+        self._whole = whole
         self.features, self.occlude = dict(features), dict(occlude)
         areas = sorted({layer.area for layer in occlude.values()}, reverse=True)
         self._levels = {name: areas.index(layer.area) for name, layer in occlude.items()}  # the finest resolution is 0
@@ -58,7 +68,6 @@ class Hooks:
         self._traced = False  # whether one did so in compiled code, which does not tell what it leaves out
         self._ran_unmasked = False  # whether the model ran otherwise since the last masked pass
         self._recorded: dict[str, Tensor] | None = None
-        self._whole = False  # whether a look goes on to the model's end
         self._versions: dict[str, int] = {}  # of what was recorded, which is counted up when it is written to
         self._written: set[str] = set()  # layers whose output something later writes to, such as an activation in place
         self._ran: set[str] = set()  # occluded layers that ran in a masked pass
@@ -74,12 +83,11 @@ class Hooks:
         for handle in self._handles:
             handle.remove()
 
-    def look(self, run: Callable[[], Any], *, whole: bool = False) -> list[Tensor]:
-        """Runs the model until the last layer of `features`, or to its end, and returns what they gave, in their order.
+    def look(self, run: Callable[[], Any]) -> list[Tensor]:
+        """Runs the model until the last layer of `features` and returns what they gave, in their order.
 
         Where something later in the model writes to it, it is copied; the first look finds that out, and looks twice.
         """
-        self._whole = whole
         recorded = self._looked(run)
         written = {name for name, version in self._versions.items() if recorded[name]._version != version}
         if written:

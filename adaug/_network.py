@@ -74,7 +74,7 @@ class BoundModel:
         if not self.hooks.features:
             return [batch.image]
         with quiet(self.model, self.device, "look"):
-            return self.hooks.look(lambda: self.call(self.model, batch), whole=self.sharded)
+            return self.hooks.look(lambda: self.call(self.model, batch))
 
     def score(
         self, batch: Batch, masks: FeatureMasks, difficulties: Sequence[Difficulty], *, training: bool = False
@@ -113,7 +113,7 @@ class BoundModel:
         `user` is the batch in the user's own structure.
         """
         with self.hooks.masked(masks):
-            output = self.call.on(model, batch, user)
+            output = self.call(model, batch, user)
             losses = loss_fn(output, user)
         check_losses(losses, len(batch), "loss_fn")
         self.hooks.keep_for_backward(losses, masks, self)
@@ -165,12 +165,13 @@ def bind(
             f"tokens [B, N, C]. Found that {', '.join(dict.fromkeys(silent))} did not; those that do are "
             f"{', '.join(list(layers)[:20])}."
         )
-    hooks = Hooks(inner, {name: layers[name] for name in read} if reads else {}, {name: layers[name] for name in hidden})
+    sharded = bool(shards(inner.modules()))
+    features_of = {name: layers[name] for name in read} if reads else {}
+    hooks = Hooks(inner, features_of, {name: layers[name] for name in hidden}, whole=sharded)
     if is_compiled(model.modules()):
         torch.compiler.reset()  # compiled code that predates the hooks would never call them
     maps = list(hooks.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)
-    sharded = bool(shards(inner.modules()))
     said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
     return BoundModel(inner, device, policy if hidden else policy.on_image(), hooks, shapes, call, sharded, said)
 
