@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from adaug._entries import kinds_of, nested_entries
-from adaug._kinds import PLAIN, Key, Target, as_targets, check_entry
-from adaug._nested import Path, rebuilt, walk, with_items, with_values
-from adaug._rows import CARRIED, cut, kinds_of_rows, listed_rows, padded
+from adaug._kinds import CARRIED, PLAIN, Key, Target, as_targets, check_entry
+from adaug._nested import Path, key_of, rebuilt, walk, with_items, with_values
+from adaug._rows import cut, declared, kinds_of_rows, listed_rows, padded
 from adaug._stale import check_guess
 from adaug._units import box_from_pixels, box_to_pixels, check_boxes, check_points, from_pixels, to_pixels
 from adaug._view import View
@@ -271,24 +271,25 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
     given = as_targets(targets or {})
-    listed = listed_rows(entries, given)
-    row_kinds = {path: target for path, target in kinds_of_rows(listed, given).items() if target.kind not in CARRIED}
-    tops = {path[0] for path in listed}
-    said = {key: target for key, target in given.items() if key not in tops and key not in listed}
-    nested = nested_entries(batch, entries, said, listed)
+    rows = listed_rows(entries, given)
+    row_kinds = kinds_of_rows(rows, given)
+    moving = {path: padded(path, rows[path], target) for path, target in row_kinds.items() if target.kind not in CARRIED}
+    tops = {path[0] for path in rows}
+    said = {key: target for key, target in given.items() if key not in tops and key not in rows}
+    nested = nested_entries(batch, entries, said, rows)
     kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, said)
-    parsed = Batch(
-        entries | nested | {path: padded(path, listed[path], target) for path, target in row_kinds.items()},
-        kinds | dict.fromkeys(tops, PLAIN["other"]) | row_kinds,
-        batch,
-        frozenset(row_kinds),
-    )
+    kinds |= dict.fromkeys(tops, PLAIN["other"]) | {path: row_kinds[path] for path in moving}
+    parsed = Batch(entries | nested | moving, kinds, batch, frozenset(moving))
     _check_images(parsed, device)
     image = parsed.image
-    for key, target in parsed.kinds.items():
+    for key, target in kinds.items():
         check_entry(key, parsed.entries[key], target, image)
         if key not in given and key not in tops:
             check_guess(key, parsed.entries[key], target.kind, image, nested)
+    for path, each in rows.items():
+        if path not in moving and declared(path, given) is None:
+            first = each[0][None] if isinstance(each[0], Tensor) else each
+            check_guess(key_of(path), first, row_kinds[path].kind, image)
     _check_joints(parsed)
     return parsed
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from adaug._kinds import KIND_OF, KINDS, PLAIN, Key, Target, as_it_says, guess
+from adaug._kinds import CARRIED, KIND_OF, PLAIN, Key, Target, as_it_says, guess, refuse_unknown
 from adaug._nested import Path, ancestors, leaves, walk
 from adaug._stale import holds_numbers
 
@@ -54,22 +54,17 @@ def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapp
     opened, through = {path[0] for path in nested}, ancestors(nested)
     for key, entry in (dict(entries) | dict(nested)).items():
         kind = given.get(key) or guess(key, entry)
-        if kind is not None and key in opened and key not in given and kind.kind not in ("label", "other"):
+        if kind is not None and key in opened and key not in given and kind.kind not in CARRIED:
             kind = None  # its name is that of what it holds
         kinds[key] = as_it_says(kind or PLAIN["other"], entry)
         for path, leaf in leaves(entry, (key,), through) if kind is None else ():
             known = any(path[: len(inner)] == inner for inner in nested)
             if not known and not _carried(path) and holds_numbers(leaf):
                 unknown.append(path if len(path) > 1 else key)
-    if unknown:
-        raise ValueError(
-            "Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found "
-            f"{', '.join(map(repr, unknown))} without one; pass targets={{{', '.join(f'{key!r}: kind' for key in unknown)}}} "
-            f"with one of {', '.join(KINDS)}."
-        )
+    refuse_unknown(unknown)
     return kinds
 
 
 def _carried(path: Path) -> bool:
     """Whether the name of an entry inside another says that it does not belong to the pixels."""
-    return len(path) > 1 and isinstance(path[-1], str) and KIND_OF.get(path[-1]) in ("label", "other")
+    return len(path) > 1 and isinstance(path[-1], str) and KIND_OF.get(path[-1]) in CARRIED

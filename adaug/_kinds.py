@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from adaug._checks import Rule, Rules, as_number, check_fields, checked, mapping
 from adaug._units import FORMATS, Unit, check_unit
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
+CARRIED = ("label", "other")  # along as they are, whatever pixels do
 USUAL_NAMES = {
     "image": ("image", "images", "img", "imgs", "pixel_values"),
     "keypoints": ("keypoints", "joints", "landmarks", "points"),
@@ -120,6 +121,16 @@ def as_it_says(target: Target, entry: Any) -> Target:
     return replace(target, format=form) if form in FORMATS else target
 
 
+def refuse_unknown(keys: Sequence[Key]) -> None:
+    """Raises ValueError that names all entries of whose kind nobody knows, if there are any."""
+    if keys:
+        raise ValueError(
+            "Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found "
+            f"{', '.join(map(repr, keys))} without one; pass targets={{{', '.join(f'{key!r}: kind' for key in keys)}}} "
+            f"with one of {', '.join(KINDS)}."
+        )
+
+
 def check_fill(key: Key, dtype: torch.dtype, fill: float) -> None:
     """Raises ValueError on a fill that pixels of a dtype cannot hold."""
     if not fill:
@@ -140,7 +151,7 @@ def check_fill(key: Key, dtype: torch.dtype, fill: float) -> None:
 def check_entry(key: Key, entry: Any, target: Target, image: Tensor) -> None:
     """Raises TypeError or ValueError when an entry does not fit its kind and the images [B, C, H, W] beside it."""
     n, kind = len(image), target.kind
-    if kind in ("label", "other"):
+    if kind in CARRIED:
         if isinstance(entry, Tensor) and kind == "label" and (entry.ndim == 0 or len(entry) != n):
             raise ValueError(f"{key!r} should have one row for each of {n} images. Found {tuple(entry.shape)}.")
         return

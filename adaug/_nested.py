@@ -12,6 +12,11 @@ from torch import Tensor
 Path = tuple[Any, ...]
 
 
+def key_of(path: Path) -> Any:
+    """A path as users name it: an entry of the batch by its own name or position."""
+    return path[0] if len(path) == 1 else path
+
+
 def walk(container: Any, path: Path) -> Any:
     """What lies at a path of names and positions. Raises LookupError when nothing does."""
     for part in path:

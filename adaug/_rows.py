@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from adaug._kinds import KINDS, PLAIN, Key, Target, as_it_says, guess
-from adaug._nested import Path, walk
+from adaug._kinds import PLAIN, Key, Target, as_it_says, guess, refuse_unknown
+from adaug._nested import Path, key_of, walk
 from adaug._stale import holds_numbers
-
-CARRIED = ("label", "other")
 
 
 def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, list[Any]]:
@@ -38,26 +36,25 @@ def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict
     return rows
 
 
+def declared(path: Path, given: Mapping[Key, Target]) -> Target | None:
+    """What the user said of what rows hold: of this, or of all that lies where it does."""
+    return next((given[key] for key in (key_of(path), path, path[0]) if key in given), None)
+
+
 def kinds_of_rows(rows: Mapping[Path, Sequence[Any]], given: Mapping[Key, Target]) -> dict[Path, Target]:
     """The kind of all that rows hold. Raises ValueError that names all that nobody knows."""
     kinds: dict[Path, Target] = {}
     unknown: list[Key] = []
     for path, each in rows.items():
-        own = path[0] if len(path) == 1 else path
-        kind = given.get(own) or guess(path[-1], each)
+        kind = declared(path, given) or guess(path[-1], each)
         said = [as_it_says(kind or PLAIN["other"], row) for row in each]
         kinds[path] = said[0]
         if any(other != said[0] for other in said):
             formats = dict.fromkeys(str(target.format) for target in said)
-            raise ValueError(f"Rows of {own!r} should have one format. Found {', '.join(formats)}; convert them.")
+            raise ValueError(f"Rows of {key_of(path)!r} should have one format. Found {', '.join(formats)}; convert them.")
         if kind is None and holds_numbers(each):
-            unknown.append(own)
-    if unknown:
-        raise ValueError(
-            "Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found "
-            f"{', '.join(map(repr, unknown))} without one; pass targets={{{', '.join(f'{key!r}: kind' for key in unknown)}}} "
-            f"with one of {', '.join(KINDS)}."
-        )
+            unknown.append(key_of(path))
+    refuse_unknown(unknown)
     return kinds
 
 
@@ -66,7 +63,7 @@ def padded(path: Path, rows: Sequence[Any], target: Target) -> Tensor:
 
     Raises TypeError or ValueError on rows that do not fit together.
     """
-    name = repr(path[0] if len(path) == 1 else path)
+    name = repr(key_of(path))
     for row in rows:
         if not isinstance(row, Tensor) or not row.ndim:
             raise TypeError(f"Rows of {name}, of kind {target.kind}, should be tensors. Found {type(row).__name__} among them.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adaug._batch import Batch, UserBatch, parse
 from adaug._kinds import Key, Target, as_it_says, guess
-from adaug._nested import Path, rebuilt, walk, with_values
+from adaug._nested import Path, key_of, rebuilt, walk, with_values
 from adaug._warp import Size
 
 Channels = Literal["first", "last"]
@@ -86,8 +86,8 @@ class Lifted:
         """What became of it, in the user's structure. What did not change is copied."""
         replaced = {}
         for path, entry in self.entries.items():
-            now = moved.entries[self._key(path)]
-            if now is not self.batch.entries[self._key(path)]:
+            now = moved.entries[key_of(path)]
+            if now is not self.batch.entries[key_of(path)]:
                 replaced[path] = entry.back(now, view_size)
         return rebuilt(self.source, (), replaced)
 
@@ -107,12 +107,8 @@ class Lifted:
     def _kind(self, path: Path, entry: Any) -> str | None:
         if not path:
             return None
-        target = self.given.get(self._key(path)) or (guess(path[0], entry) if len(path) == 1 else None)
+        target = self.given.get(key_of(path)) or (guess(path[0], entry) if len(path) == 1 else None)
         return None if target is None else target.kind
-
-    @staticmethod
-    def _key(path: Path) -> Key:
-        return path[0] if len(path) == 1 else path
 
     def _targets(self) -> dict[Key, Target]:
         """The kinds that the user said, and those of entries that say more of themselves than their names do."""
@@ -159,7 +155,7 @@ def is_picture(entry: Any) -> bool:
 
 
 def _entry(given: Any, kind: str, single: bool, channels: Channels, path: Path) -> Entry:
-    name = repr(path[0] if len(path) == 1 else path)
+    name = repr(key_of(path))
     if is_picture(given):
         if kind == "image" and given.mode in ("P", "1"):
             raise ValueError(f"{name} should be a picture of colours or grey. Found mode {given.mode!r}; use .convert('RGB').")

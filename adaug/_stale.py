@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from adaug._kinds import KIND_OF, Key
-from adaug._nested import Path
+from adaug._kinds import CARRIED, KIND_OF, Key
+from adaug._nested import Path, key_of
 
 
 def holds_numbers(entry: Any, *, within: bool = False, depth: int = 4) -> bool:
@@ -39,16 +39,16 @@ def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection
     That is a value a pixel, at the image's resolution or another of the same shape, or an entry inside it of a usual name,
     unless the paths that were `said` lead there.
     """
-    if kind not in ("label", "other"):
+    if kind not in CARRIED:
         return
     for path, array, name, row in _arrays(entry, (key,), None, False):
         if any(path[: len(inner)] == inner for inner in said):
             continue
         named = kind if name is None else KIND_OF[name]
-        belongs = named not in ("label", "other")
+        belongs = named not in CARRIED
         if not belongs and not (array.ndim > 2 - row and _of_pixels(array.shape[-2:], image.shape[-2:])):
             continue
-        where = path[0] if len(path) == 1 else path
+        where = key_of(path)
         what = f"{name!r} in it, of the name of {named}" if belongs else f"shape {tuple(array.shape)}, a value a pixel"
         remedy = f'pass targets={{{where!r}: "{named if belongs else "mask"}"}}' if not row else "stack its rows in one tensor"
         raise ValueError(

@@ -187,3 +187,25 @@ def test_hidden_features_of_lists() -> None:
     result = augmenter.step(Listed(), {"image": batch()[0]}, lambda output, batch: output.square().mean((1, 2, 3)))
     assert "occlude=['layers" in repr(augmenter)
     assert result.losses.shape == (4,)
+
+
+def test_what_the_user_says_of_rows_counts() -> None:
+    """Nearest first: a name inside, then the entry that all rows are in."""
+    images, rows = batch()
+    pairs = [(adaug.Rotate(-90, 90, 9), 90.0)]
+    _, left = adaug.apply_view((images, rows), pairs, targets={1: "other"})
+    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(left, rows, strict=True))
+    _, moved = adaug.apply_view((images, rows), pairs, targets={1: "other", (1, "boxes"): "boxes"})
+    assert not torch.equal(moved[0]["boxes"], rows[0]["boxes"])
+    assert torch.equal(moved[0]["keypoints"], rows[0]["keypoints"])
+    given = {"image": images, "boxes": [row["boxes"] for row in rows]}
+    kept = adaug.apply_view(given, pairs, targets={("boxes",): "other"})
+    assert all(torch.equal(a, b) for a, b in zip(kept["boxes"], given["boxes"], strict=True))
+
+
+def test_rows_that_a_name_would_leave_behind_are_refused() -> None:
+    images, rows = batch()
+    mapped = [row | {"label": torch.zeros(SIDE, SIDE, dtype=torch.long)} for row in rows]
+    with pytest.raises(ValueError, match=r"\(1, 'label'\).*a value a pixel.*targets=\{\(1, 'label'\): \"mask\"\}"):
+        adaug.apply_view((images, mapped), [(adaug.Rotate(-90, 90, 9), 90.0)])
+    adaug.apply_view((images, mapped), [(adaug.Rotate(-90, 90, 9), 90.0)], targets={(1, "label"): "label"})
