@@ -158,6 +158,7 @@ def sharded(folder: Path) -> Any:
             n = 6 if rank == 0 else 2 if policy == "generators" else 5
             seen = train(augmenter, model, range(6), n)
             found[case, how] = {"losses": [step[0] for step in seen], "state": nets.cloned(augmenter.state_dict())}
+            found[case, how]["layers"] = repr(augmenter).splitlines()[1:3]
     return found
 
 

@@ -98,6 +98,8 @@ def test_a_sharded_model_trains_as_in_ddp(ranks, case):
         whole, sharded = (rank["sharded"][case, how] for how in ("ddp", "fsdp"))
         torch.testing.assert_close(sharded["losses"], whole["losses"], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(sharded["state"]["running"]["sums"], whole["state"]["running"]["sums"], rtol=1e-3, atol=1e-3)
+    layers = [rank["sharded"][case, how]["layers"] for rank in ranks for how in ("ddp", "fsdp")]
+    assert layers.count(layers[0]) == 4, "all ranks find the same layers, in images of their own"
     a, b = (rank["sharded"][case, "fsdp"]["state"] for rank in ranks)
     assert nets.same(a["adversaries"], b["adversaries"])
     assert torch.equal(a["running"]["sums"], b["running"]["sums"])

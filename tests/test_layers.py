@@ -46,27 +46,18 @@ def test_a_layer_that_leaves_out_a_training_pass_stops_nothing(scoring):
         augment.step(model, nets.make_batch(6, seed=i), loss_fn).loss.backward()
 
 
-def test_a_layer_that_leaves_out_a_scored_pass_teaches_nothing():
-    dropped = []
-    model, augment = Drops(always=True, when=lambda: bool(dropped)), augmenter()
-    augment.step(model, nets.make_batch(6), loss_fn)
-    before = nets.generators(augment)
-    dropped.append(True)
-    result = augment.step(model, nets.make_batch(6, seed=1), loss_fn)
-    assert int(result.metrics["nonfinite"]) == 6
-    assert nets.same(nets.generators(augment), before)
-    dropped.clear()
-    augment.step(model, nets.make_batch(6, seed=2), loss_fn)
-    assert not nets.same(nets.generators(augment), before)
-
-
 def drops_in_training_passes(dropped):
     return Drops(when=lambda: bool(dropped) and torch.is_grad_enabled())
 
 
-def test_a_layer_that_leaves_out_a_training_pass_that_scores_teaches_nothing():
+def drops_in_all_passes(dropped):
+    return Drops(always=True, when=lambda: bool(dropped))
+
+
+@pytest.mark.parametrize(("drops", "scoring"), [(drops_in_all_passes, "eval"), (drops_in_training_passes, "train")])
+def test_a_layer_that_leaves_out_a_pass_that_scores_teaches_nothing(drops, scoring):
     dropped = []
-    model, augment = drops_in_training_passes(dropped), augmenter(scoring="train")
+    model, augment = drops(dropped), augmenter(scoring=scoring)
     augment.step(model, nets.make_batch(6), loss_fn)
     before = nets.generators(augment)
     dropped.append(True)
