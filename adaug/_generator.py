@@ -64,8 +64,8 @@ class Generator(nn.Module):
 
     Each row's map is first brought to mean 0 and deviation 1 over its channels and places, because networks differ in the
     scale of their features, and a generator that reads large ones moves by itself. An image, a map of at most four channels,
-    is divided by its root mean square alone: its tint and its contrast beside its brightness stay. What the generator cannot
-    see is a factor: of two images of which one is the other, brighter throughout, it says the same.
+    is divided by its root mean square alone: its tint and its contrast beside its brightness stay. The generator
+    does not see a factor: it proposes the same for an image and for a brighter copy of it.
 
     Args:
         features: Shapes (C, h, w) of what it reads, in any order.

@@ -46,9 +46,9 @@ class Target:
         fill: What pixels from outside the canvas get, e.g. Target("mask", fill=255) for an ignore index. The dtype of the entry
             should hold it.
         unit: Of keypoints and boxes, which are given back as they came. "pixels": (0, 0) is the centre of the first pixel.
-            "unit": 0 and 1 are the outer edges of the image, pixel = u * size - 0.5. "signed": -1 and 1 are, pixel =
-            ((s + 1) * size - 1) / 2. (offset, scale), numbers or pairs (x, y): pixel = offset + scale * value, in the images
-            that come and in the views alike. By default pixels, and what cannot be pixels is refused.
+            "unit": 0 and 1 are the outer edges of the image, pixel = u * size - 0.5. "signed": -1 and 1 are the outer edges,
+            pixel = ((s + 1) * size - 1) / 2. (offset, scale), numbers or pairs (x, y): pixel = offset + scale * value, in the
+            images that come and in the views alike. By default pixels, and what cannot be pixels is refused.
         format: Of boxes: "xyxy" (by default), "xywh" or "cxcywh".
     """
 

@@ -26,12 +26,12 @@ def per_sample(loss: Criterion, *, target: Any = None, output: Any = None) -> Pe
         loss_fn = adaug.per_sample(JointsMSELoss(), target=["heatmaps", "weight"])  # criterion(output, heat maps, weights)
         loss_fn = adaug.per_sample(my_loss)  # my_loss(output, batch) -> one number
 
-    Criteria of torch.nn are asked for `reduction="none"` and averaged over what is not the sample: this costs nothing. Where
-    they mean over the batch, the mean of the losses is what the criterion itself says. With `ignore_index` a sample's loss is
-    the mean over its own labelled elements, so that it does not fall where a view shows fewer of them; the mean of the losses
-    is then the criterion's own where all samples have as many. Class weights are over their mean in the batch (with
-    scoring="train" the views that are compared are of two batches: give a `difficulty` there). A sample without any label has
-    loss 0. Of a criterion that sums, each sample has its own sum.
+    A criterion of torch.nn is called with `reduction="none"`, and the losses of a sample's elements are averaged. This costs
+    nothing, and the mean of all losses is what the criterion itself returns. With `ignore_index`, a sample's loss is the mean
+    over its labelled elements, so that it does not fall when a view shows fewer of them; 0 if it has none. The mean of all
+    losses is then the criterion's own only if all samples have equally many. Class weights are divided by their mean in the
+    batch, so give a `difficulty` with scoring="train", which compares views of two batches. If the criterion sums, the loss
+    of a sample is its sum.
 
     All others are called on one sample at a time: by torch.func.vmap, at about the cost of one call for all, or, where that
     cannot be (values that decide, random numbers, writing in place), once for each sample, B calls. What compares the samples

@@ -51,7 +51,7 @@ class StepResult:
         loss: The mean of the losses, with graph.
         losses: [B], with graph.
         batch: The augmented batch, in the user's structure.
-        branch: [B] long: 0 for the random share, i + 1 for the i-th branch.
+        branch: [B] long, the part of the batch that each row belongs to: 0 for random views, 1 for the first branch, and so on.
         metrics: Detached tensors by name.
         view: Everything that was drawn. `batch` is what it makes of the batch that was given, after the functions in the
             policy's `common`.
@@ -76,8 +76,8 @@ class AdversarialAugmenter(Joins):
         policy: What is done to views, by default the paper's, without flip.
         features: Layers (names or fnmatch patterns) that the generators read. None finds them and says which, () reads the
             image.
-        occlude: Layers that masks multiply, by default those of `features`, and where these are found, what it also takes to
-            hide a cell. With none they multiply the image.
+        occlude: Layers that masks multiply. By default those of `features`; where adaug finds these by itself, it adds the
+            layers that are also needed to hide a cell. () multiplies the image.
         targets: Key or position in the batch -> kind, where the name does not tell.
         output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
         update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
@@ -167,12 +167,11 @@ class AdversarialAugmenter(Joins):
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """One mini-batch: Algorithms 1 and 2.
 
-        `loss_fn` is asked about the views that are compared too, both views of these rows at once, without gradients. Touches
-        neither the model's gradients, buffers and training flags nor the global random state nor `batch`, but for what the
-        user's own training pass on the augmented batch does.
+        Where generators learn, `loss_fn` also scores the views that are compared, without gradients. Apart from the training
+        pass itself, a step changes nothing of the user's: no gradient, buffer, training flag, global random state or `batch`.
 
-        A step that fails leaves the augmenter as it was before it, a first one leaves nothing bound. There is one exception:
-        where a generator's own optimizer fails, or an interrupt meets it, some generators may have moved already.
+        A step that fails leaves the augmenter as it was before. If the first step fails, the augmenter is not bound. There is
+        one exception: if a generator's own optimizer fails or is interrupted, some generators may already have moved.
 
         Args:
             model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
@@ -307,7 +306,9 @@ class AdversarialAugmenter(Joins):
         It costs no pass. `print` shows it; its `columns` are plain lists. Raises RuntimeError before the first step.
         """
         if self._bound is None or not self._running.steps:
-            raise RuntimeError("A difficulty table should follow some steps, which fill it. Found none; call `step` first.")
+            raise RuntimeError(
+                "A difficulty table should follow some steps, because they fill it. Found none; call `step` first."
+            )
         known = "what it was when the state was saved" if self._measure is None else self._measure.about
         measure = known if self.difficulty is None else "the user's"
         return self._running.table(measure, may_grow=self.difficulty is None and self._measure is LOSS)
@@ -559,6 +560,6 @@ def _refuse_still(policy: Policy) -> None:
     drawn = any(operation.in_random_views for operation in policy.operations.values())
     if policy.branches and policy.flip is None and not drawn and not policy.painters:
         raise ValueError(
-            "Random views should change something. Found that all operations of the policy hide cells or rest in them, in "
+            "Random views should change something. Found that no operation of the policy is drawn in them, in "
             f"branches {[branch.name for branch in policy.branches]}; use adaug.Augment(policy), which draws every branch."
         )

@@ -213,8 +213,8 @@ class Audit:
         Args:
             operation: Its name.
             group: Of parts.
-            alike: Whether only those parts count that count at every bin, so that bins compare like with like: a joint that
-                leaves the frame at one bin counts at none.
+            alike: Whether to leave out every part that does not count at some bin. A joint that leaves the frame at one bin
+                then counts at none, and all bins are compared on the same joints.
         """
         if operation not in self.operations:
             raise KeyError(f"`operation` should be one of {', '.join(self.operations) or 'none'}. Found {operation!r}.")

@@ -247,7 +247,7 @@ class Binned(Operation):
             raise ValueError(f"{name} should get one magnitude, or one for each of {n} rows. Found {tuple(given.shape)}.")
         wrong = [value for value in given.flatten().tolist() if not self._possible(value)]
         if wrong:
-            raise ValueError(f"A magnitude of {name} should be a number that it can be done by. Found {wrong[0]}.")
+            raise ValueError(f"A magnitude of {name} should be a finite number that the operation allows. Found {wrong[0]}.")
         return given.expand(n)
 
     def _possible(self, magnitude: float) -> bool:

@@ -28,7 +28,7 @@ class Occlusion(Operation):
 
     Attributes:
         grid: (rows, columns) of cells.
-        cells: How many a row loses: one of these numbers, each as likely.
+        cells: How many cells a row may lose. One of these numbers is drawn, all equally likely.
     """
 
     hides: ClassVar[Literal["image", "features"]] = "image"

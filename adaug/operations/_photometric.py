@@ -76,7 +76,10 @@ class Gain(Photometric):
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         if self.channel >= image.shape[1]:
-            raise ValueError(f"A Gain of channel {self.channel} should get as many channels. Found {image.shape[1]}.")
+            raise ValueError(
+                f"A Gain of channel {self.channel} should get images of more than {self.channel} channels. "
+                f"Found {image.shape[1]}."
+            )
         factors = torch.ones(*image.shape[:2], 1, 1, device=image.device)
         factors[:, self.channel] = magnitude[:, None, None]
         return (image * factors).clamp(0, 1)
