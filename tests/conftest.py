@@ -7,6 +7,8 @@ import gc
 import os
 from importlib.metadata import version
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy asks, and for the processes that tests start
+
 import pytest
 import torch
 from hypothesis import settings

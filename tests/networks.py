@@ -143,13 +143,34 @@ def make_augmenter(
 ) -> Any:
     """An augmenter for a network of this file."""
     policy = adaug.policies.paper(flip_pairs=[(0, 1)]) if policy is None else policy
-    arguments = {**layers(network), "seed": seed, "generator": small_generator, **kwargs}
+    arguments = {**layers(network), "seed": seed, "generator": SmallGenerator, **kwargs}
     if not any(branch.has_generator for branch in policy.branches):  # then nobody reads layers
         arguments = {name: value for name, value in arguments.items() if name not in {"features", "generator"} - kwargs.keys()}
     return adaug.AdversarialAugmenter(policy, **arguments)
 
 
-def small_generator(shapes: Any, layouts: Any) -> nn.Module:
+class SmallGenerator(nn.Module):
+    """A generator of few tensors for what holds with any: a convolution for each feature map, and heads."""
+
+    def __init__(self, shapes: Any, layouts: Any) -> None:
+        super().__init__()
+        self.entries = nn.ModuleList(nn.Conv2d(channels, 8, 1) for channels, _, _ in shapes)
+        self.heads = nn.ModuleDict()
+        for name, layout in layouts.items():
+            if isinstance(layout, int):
+                self.heads[name] = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, layout))
+            else:
+                self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(layout), nn.Conv2d(8, 1, 1), nn.Flatten())
+        for parameter in self.heads.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Any) -> dict[str, Tensor]:
+        maps = [entry(F.adaptive_avg_pool2d(x, 4)) for entry, x in zip(self.entries, features, strict=True)]
+        x = torch.relu(sum(maps[1:], start=maps[0]))
+        return {name: head(x) for name, head in self.heads.items()}
+
+
+def library_generator(shapes: Any, layouts: Any) -> nn.Module:
     """The library's generator at a size for tests."""
     return adaug.Generator(shapes, layouts, width=16, size=8)
 
@@ -236,9 +257,15 @@ def traces(model: nn.Module) -> dict[str, Any]:
         "training": {name: module.training for name, module in model.named_modules()},
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
         "hooks": count_hooks(model),
-        "random": {"torch": torch.get_rng_state(), "numpy": repr(np.random.get_state()), "python": random.getstate()},
+        "random": random_states(),
         "autograd": (torch.is_grad_enabled(), torch.is_autocast_cache_enabled(), torch.is_autocast_enabled("cpu")),
     }
+
+
+def random_states() -> dict[str, Any]:
+    """The global ones."""
+    numpy = [value.tolist() if isinstance(value, np.ndarray) else value for value in np.random.get_state()]
+    return {"torch": torch.get_rng_state(), "numpy": numpy, "python": random.getstate()}
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

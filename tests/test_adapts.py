@@ -98,7 +98,7 @@ def trained(name: str, loss, steps: int, update=adaug.RewardPenalty(0.3, 0.3), l
         adaug.Policy([adaug.Branch(name, branch.operations, 1.0)]),
         features=["encoder"],
         update=update,
-        generator=nets.small_generator,
+        generator=nets.library_generator,
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=lr),
         seed=0,
         **kwargs,
@@ -269,7 +269,10 @@ def tabled(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
 def pretrained(name: str, loader, loss, steps: int, lr: float = 1e-2, **kwargs):
     branch = next(branch for branch in adaug.policies.paper().branches if branch.name == name)
     augmenter = adaug.AdversarialAugmenter(
-        adaug.Policy([adaug.Branch(name, branch.operations, 1.0)]), features=["encoder"], generator=nets.small_generator, seed=0
+        adaug.Policy([adaug.Branch(name, branch.operations, 1.0)]),
+        features=["encoder"],
+        generator=nets.library_generator,
+        seed=0,
     )
     model = Fixed()
     before = nets.traces(model)

@@ -399,8 +399,7 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     assert f"image 0 as the network saw it, {evil}".lower() in (reader.all("img")[0]["alt"] or "").lower()
 
 
-@pytest.mark.parametrize("compared", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize(
+UNUSUAL = pytest.mark.parametrize(
     "make",
     {
         "one image": lambda seed: make_audit(1, seed=seed),
@@ -422,13 +421,21 @@ def test_text_is_escaped(tmp_path: Path) -> None:
     }.items(),
     ids=lambda item: item[0],
 )
-def test_unusual_audits_have_a_page_and_a_figure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, compared: bool
-) -> None:
+
+
+@UNUSUAL
+@pytest.mark.parametrize("compared", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_unusual_audits_have_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, compared: bool) -> None:
     monkeypatch.setattr(_statistics, "RESAMPLES", 100)  # intervals need not be exact here
-    audit, later = make[1](0), make[1](1) if compared else None
-    read(audit.html(tmp_path / "page.html", compared=later))
-    audit.figure(later).draw_without_rendering()
+    read(make[1](0).html(tmp_path / "page.html", compared=make[1](1) if compared else None))
+
+
+@pytest.mark.slow
+@UNUSUAL
+@pytest.mark.parametrize("compared", [False, True])
+def test_unusual_audits_have_a_figure(monkeypatch: pytest.MonkeyPatch, make: Any, compared: bool) -> None:
+    monkeypatch.setattr(_statistics, "RESAMPLES", 100)
+    make[1](0).figure(make[1](1) if compared else None).draw_without_rendering()
 
 
 def without(audit: Audit, *views: str) -> Audit:

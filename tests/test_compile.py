@@ -82,11 +82,12 @@ def only_forward(model, backend):
 
 
 WAYS = [whole, fullgraph, in_place, parts, parts_in_place, only_forward]
+FAST = [(whole, "bound before"), (in_place, "called before")]
 
 
 @compiles
 @pytest.mark.parametrize(("way", "moment"), [
-    pytest.param(way, moment, marks=[] if way in (whole, in_place) and moment != "never called" else pytest.mark.slow)
+    pytest.param(way, moment, marks=[] if (way, moment) in FAST else pytest.mark.slow)
     for way in WAYS for moment in ("never called", "called before", "bound before")
 ])  # fmt: skip
 def test_masks_reach_a_compiled_model(way, moment, graphs):

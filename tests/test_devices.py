@@ -74,7 +74,7 @@ def moved(batch, device):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name in ("default", "trivial", "robust") else pytest.mark.slow) for name in AUGMENTERS
+    pytest.param(name, marks=[] if name in ("default", "trivial") else pytest.mark.slow) for name in AUGMENTERS
 ])  # fmt: skip
 def test_a_step_reads_no_value_and_mixes_no_devices(meta, name):
     model, augmenter = nets.make_network().to("meta"), nets.make_augmenter(**AUGMENTERS[name])

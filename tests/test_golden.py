@@ -47,7 +47,10 @@ def numbers(policy: Any, *, batch: int = 9, border: int = 0, steps: int = 3, **a
     """What a run of some steps is told by: losses, branches, views, batches, metrics, and the generators at its end."""
     torch.manual_seed(0)  # of the network's own dropout
     model = nets.make_network()
-    augmenter = nets.make_augmenter(policy(), **arguments)
+    policy = policy()
+    if any(branch.has_generator for branch in policy.branches):
+        arguments = {"generator": nets.library_generator, **arguments}
+    augmenter = nets.make_augmenter(policy, **arguments)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     found: dict[str, list[float]] = {}
     for i in range(steps):

@@ -31,6 +31,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_the_picture_is_that_of_today():
     drawn = house.draw(house.rooms(ROOT / "adaug"))
     assert house.PICTURE.read_text(encoding="utf-8") == drawn, "It is old: run python docs/house.py."

@@ -46,6 +46,7 @@ def imports(path):
     return named & set(MODULES)
 
 
+@pytest.mark.slow
 def test_an_import_brings_the_core_dependencies_alone():
     extras = ["matplotlib", "scipy", "PIL", "lightning", "transformers", "accelerate", "tensorboard", "sklearn", "h5py"]
     script = f"import sys, adaug; print([name for name in {extras} if name in sys.modules])"

@@ -64,7 +64,7 @@ def turned_right(step: int, view: adaug.View, branch: Tensor) -> Tensor:
 # ---- what it does
 
 
-@pytest.mark.parametrize("rows", [8, 32])
+@pytest.mark.parametrize("rows", [8, pytest.param(32, marks=pytest.mark.slow)])
 def test_noise_moves_nothing(rows):
     _, told = simulate(lambda *_: 0.0, rows=rows, steps=600)
     assert lowest_entropy(told) > 0.95
@@ -78,7 +78,7 @@ def test_noise_moves_nothing_for_5000_steps(policy, seed):
     assert lowest_entropy(told) > 0.95
 
 
-@pytest.mark.parametrize("rows", [8, 16, 64])
+@pytest.mark.parametrize("rows", [8, 64])
 def test_the_hardest_bin_gets_what_the_cap_allows(rows):
     _, told = simulate(turned_right, rows=rows, noise=0.3)
     assert told[-1]["distribution/asr.rotate"][-1] > 0.9 * 2 / 9
@@ -150,7 +150,7 @@ def test_rows_without_a_finite_membership_say_nothing(monkeypatch):
     assert 0 < running.sums.diagonal()[:3].sum() < 8 * 16
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_units_of_difficulty_do_not_matter(scale):
     _, plain = simulate(turned_right, steps=100)
     _, told = simulate(lambda *given: 7 * scale + scale * turned_right(*given), steps=100, noise=scale)

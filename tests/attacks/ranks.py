@@ -55,7 +55,7 @@ def _rank(rank: int, folder: Path, sizes: list[int], learned: Any, way: str) -> 
     time_given = timedelta(seconds=4 if way in ("uneven", "killed") else 60)
     dist.init_process_group("gloo", rank=rank, world_size=2, init_method=f"file://{folder}/group", timeout=time_given)
     policy = adaug.Policy([adaug.Branch("r", [adaug.Rotate(-30, 30, 9)], 0.5, learned)])
-    more: Any = {"features": (), "generator": nets.small_generator} if learned is True else {}
+    more: Any = {"features": (), "generator": nets.library_generator} if learned is True else {}
     augmenter, model, error = adaug.AdversarialAugmenter(policy, **more), AnyChannels(), ""
     augmenter.bind(model, nets.make_batch(2))
     try:

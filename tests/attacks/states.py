@@ -25,7 +25,7 @@ def states(tally: Tally) -> None:
     ])  # fmt: skip
 
     def made() -> tuple[Any, nn.Module]:
-        return adaug.AdversarialAugmenter(policy, features=(), generator=nets.small_generator, seed=0), AnyChannels()
+        return adaug.AdversarialAugmenter(policy, features=(), generator=nets.library_generator, seed=0), AnyChannels()
 
     augmenter, model = made()
     for i in range(5):

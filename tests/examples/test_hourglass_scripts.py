@@ -159,7 +159,7 @@ def test_the_servers_file(mpii_root: Path, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("extension", "count"), [([], 11), (["--lspet"], 13)])
+@pytest.mark.parametrize(("extension", "count"), [pytest.param([], 11, marks=pytest.mark.slow), (["--lspet"], 13)])
 def test_mpii_with_lsp(mpii_root: Path, lsp_root: Path, tmp_path: Path, extension: list[str], count: int) -> None:
     results = run(hourglass_mpii, tmp_path, "--mpii", mpii_root, "--lsp", lsp_root, *extension)
     assert results["people"] == {"train": count, "test": 2, "joints": "LSP"}
@@ -182,6 +182,7 @@ def test_lsp_from_end_to_end(lsp_root: Path, tmp_path: Path, capsys: pytest.Capt
     assert "PCK@0.2 as the benchmark counts it" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_accuracy_benchmark_scores_people_by_their_audits(
     lsp_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

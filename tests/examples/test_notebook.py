@@ -27,5 +27,8 @@ def test_it_runs_from_top_to_bottom() -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert sum(cell.source.count("epochs=30") for cell in notebook.cells) == 1
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("epochs=30", "epochs=2")  # the same code, in a fraction of the time
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     nbclient.NotebookClient(notebook, timeout=300).execute(env=os.environ | {"PYTHONPATH": path})

@@ -110,7 +110,9 @@ GENERATED = {
 OTHERS_FROM_THE_START: tuple[Arm, ...] = ("none", "trivial")
 
 
-@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("random", *OTHERS_FROM_THE_START)])
+@pytest.mark.parametrize("arm", [
+    "running", "asr+aho", *(pytest.param(arm, marks=pytest.mark.slow) for arm in ("uniform", "asr", "aho"))
+])  # fmt: skip
 def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
     assert same(run(people, tmp_path / "a", arm=arm, epochs=(1, 0, 0)), baselines[0])
     assert not same(run(people, tmp_path / "b", arm=arm), baselines[1])
@@ -157,7 +159,7 @@ def test_the_same_seed_gives_the_same_weights(people: People, tmp_path: Path, wh
         {"precision": "bf16"},
         pytest.param({"accumulate": 2}, marks=pytest.mark.slow),
         pytest.param({"block": "dense", "stacks": 2}, marks=pytest.mark.slow),
-        {"measure": "loss"},
+        pytest.param({"measure": "loss"}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: "-".join(changes),
 )
@@ -171,10 +173,10 @@ def test_options(people: People, tmp_path: Path, changes: dict[str, Any]) -> Non
     ("options", "changes"),
     [
         pytest.param("--until 0.5", {"measure": "loss"}, marks=pytest.mark.slow),
-        ("--scoring train --update-every 2", {}),
+        pytest.param("--scoring train --update-every 2", {}, marks=pytest.mark.slow),
         pytest.param("--reads hg.0.neck", {}, marks=pytest.mark.slow),
         ("--share 0.2 --reads --hides", {}),
-        ("--random normal", {"arm": "random"}),
+        pytest.param("--random normal", {"arm": "random"}, marks=pytest.mark.slow),
         ("--rest", {"arm": "aho"}),
     ],
 )
@@ -344,7 +346,7 @@ STOPS = {"stage 1": ("_random", 1), "stage 2": ("_parts", 5), "stage 3": ("_step
 
 
 @pytest.mark.parametrize(
-    "where", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("stage 1", "stage 2")), "stage 3", "evaluation"]
+    "where", ["stage 3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stage 1", "stage 2", "evaluation"))]
 )
 def test_a_run_that_is_asked_to_stop_goes_on_to_the_same_bits(
     people: People, whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
