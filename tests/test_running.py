@@ -71,10 +71,9 @@ def test_noise_moves_nothing(rows):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("policy", [WIDE, policies.running(policies.trivial())], ids=["wide", "trivial"])
-def test_noise_moves_nothing_for_5000_steps(policy, seed):
-    _, told = simulate(lambda *_: 0.0, policy=policy, steps=5000, seed=seed)
+def test_noise_moves_nothing_for_5000_steps(policy):
+    _, told = simulate(lambda *_: 0.0, policy=policy, steps=5000)
     assert lowest_entropy(told) > 0.95
 
 

@@ -382,20 +382,19 @@ def _assert_the_same(resumed: Run, whole: Run) -> None:
     assert histories[0] == histories[1]
 
 
+# One process imports all this once, and each run dies in a fork of it.
 KILLED = """
-import os, signal, sys, torch
+import json, os, signal, sys, torch
 torch.set_num_threads(1)
 from examples import safe_files
 from examples.hourglass import augmentation, training
 from tests.examples.test_training import draw_people, run
 
-where, when = sys.argv[1], int(sys.argv[2])
-calls = 0
-
-def die_in(owner, name):
+def die_in(owner, name, when):
+    calls = 0
     usual = getattr(owner, name)
     def wrapped(*args):
-        global calls
+        nonlocal calls
         calls += 1
         if calls == when:
             if name == "_put":
@@ -405,12 +404,30 @@ def die_in(owner, name):
         return usual(*args)
     setattr(owner, name, wrapped)
 
-die_in(*{
+WHERE = {
     "stage 1": (training._Session, "_random"), "stage 2": (augmentation, "error_of"), "stage 3": (training._Session, "_step"),
     "evaluation": (training._Session, "_evaluate"), "writing": (safe_files, "_put"), "renaming": (safe_files.os, "replace"),
-}[where])
-run(draw_people(12, size=32, canvas=48), sys.argv[3])
+}
+people, codes = draw_people(12, size=32, canvas=48), []
+for where, when, folder in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        die_in(*WHERE[where], when)
+        run(people, folder)
+        os._exit(0)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(codes))
 """
+KILLS = [
+    ("stage 1", 2),
+    ("stage 2", 3),
+    ("stage 3", 1),
+    ("stage 3", 2),
+    ("evaluation", 2),
+    ("writing", 1),
+    ("writing", 3),
+    ("renaming", 2),
+]
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -418,25 +435,24 @@ def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    """What each killed run left."""
+    folders = {kill: tmp_path_factory.mktemp("killed") for kill in KILLS}
+    done = _python("-c", KILLED, json.dumps([(*kill, str(folder)) for kill, folder in folders.items()]))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == len(KILLS) * [-signal.SIGKILL], done.stderr
+    return folders
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("where", "when"),
-    [
-        ("stage 1", 2),
-        ("stage 2", 3),
-        ("stage 3", 1),
-        ("stage 3", 2),
-        ("evaluation", 2),
-        ("writing", 1),
-        ("writing", 3),
-        ("renaming", 2),
-    ],
-)
-def test_a_killed_run_resumes_to_the_same_bits(people: People, whole: Run, tmp_path: Path, where: str, when: int) -> None:
-    killed = _python("-c", KILLED, where, str(when), str(tmp_path))
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    _assert_the_same(run(people, tmp_path), whole)
-    assert not list(tmp_path.glob("*.tmp"))
+@pytest.mark.parametrize(("where", "when"), KILLS)
+def test_a_killed_run_resumes_to_the_same_bits(
+    people: People, whole: Run, killed: dict[tuple[str, int], Path], where: str, when: int
+) -> None:
+    folder = killed[where, when]
+    _assert_the_same(run(people, folder), whole)
+    assert not list(folder.glob("*.tmp"))
 
 
 @pytest.mark.slow
