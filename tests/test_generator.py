@@ -204,8 +204,8 @@ def without_signal(shapes, inputs, steps, cap=2.0, make=small):
 
 
 @pytest.mark.parametrize(("scale", "constant"), [
-    (1e4, False), (1.0, True),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1.0, False), (1e-12, False), (1e4, True)]),
+    (1e4, False),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1.0, False), (1e-12, False), (1.0, True), (1e4, True)]),
 ])  # fmt: skip
 @pytest.mark.parametrize("shapes", [((16, 8, 8),), IMAGE], ids=["features", "image"])
 def test_without_a_signal_it_stays_uniform_whatever_the_scale_of_images(shapes, scale, constant):

@@ -96,7 +96,7 @@ def test_it_follows_when_the_hardest_bin_moves():
 
 @pytest.mark.parametrize("how", [Running(), Running(cap=4, floor=0.2), Running(cap=100, floor=0.01)])
 def test_cap_and_floor_hold(how):
-    _, told = simulate(turned_right, policy=policies.running(policies.wide(), how), steps=400, noise=0.1)
+    _, told = simulate(turned_right, policy=policies.running(policies.wide(), how), noise=0.1)
     for one in told:
         for name, value in one.items():
             if name.startswith("distribution/"):

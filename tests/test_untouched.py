@@ -54,7 +54,7 @@ def test_an_empty_policy_is_the_users_own_step_bit_for_bit(network):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
         augmenter = adaug.AdversarialAugmenter(adaug.Policy(branches=()), seed=0)
         seen = []
-        for i in range(20):
+        for i in range(8):
             batch = nets.make_batch(6, seed=i)
             if augmented:
                 result = augmenter.step(model, batch, nets.loss_fn)
