@@ -8,15 +8,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import differences, result_files, worst_tasks, worst_view
+from benchmarks import differences, result_files, worst_arms, worst_tasks, worst_view
 from benchmarks.draw import frontier
 from examples.datasets.drawn_faces import draw_faces
 
-ARMS = ("plain", "random", "uniform --end 0.5", "even", "fixed", "exact", "both", "worst-of-2", "uniform --share 2/3")
+ARMS = (
+    "plain",
+    "random",
+    "uniform --end 0.5",
+    "even",
+    "fixed",
+    "exact",
+    "both",
+    "worst-of-2",
+    "uniform --share 2/3",
+    "uniform --rest",
+    "running --joint --images",
+)
 
 
 def arm(words: str) -> object:
-    return worst_view.arm_parser().parse_args(words.split())
+    return worst_arms.arm_parser().parse_args(words.split())
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +54,8 @@ def test_every_arm_trains_from_the_same_weights(words: str, faces: worst_tasks.T
 
 def test_the_hardest_views_are_trained_on_with_their_own_masks(faces: worst_tasks.Task) -> None:
     task, chosen = faces, arm("worst-of-3 --hidden 1/2")
-    views = worst_view.augmenter_of(worst_view.policy_of(chosen, task), chosen, task, 0, 30)
-    worst = worst_view.WorstOf(3, views, task.error, task)
+    views = worst_arms.augmenter_of(worst_arms.policy_of(chosen, task), chosen, task, 0, 30)
+    worst = worst_arms.WorstOf(3, views, task.error, task)
     drawn = []
     step = views.step
     views.step = lambda *given: drawn.append(step(*given)) or drawn[-1]
@@ -52,7 +64,7 @@ def test_the_hardest_views_are_trained_on_with_their_own_masks(faces: worst_task
     worst.step(model, batch)
     hardest = torch.stack([one.losses for one in drawn]).argmax(0)
     for row, draw in enumerate(hardest.tolist()):
-        masks = drawn[draw].view.masks.get(worst_view.HIDDEN)
+        masks = drawn[draw].view.masks.get(worst_arms.HIDDEN)
         expected = torch.ones_like(worst.given.masks[0][row]) if masks is None else masks[row]
         assert torch.equal(worst.given.masks[0][row], expected)
     assert model.training
