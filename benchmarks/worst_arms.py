@@ -19,6 +19,7 @@ from adaug.policies import Running, Window
 from benchmarks.worst_tasks import Rows, Task
 
 KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "both")
+OPERATIONS = ("wide", "more", "trivial")
 WORST_OF = re.compile(r"worst-of-(\d+)")
 HIDDEN = "aho.occlude"
 
@@ -30,10 +31,13 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=_part, default=1 / 3, help="of the rows, scaled and turned by the branch")
     parser.add_argument("--hidden", type=_part, default=1 / 3, help="of the rows, with hidden cells; 0: no such branch")
     parser.add_argument("--end", type=_part, help="when the branches stop, as a part of the training")
-    parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: free of the object's size")
+    parser.add_argument(
+        "--difficulty", choices=("error", "loss"), default="error", help="error: free of the object's size, or adaug's own"
+    )
     parser.add_argument("--alpha", type=float, default=0.3, help="of the generators' reward")
     parser.add_argument("--beta", type=float, default=0.3, help="of their penalty")
     parser.add_argument("--cap", type=float, default=2.0, help="no bin of k is learned to be drawn more often than cap / k")
+    parser.add_argument("--operations", choices=OPERATIONS, default="wide", help="more: wide, shifted and sheared too")
     parser.add_argument("--rest", action="store_true", help="the rows of other branches are neither scaled nor turned")
     parser.add_argument("--joint", action="store_true", help="one table of scale times rotation, 3 x 5 bins, for running")
     parser.add_argument("--images", action="store_true", help="hard images come three times as often as easy ones")
@@ -129,6 +133,11 @@ class Images:
 
 def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     """What an arm does to its rows."""
+    if arm.operations == "trivial":
+        trivial = adaug.policies.trivial(task.pairs)
+        return (
+            adaug.policies.running(trivial, Running(cap=arm.cap)) if arm.kind == "running" else adaug.policies.uniform(trivial)
+        )
     wide = adaug.policies.wide(task.pairs, rest=arm.rest)
     asr, aho = wide.branches
     if arm.rest and arm.kind == "random":
@@ -143,6 +152,13 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     hides = [aho] if task.hides and arm.hidden > 0 else []
     policy = replace(wide, branches=[asr, *hides])
     scale, rotate = asr.operations
+    if arm.operations == "more":
+        still = {"random": adaug.operations.ClippedNormal(0, 0.05, -0.15, 0.15, still=0.6)}
+        lean = {"random": adaug.operations.ClippedNormal(0, 10, -30, 30, still=0.6)}
+        moved = [adaug.Translate(-0.15, 0.15, 5, axis="x", **still), adaug.Translate(-0.15, 0.15, 5, axis="y", **still)]
+        policy = replace(
+            wide, branches=[replace(asr, operations=[scale, rotate, *moved, adaug.Shear(-30, 30, 5, **lean)]), *hides]
+        )
     if arm.kind == "plain":
         return replace(wide, branches=())
     if arm.kind == "even":
@@ -171,8 +187,8 @@ def augmenter_of(
         more["occlude"] = task.layers
     if arm.kind == "exact":
         more |= {"features": task.layers, "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap)}
-    if arm.kind in ("exact", "running") and arm.difficulty == "error":
-        more["difficulty"] = task.error
+    if arm.kind in ("exact", "running"):
+        more["difficulty"] = task.error if arm.difficulty == "error" else task.loss_fn
     return adaug.AdversarialAugmenter(policy, targets=task.targets, output_size=task.size, total_steps=steps, seed=seed, **more)
 
 
