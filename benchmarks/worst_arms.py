@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 import adaug
-from adaug.operations import Geometric
+from adaug.operations import Binned, ClippedNormal, Geometric
 from adaug.policies import Running, Window
 from benchmarks.worst_tasks import Rows, Task
 
@@ -31,9 +31,7 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=_part, default=1 / 3, help="of the rows, scaled and turned by the branch")
     parser.add_argument("--hidden", type=_part, default=1 / 3, help="of the rows, with hidden cells; 0: no such branch")
     parser.add_argument("--end", type=_part, help="when the branches stop, as a part of the training")
-    parser.add_argument(
-        "--difficulty", choices=("error", "loss"), default="error", help="error: free of the object's size, or adaug's own"
-    )
+    parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: a measure free of size")
     parser.add_argument("--alpha", type=float, default=0.3, help="of the generators' reward")
     parser.add_argument("--beta", type=float, default=0.3, help="of their penalty")
     parser.add_argument("--cap", type=float, default=2.0, help="no bin of k is learned to be drawn more often than cap / k")
@@ -108,6 +106,15 @@ class ScaleRotate(Geometric):
         return scale @ turn
 
 
+FIXED: dict[type[Binned], type[Binned]] = {adaug.Scale: FixedScale, adaug.Rotate: FixedRotate}
+SHIFT, LEAN = ClippedNormal(0, 0.05, -0.15, 0.15, still=0.6), ClippedNormal(0, 10, -30, 30, still=0.6)
+MORE = (
+    adaug.Translate(-0.15, 0.15, 5, axis="x", random=SHIFT),
+    adaug.Translate(-0.15, 0.15, 5, axis="y", random=SHIFT),
+    adaug.Shear(-30, 30, 5, random=LEAN),
+)
+
+
 class Images:
     """Chooses images too: the harder half of them, by their latest errors, comes three times as often as the other."""
 
@@ -133,13 +140,26 @@ class Images:
 
 def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     """What an arm does to its rows."""
-    if arm.operations == "trivial":
-        trivial = adaug.policies.trivial(task.pairs)
-        return (
-            adaug.policies.running(trivial, Running(cap=arm.cap)) if arm.kind == "running" else adaug.policies.uniform(trivial)
-        )
-    wide = adaug.policies.wide(task.pairs, rest=arm.rest)
-    asr, aho = wide.branches
+    policy = adaug.policies.trivial(task.pairs) if arm.operations == "trivial" else _wide(arm, task)
+    if arm.kind == "plain":
+        return replace(policy, branches=())
+    if arm.kind == "even":
+        asr, *hides = policy.branches
+        everywhere = [replace(operation, random=None) for operation in _binned(asr)]
+        return adaug.policies.uniform(replace(policy, branches=hides, common=[*policy.common, *everywhere]))
+    if arm.kind == "fixed":
+        asr, *hides = policy.branches
+        fixed = [FIXED[type(operation)](**_fields(operation)) for operation in _binned(asr)]
+        return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
+    if arm.kind == "running":
+        return adaug.policies.running(policy, Running(cap=arm.cap))
+    return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
+
+
+def _wide(arm: argparse.Namespace, task: Task) -> adaug.Policy:
+    """policies.wide with the shares of an arm, and what is to be tried of its operations."""
+    policy = adaug.policies.wide(task.pairs, rest=arm.rest)
+    asr, aho = policy.branches
     if arm.rest and arm.kind == "random":
         raise ValueError("--rest should be of an arm with branches: random views alone would leave the images as they are.")
     if arm.end is not None and arm.kind in ("plain", "random", "even"):
@@ -148,34 +168,21 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     def on(share: float) -> float | Window:
         return share if arm.end is None else Window(share, end=arm.end)
 
-    asr, aho = replace(asr, share=on(arm.share)), replace(aho, share=on(arm.hidden))
-    hides = [aho] if task.hides and arm.hidden > 0 else []
-    policy = replace(wide, branches=[asr, *hides])
-    scale, rotate = asr.operations
+    operations = list(asr.operations)
+    if arm.joint:
+        operations = [ScaleRotate.of(*operations)]
     if arm.operations == "more":
-        still = {"random": adaug.operations.ClippedNormal(0, 0.05, -0.15, 0.15, still=0.6)}
-        lean = {"random": adaug.operations.ClippedNormal(0, 10, -30, 30, still=0.6)}
-        moved = [adaug.Translate(-0.15, 0.15, 5, axis="x", **still), adaug.Translate(-0.15, 0.15, 5, axis="y", **still)]
-        policy = replace(
-            wide, branches=[replace(asr, operations=[scale, rotate, *moved, adaug.Shear(-30, 30, 5, **lean)]), *hides]
-        )
-    if arm.kind == "plain":
-        return replace(wide, branches=())
-    if arm.kind == "even":
-        everywhere = [kind(**_fields(one) | {"random": None}) for kind, one in ((adaug.Scale, scale), (adaug.Rotate, rotate))]
-        return adaug.policies.uniform(adaug.Policy(hides, [*wide.common, *everywhere]))
-    if arm.kind == "fixed":
-        fixed = [kind(**_fields(one)) for kind, one in ((FixedScale, scale), (FixedRotate, rotate))]
-        return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
-    if arm.kind == "running":
-        if arm.joint:
-            policy = replace(policy, branches=[replace(asr, operations=[ScaleRotate.of(scale, rotate)]), *hides])
-        return adaug.policies.running(policy, Running(cap=arm.cap))
-    return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
+        operations += MORE
+    hides = [replace(aho, share=on(arm.hidden))] if task.hides and arm.hidden > 0 else []
+    return replace(policy, branches=[replace(asr, share=on(arm.share), operations=operations), *hides])
 
 
-def _fields(operation: Any) -> dict[str, Any]:
-    return {name: getattr(operation, name) for name in ("low", "high", "bins", "spread", "log", "random", "rest")}
+def _binned(branch: adaug.Branch) -> list[Binned]:
+    return [operation for operation in branch.operations if isinstance(operation, Binned)]
+
+
+def _fields(operation: Binned) -> dict[str, Any]:
+    return {one.name: getattr(operation, one.name) for one in fields(operation)}
 
 
 def augmenter_of(

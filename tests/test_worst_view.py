@@ -24,6 +24,8 @@ ARMS = (
     "uniform --share 2/3",
     "uniform --rest",
     "running --joint --images",
+    "running --operations more",
+    "running --operations trivial",
 )
 
 
