@@ -21,7 +21,8 @@ from adaug.operations import (
     Shear,
     Translate,
 )
-from adaug.policy import Branch, Flip, Policy, Running
+from adaug.policy import Branch, Flip, Policy
+from adaug.policy import Running as Running  # users find it here
 
 RULES = {"policy": instance(Policy, "an adaug.Policy"), "how": optional(instance(Running, "an adaug.policies.Running"))}
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")

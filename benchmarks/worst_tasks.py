@@ -45,6 +45,8 @@ class Task:
         hides: Whether cells are hidden in training.
         targets: What the batch's entries are, where their names do not tell.
         size: Side of a view; None: the images'.
+        rows: The training rows of these numbers, which are their "index" too; None: this is of no use here.
+        n: How many there are to train on.
         epochs: By default.
         batch_size: By default.
         lr: The highest of Adam's one cycle.
@@ -65,6 +67,8 @@ class Task:
     hides: bool = True
     targets: dict[Any, Any] | None = None
     size: int | None = SIZE
+    rows: Callable[[Tensor], Rows] | None = None
+    n: int = 0
 
 
 # -- people and faces ------------------------------------------------------------------------------------------------
@@ -143,6 +147,8 @@ def _points(about: str, known: People, new: People, score: Measure, epochs: int)
         pairs=joints.flip_pairs,
         epochs=epochs,
         targets=TARGETS,
+        rows=known.rows,
+        n=len(known),
     )
 
 

@@ -32,187 +32,26 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
 from adaug import plots
-from adaug.policies import Window
 from benchmarks import draw, finished_runs
 from benchmarks.differences import Differences, Runs, at_equal, corrected_tables, family, named, of_pairs, tables
 from benchmarks.result_files import RESULTS, save, split_arguments
-from benchmarks.worst_tasks import TASKS, Rows, Task
+from benchmarks.worst_arms import KINDS, WORST_OF, Images, arm_parser, augmenter_of, policy_of, step_of
+from benchmarks.worst_tasks import TASKS, Task
 from examples.audit_tables import VIEWS, each_view, said, statistics
 
-KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "both")
-WORST_OF = re.compile(r"worst-of-(\d+)")
 X = "as it is"
 COMPARED = (X, "grid mean", "worst per image", "worst 10 %", "in every view")
 TOLD = ("distribution", "difficulty")  # what is kept of the metrics, epoch by epoch
 VERSION = 1  # of a finished run
-HIDDEN = "aho.occlude"
-
-
-# -- arms ------------------------------------------------------------------------------------------------------------
-
-
-def arm_parser() -> argparse.ArgumentParser:
-    """What may stand behind the kind of an arm."""
-    parser = argparse.ArgumentParser(prog="an arm", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("kind", help=f"{', '.join(KINDS)}, worst-of-K")
-    parser.add_argument("--share", type=_part, default=1 / 3, help="of the rows, scaled and turned by the branch")
-    parser.add_argument("--hidden", type=_part, default=1 / 3, help="of the rows, with hidden cells; 0: no such branch")
-    parser.add_argument("--end", type=_part, help="when the branches stop, as a part of the training")
-    parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: free of the object's size")
-    parser.add_argument("--alpha", type=float, default=0.3, help="of the generators' reward")
-    parser.add_argument("--beta", type=float, default=0.3, help="of their penalty")
-    parser.add_argument("--cap", type=float, default=2.0, help="of their update target")
-    parser.add_argument("--epochs", type=int, help="default: the task's")
-    parser.add_argument("--batch-size", type=int, help="default: the task's")
-    parser.add_argument("--lr", type=float, help="default: the task's")
-    return parser
-
-
-def _part(text: str) -> float:
-    return float(Fraction(text))
-
-
-@dataclass(frozen=True)
-class FixedScale(adaug.Scale):
-    """Scales by a distribution that generators were seen to learn, times uniform."""
-
-    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 0.5, 0.4, 0.4, 0.5, 1.7, 1.7)
-
-    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
-        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
-
-
-@dataclass(frozen=True)
-class FixedRotate(adaug.Rotate):
-    """The same of rotations."""
-
-    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 1.6, 0.4, 0.4, 0.5, 0.4, 0.4, 1.6, 1.7)
-
-    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
-        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
-
-
-def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
-    """What an arm does to its rows."""
-    wide = adaug.policies.wide(task.pairs)
-    asr, aho = wide.branches
-    if arm.end is not None and arm.kind in ("plain", "random", "even"):
-        raise ValueError(f"--end should be of an arm whose branches turn and scale. Found it behind {arm.kind}.")
-
-    def on(share: float) -> float | Window:
-        return share if arm.end is None else Window(share, end=arm.end)
-
-    asr, aho = replace(asr, share=on(arm.share)), replace(aho, share=on(arm.hidden))
-    hides = [aho] if task.hides and arm.hidden > 0 else []
-    policy = replace(wide, branches=[asr, *hides])
-    scale, rotate = asr.operations
-    if arm.kind == "plain":
-        return replace(wide, branches=())
-    if arm.kind == "even":
-        everywhere = [kind(**_fields(one) | {"random": None}) for kind, one in ((adaug.Scale, scale), (adaug.Rotate, rotate))]
-        return adaug.policies.uniform(adaug.Policy(hides, [*wide.common, *everywhere]))
-    if arm.kind == "fixed":
-        fixed = [kind(**_fields(one)) for kind, one in ((FixedScale, scale), (FixedRotate, rotate))]
-        return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
-    if arm.kind == "running":
-        return adaug.policies.running(policy)  # type: ignore[attr-defined, unused-ignore, no-any-return]
-    return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
-
-
-def _fields(operation: Any) -> dict[str, Any]:
-    return {name: getattr(operation, name) for name in ("low", "high", "bins", "spread", "log", "random", "rest")}
-
-
-def augmenter_of(
-    policy: adaug.Policy, arm: argparse.Namespace, task: Task, seed: int, steps: int
-) -> adaug.AdversarialAugmenter:
-    """The augmenter of an arm; what generators alone use is given to generators alone."""
-    more: dict[str, Any] = {}
-    if any(operation.hides for operation in policy.operations.values()):
-        more["occlude"] = task.layers
-    if arm.kind == "exact":
-        more |= {"features": task.layers, "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap)}
-    if arm.kind in ("exact", "running") and arm.difficulty == "error":
-        more["difficulty"] = task.error
-    return adaug.AdversarialAugmenter(policy, targets=task.targets, output_size=task.size, total_steps=steps, seed=seed, **more)
-
-
-Step = Callable[[nn.Module, Rows], Tensor]  # the loss to train on
-
-
-def step_of(augmenter: adaug.AdversarialAugmenter, arm: argparse.Namespace, task: Task) -> Step:
-    """One step of an arm."""
-    if arm.kind == "random":
-        return lambda model, batch: _trained(model, augmenter.random(batch), task)
-    if arm.kind == "both":
-        return lambda model, batch: augmenter.step(model, _together([batch, batch], torch.cat), task.loss_fn).loss
-    if match := WORST_OF.fullmatch(arm.kind):
-        measure = task.error if arm.difficulty == "error" and task.error is not None else task.loss_fn
-        return WorstOf(int(match[1]), augmenter, measure, task).step
-    return lambda model, batch: augmenter.step(model, batch, task.loss_fn).loss
-
-
-def _trained(model: nn.Module, batch: Rows, task: Task) -> Tensor:
-    return task.loss_fn(model(batch[0] if isinstance(batch, tuple) else batch["image"]), batch).mean()
-
-
-def _together(batches: Sequence[Rows], join: Callable[[list[Tensor]], Tensor]) -> Rows:
-    """Batches of one structure as one."""
-    if isinstance(batches[0], tuple):
-        return tuple(map(join, map(list, zip(*batches, strict=True))))
-    return {name: join([batch[name] for batch in batches]) for name in batches[0]}
-
-
-@dataclass(frozen=True, eq=False)
-class Given(adaug.OccludeFeatures):
-    """Hides what it is told to."""
-
-    masks: list[Tensor] = field(default_factory=list)
-
-    def draw(self, chosen: Tensor, stream: Any) -> Tensor:
-        return self.masks[-1]
-
-
-class WorstOf:
-    """The hardest of k views of every row, by passes in eval mode without gradients; then a training pass on it."""
-
-    def __init__(self, k: int, views: adaug.AdversarialAugmenter, measure: Callable[[Any, Rows], Tensor], task: Task) -> None:
-        self.k, self.views, self.measure, self.task = k, views, measure, task
-        self.given = Given()
-        policy = adaug.Policy([adaug.Branch("given", [self.given], 1.0, learned=False)])
-        self.hider = adaug.AdversarialAugmenter(policy, occlude=task.layers, targets=task.targets, seed=0)
-
-    def step(self, model: nn.Module, batch: Rows) -> Tensor:
-        """The loss of the hardest views."""
-        model.eval()
-        with torch.no_grad():
-            draws = [self.views.step(model, batch, self.measure) for _ in range(self.k)]
-        model.train()
-        hardest = torch.stack([draw.losses for draw in draws]).nan_to_num(-torch.inf).argmax(0)
-
-        def pick(values: Sequence[Tensor]) -> Tensor:
-            return torch.stack(list(values))[hardest, torch.arange(len(hardest))]
-
-        chosen = _together([draw.batch for draw in draws], pick)
-        known = [draw.view.masks.get(HIDDEN) for draw in draws]
-        like = next((mask for mask in known if mask is not None), None)
-        if like is None:
-            return _trained(model, chosen, self.task)
-        self.given.masks[:] = [pick([torch.ones_like(like) if mask is None else mask for mask in known])]
-        return self.hider.step(model, chosen, self.task.loss_fn).loss
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -229,10 +68,11 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     drawn = int(match[1]) if (match := WORST_OF.fullmatch(arm.kind)) else 1
     augmenter = augmenter_of(policy_of(arm, task), arm, task, seed, drawn * steps)
-    step = step_of(augmenter, arm, task)
+    images = Images(task, seed) if arm.images else None
+    step = step_of(augmenter, arm, task, images)
     history: list[dict[str, list[float]]] = []  # of every epoch's last step: the mean distribution of each operation
     for epoch in range(epochs):
-        for batch in task.batches(size, seed, epoch):
+        for batch in task.batches(size, seed, epoch) if images is None else images.batches(size):
             loss = step(model, batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call, unused-ignore]

@@ -161,11 +161,12 @@ class People:
         order = np.random.default_rng([seed, epoch]).permutation(len(self)) if shuffle else np.arange(len(self))
         end = len(self) - len(self) % batch_size if drop_last else len(self)
         return (
-            self._batch(torch.from_numpy(order[first : min(first + batch_size, end)]))
+            self.rows(torch.from_numpy(order[first : min(first + batch_size, end)]))
             for first in range(start * batch_size, end, batch_size)
         )
 
-    def _batch(self, index: Tensor) -> Batch:
+    def rows(self, index: Tensor) -> Batch:
+        """Those of these numbers, [n] long."""
         return {
             "image": self.images[index].float() / 255,
             "keypoints": self.keypoints[index],

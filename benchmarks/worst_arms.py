@@ -1,0 +1,272 @@
+"""The arms of benchmarks/worst_view.py: what each does to its rows, and how it takes a step."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+import adaug
+from adaug.operations import Binned, ClippedNormal, Geometric
+from adaug.policies import Running, Window
+from benchmarks.worst_tasks import Rows, Task
+
+KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "both")
+OPERATIONS = ("wide", "more", "trivial")
+WORST_OF = re.compile(r"worst-of-(\d+)")
+HIDDEN = "aho.occlude"
+
+
+def arm_parser() -> argparse.ArgumentParser:
+    """What may stand behind the kind of an arm."""
+    parser = argparse.ArgumentParser(prog="an arm", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("kind", help=f"{', '.join(KINDS)}, worst-of-K")
+    parser.add_argument("--share", type=_part, default=1 / 3, help="of the rows, scaled and turned by the branch")
+    parser.add_argument("--hidden", type=_part, default=1 / 3, help="of the rows, with hidden cells; 0: no such branch")
+    parser.add_argument("--end", type=_part, help="when the branches stop, as a part of the training")
+    parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: a measure free of size")
+    parser.add_argument("--alpha", type=float, default=0.3, help="of the generators' reward")
+    parser.add_argument("--beta", type=float, default=0.3, help="of their penalty")
+    parser.add_argument("--cap", type=float, default=2.0, help="no bin of k is learned to be drawn more often than cap / k")
+    parser.add_argument("--operations", choices=OPERATIONS, default="wide", help="more: wide, shifted and sheared too")
+    parser.add_argument("--rest", action="store_true", help="the rows of other branches are neither scaled nor turned")
+    parser.add_argument("--joint", action="store_true", help="one table of scale times rotation, 3 x 5 bins, for running")
+    parser.add_argument("--images", action="store_true", help="hard images come three times as often as easy ones")
+    parser.add_argument("--epochs", type=int, help="default: the task's")
+    parser.add_argument("--batch-size", type=int, help="default: the task's")
+    parser.add_argument("--lr", type=float, help="default: the task's")
+    return parser
+
+
+def _part(text: str) -> float:
+    return float(Fraction(text))
+
+
+@dataclass(frozen=True)
+class FixedScale(adaug.Scale):
+    """Scales by a distribution that generators were seen to learn, times uniform."""
+
+    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 0.5, 0.4, 0.4, 0.5, 1.7, 1.7)
+
+    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
+        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
+
+
+@dataclass(frozen=True)
+class FixedRotate(adaug.Rotate):
+    """The same of rotations."""
+
+    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 1.6, 0.4, 0.4, 0.5, 0.4, 0.4, 1.6, 1.7)
+
+    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
+        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
+
+
+@dataclass(frozen=True)
+class ScaleRotate(Geometric):
+    """Both at once, by one table: every bin is a part of the scales and a part of the rotations. Magnitudes are [n, 2]."""
+
+    both: tuple[adaug.Scale, adaug.Rotate] = field(kw_only=True)
+
+    @staticmethod
+    def of(scale: Any, rotate: Any) -> ScaleRotate:
+        """With the ranges of two operations, in 3 and 5 parts."""
+        both = replace(scale, bins=3), replace(rotate, bins=5)
+        return ScaleRotate(0, 1, 15, rest=None if scale.rest is None else 0.0, both=both)
+
+    @override
+    def labels(self) -> list[str]:
+        return [f"{scale} {turn}" for scale in self.both[0].labels() for turn in self.both[1].labels()]
+
+    @override
+    def draw(self, chosen: Tensor, stream: Any) -> Tensor:
+        turns = self.both[1].bins
+        parts = chosen // turns, chosen % turns
+        return torch.stack([one.draw(part, stream) for one, part in zip(self.both, parts, strict=True)], 1)
+
+    @override
+    def draw_random(self, n: int, stream: Any) -> Tensor:
+        return torch.stack([one.draw_random(n, stream) for one in self.both], 1)
+
+    @override
+    def membership(self, magnitude: Tensor) -> Tensor:
+        scale, turn = (one.membership(part) for one, part in zip(self.both, magnitude.T.contiguous(), strict=True))
+        return (scale[:, :, None] & turn[:, None]).flatten(1)
+
+    @override
+    def matrix(self, magnitude: Tensor, size: Any) -> Tensor:
+        scale, turn = (one.matrix(part, size) for one, part in zip(self.both, magnitude.unbind(1), strict=True))
+        return scale @ turn
+
+
+FIXED: dict[type[Binned], type[Binned]] = {adaug.Scale: FixedScale, adaug.Rotate: FixedRotate}
+SHIFT, LEAN = ClippedNormal(0, 0.05, -0.15, 0.15, still=0.6), ClippedNormal(0, 10, -30, 30, still=0.6)
+MORE = (
+    adaug.Translate(-0.15, 0.15, 5, axis="x", random=SHIFT),
+    adaug.Translate(-0.15, 0.15, 5, axis="y", random=SHIFT),
+    adaug.Shear(-30, 30, 5, random=LEAN),
+)
+
+
+class Images:
+    """Chooses images too: the harder half of them, by their latest errors, comes three times as often as the other."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        if task.rows is None:
+            raise ValueError("--images should be of a task that tells its rows apart: people or faces.")
+        self.rows, self.n = task.rows, task.n
+        self.errors = torch.zeros(task.n)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """As many as in an epoch."""
+        weights = torch.where(self.errors > self.errors.median(), 1.5, 0.5) if self.errors.any() else torch.ones(self.n)
+        drawn = torch.multinomial(weights, self.n // size * size, replacement=True, generator=self.generator)
+        return map(self.rows, drawn.split(size))
+
+    def saw(self, index: Tensor, errors: Tensor) -> None:
+        """Remembers, of each image, a mean that forgets: by a third each time."""
+        errors = errors.detach()
+        known = self.errors[index]
+        self.errors[index] = torch.where(known == 0, errors, known + (errors - known) / 3)
+
+
+def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
+    """What an arm does to its rows."""
+    policy = adaug.policies.trivial(task.pairs) if arm.operations == "trivial" else _wide(arm, task)
+    if arm.kind == "plain":
+        return replace(policy, branches=())
+    if arm.kind == "even":
+        asr, *hides = policy.branches
+        everywhere = [replace(operation, random=None) for operation in _binned(asr)]
+        return adaug.policies.uniform(replace(policy, branches=hides, common=[*policy.common, *everywhere]))
+    if arm.kind == "fixed":
+        asr, *hides = policy.branches
+        fixed = [FIXED[type(operation)](**_fields(operation)) for operation in _binned(asr)]
+        return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
+    if arm.kind == "running":
+        return adaug.policies.running(policy, Running(cap=arm.cap))
+    return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
+
+
+def _wide(arm: argparse.Namespace, task: Task) -> adaug.Policy:
+    """policies.wide with the shares of an arm, and what is to be tried of its operations."""
+    policy = adaug.policies.wide(task.pairs, rest=arm.rest)
+    asr, aho = policy.branches
+    if arm.rest and arm.kind == "random":
+        raise ValueError("--rest should be of an arm with branches: random views alone would leave the images as they are.")
+    if arm.end is not None and arm.kind in ("plain", "random", "even"):
+        raise ValueError(f"--end should be of an arm whose branches turn and scale. Found it behind {arm.kind}.")
+
+    def on(share: float) -> float | Window:
+        return share if arm.end is None else Window(share, end=arm.end)
+
+    operations = list(asr.operations)
+    if arm.joint:
+        operations = [ScaleRotate.of(*operations)]
+    if arm.operations == "more":
+        operations += MORE
+    hides = [replace(aho, share=on(arm.hidden))] if task.hides and arm.hidden > 0 else []
+    return replace(policy, branches=[replace(asr, share=on(arm.share), operations=operations), *hides])
+
+
+def _binned(branch: adaug.Branch) -> list[Binned]:
+    return [operation for operation in branch.operations if isinstance(operation, Binned)]
+
+
+def _fields(operation: Binned) -> dict[str, Any]:
+    return {one.name: getattr(operation, one.name) for one in fields(operation)}
+
+
+def augmenter_of(
+    policy: adaug.Policy, arm: argparse.Namespace, task: Task, seed: int, steps: int
+) -> adaug.AdversarialAugmenter:
+    """The augmenter of an arm; what generators alone use is given to generators alone."""
+    more: dict[str, Any] = {}
+    if any(operation.hides for operation in policy.operations.values()):
+        more["occlude"] = task.layers
+    if arm.kind == "exact":
+        more |= {"features": task.layers, "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap)}
+    if arm.kind in ("exact", "running"):
+        more["difficulty"] = task.error if arm.difficulty == "error" else task.loss_fn
+    return adaug.AdversarialAugmenter(policy, targets=task.targets, output_size=task.size, total_steps=steps, seed=seed, **more)
+
+
+Step = Callable[[nn.Module, Rows], Tensor]  # the loss to train on
+
+
+def step_of(augmenter: adaug.AdversarialAugmenter, arm: argparse.Namespace, task: Task, images: Images | None = None) -> Step:
+    """One step of an arm."""
+    if arm.kind == "random":
+        return lambda model, batch: _trained(model, augmenter.random(batch), task)
+    if arm.kind == "both":
+        return lambda model, batch: augmenter.step(model, _together([batch, batch], torch.cat), task.loss_fn).loss
+    if match := WORST_OF.fullmatch(arm.kind):
+        measure = task.error if arm.difficulty == "error" and task.error is not None else task.loss_fn
+        return WorstOf(int(match[1]), augmenter, measure, task).step
+    if images is not None:
+        return lambda model, batch: _seen(augmenter.step(model, batch, task.loss_fn), images, task)
+    return lambda model, batch: augmenter.step(model, batch, task.loss_fn).loss
+
+
+def _seen(step: adaug.StepResult, images: Images, task: Task) -> Tensor:
+    assert task.error is not None
+    images.saw(step.batch["index"], task.error(step.output, step.batch))
+    return step.loss
+
+
+def _trained(model: nn.Module, batch: Rows, task: Task) -> Tensor:
+    return task.loss_fn(model(batch[0] if isinstance(batch, tuple) else batch["image"]), batch).mean()
+
+
+def _together(batches: Sequence[Rows], join: Callable[[list[Tensor]], Tensor]) -> Rows:
+    """Batches of one structure as one."""
+    if isinstance(batches[0], tuple):
+        return tuple(map(join, map(list, zip(*batches, strict=True))))
+    return {name: join([batch[name] for batch in batches]) for name in batches[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class Given(adaug.OccludeFeatures):
+    """Hides what it is told to."""
+
+    masks: list[Tensor] = field(default_factory=list)
+
+    def draw(self, chosen: Tensor, stream: Any) -> Tensor:
+        return self.masks[-1]
+
+
+class WorstOf:
+    """The hardest of k views of every row, by passes in eval mode without gradients; then a training pass on it."""
+
+    def __init__(self, k: int, views: adaug.AdversarialAugmenter, measure: Callable[[Any, Rows], Tensor], task: Task) -> None:
+        self.k, self.views, self.measure, self.task = k, views, measure, task
+        self.given = Given()
+        policy = adaug.Policy([adaug.Branch("given", [self.given], 1.0, learned=False)])
+        self.hider = adaug.AdversarialAugmenter(policy, occlude=task.layers, targets=task.targets, seed=0)
+
+    def step(self, model: nn.Module, batch: Rows) -> Tensor:
+        """The loss of the hardest views."""
+        model.eval()
+        with torch.no_grad():
+            draws = [self.views.step(model, batch, self.measure) for _ in range(self.k)]
+        model.train()
+        hardest = torch.stack([draw.losses for draw in draws]).nan_to_num(-torch.inf).argmax(0)
+
+        def pick(values: Sequence[Tensor]) -> Tensor:
+            return torch.stack(list(values))[hardest, torch.arange(len(hardest))]
+
+        chosen = _together([draw.batch for draw in draws], pick)
+        known = [draw.view.masks.get(HIDDEN) for draw in draws]
+        like = next((mask for mask in known if mask is not None), None)
+        if like is None:
+            return _trained(model, chosen, self.task)
+        self.given.masks[:] = [pick([torch.ones_like(like) if mask is None else mask for mask in known])]
+        return self.hider.step(model, chosen, self.task.loss_fn).loss
