@@ -86,7 +86,7 @@ class Running:
         floor: None is drawn with one below floor / k.
     """
 
-    cap: float = 2.0
+    cap: float = 3.0
     floor: float = 0.05
 
     _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1, should="between 0 and 1")}

@@ -34,7 +34,9 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: a measure free of size")
     parser.add_argument("--alpha", type=float, default=0.3, help="of the generators' reward")
     parser.add_argument("--beta", type=float, default=0.3, help="of their penalty")
-    parser.add_argument("--cap", type=float, default=2.0, help="no bin of k is learned to be drawn more often than cap / k")
+    parser.add_argument(
+        "--cap", type=float, help="no bin of k is learned above cap / k; default: 2 for exact, that of adaug for running"
+    )
     parser.add_argument("--operations", choices=OPERATIONS, default="wide", help="more: wide, shifted and sheared too")
     parser.add_argument("--rest", action="store_true", help="the rows of other branches are neither scaled nor turned")
     parser.add_argument("--joint", action="store_true", help="one table of scale times rotation, 3 x 5 bins, for running")
@@ -152,7 +154,7 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
         fixed = [FIXED[type(operation)](**_fields(operation)) for operation in _binned(asr)]
         return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
     if arm.kind == "running":
-        return adaug.policies.running(policy, Running(cap=arm.cap))
+        return adaug.policies.running(policy, Running() if arm.cap is None else Running(cap=arm.cap))
     return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
 
 
@@ -193,7 +195,7 @@ def augmenter_of(
     if any(operation.hides for operation in policy.operations.values()):
         more["occlude"] = task.layers
     if arm.kind == "exact":
-        more |= {"features": task.layers, "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap)}
+        more |= {"features": task.layers, "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap or 2.0)}
     if arm.kind in ("exact", "running"):
         more["difficulty"] = task.error if arm.difficulty == "error" else task.loss_fn
     return adaug.AdversarialAugmenter(policy, targets=task.targets, output_size=task.size, total_steps=steps, seed=seed, **more)
