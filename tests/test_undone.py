@@ -204,7 +204,7 @@ def test_pretraining_refuses_what_would_learn_nothing(arguments, pattern):
 UPDATES = {
     "another shape": (lambda p: p[:, :2], r"shape|probabilities \(\d+, \d+\)\. Found shape"),
     "one row": (lambda p: p[0], "Found shape"),
-    "negative": (lambda p: p - 1, "none below 0"),
+    "negative": (lambda p: p - 1, "at least 0"),
     "a sum of 2": (lambda p: 2 * p, "sums to 2"),
     "NaN": (lambda p: p * torch.nan, "Found numbers from nan"),
     "a list": (lambda p: p.tolist(), "Found list"),
