@@ -87,7 +87,7 @@ def read_checked(path: Path) -> bytes:
     if not (trailer.startswith(MARK) and trailer.endswith(b"\n")):
         raise DamagedError("no checksum at its end: cut short, or written by another program or an older version")
     if trailer != b"".join([MARK, hashlib.sha256(content).hexdigest().encode(), b"\n"]):
-        raise DamagedError("its checksum is another: bits have changed")
+        raise DamagedError("its checksum is wrong: bits have changed")
     return content
 
 
