@@ -231,7 +231,7 @@ def frozen(shapes, layouts):
 
 OTHER = nn.Linear(2, 2)
 PARTS = {
-    "others' parameters": ({"optimizer": lambda p: torch.optim.SGD(OTHER.parameters(), 0.1)}, "Found 2 that are not"),
+    "others' parameters": ({"optimizer": lambda p: torch.optim.SGD(OTHER.parameters(), 0.1)}, "Found 2 others"),
     "not all": ({"optimizer": lambda p: torch.optim.SGD(list(p)[1:], 0.1)}, "leaves out"),
     "no optimizer": ({"optimizer": lambda p: None}, "`optimizer` should return a torch.optim.Optimizer. Found NoneType"),
     "a frozen generator": (
