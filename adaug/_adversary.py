@@ -208,7 +208,7 @@ def _check_generator(made: Any) -> None:
         raise TypeError(f"`generator` should return an nn.Module. Found {type(made).__name__}.")
     if not any(parameter.requires_grad for parameter in made.parameters()):
         raise ValueError(
-            f"`generator` should return a module with parameters to train. Found {type(made).__name__} without; "
+            f"`generator` should return a module with parameters to train. Found {type(made).__name__} without any; "
             "use Branch(learned=False) for draws that do not learn."
         )
 

@@ -62,7 +62,7 @@ def _checked(pair: Any) -> tuple[Operation, Any]:
         raise TypeError(f"`view` should be a View, or pairs of an operation and its magnitude. Found {pair!r}.")
     if pair[0].hides == "features":
         raise TypeError(
-            f"`view` should change the batch alone. Found {type(pair[0]).__name__}, whose masks need a network; "
+            f"`view` should change only the batch. Found {type(pair[0]).__name__}, whose masks need a network; "
             "use OccludeImage of the same grid."
         )
     return pair[0], pair[1]

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from torch.autograd.graph import Node as GraphNode
 
 Node = Hashable  # the result of an operation: a node of autograd's graph, or the name of a layer if there is no graph
-END = "(the output)"  # of a line
+END = "(the output)"  # the last node of a line
 
 
 class Flow:

@@ -26,7 +26,7 @@ TRIES = 8  # so many seeds, and as many again with every probability at 1
 WIDTH = 1.5  # standard deviation of a spot, in pixels
 MOST = 0.995  # pixels that a spot may move; blur to one side stays below this
 NEAR = 8  # pixels around a spot that JPEG and the like may change
-REST = 3.5  # pixels that the rest of a partly erased spot may lie from its place
+REST = 3.5  # pixels from its place within which the rest of a partly erased spot may lie
 SPOTS = [(0.2, 0.25), (0.8, 0.3), (0.3, 0.75), (0.75, 0.7), (0.5, 0.2), (0.25, 0.5)]  # (x, y) as fractions of the image's sides
 
 

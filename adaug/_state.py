@@ -125,7 +125,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, owner: str) ->
     parameters = [parameter for group in fresh.param_groups for parameter in group["params"]]
     unknown = [number for number in state["state"] if number not in saved]
     if unknown or len(set(saved)) != len(saved):
-        raise ValueError(f"{owner} should be of its own parameters, each once. Found {shown(unknown or saved)}.")
+        raise ValueError(f"{owner} should name each of its own parameters once. Found {shown(unknown or saved)}.")
     for number, parameter in zip(saved, parameters, strict=True):
         if state["state"].get(number):
             kept = {name: _like(value) for name, value in fresh.state[parameter].items()}
@@ -149,9 +149,9 @@ def _step(twin: torch.optim.Optimizer, owner: str) -> None:
     try:
         twin.step()
     except Exception as error:
-        raise ValueError(f"{owner} should be one that its optimizer can go on from. Found that it cannot: {error}.") from error
+        raise ValueError(f"{owner} should be one that its optimizer can continue from. Found an error: {error}.") from error
     if not all(_finite(parameter) for group in twin.param_groups for parameter in group["params"]):
-        raise ValueError(f"{owner} should be one that its optimizer can go on from. Found that its next step is not finite.")
+        raise ValueError(f"{owner} should be one that its optimizer can continue from. Found that its next step is not finite.")
 
 
 def _mapping() -> Rule:

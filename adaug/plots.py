@@ -135,7 +135,7 @@ def _draw_cells(axis: Axes, view: View, row: int, size: Size) -> None:
         height, width = size[0] / cells.shape[0], size[1] / cells.shape[1]
         for r, c in torch.nonzero(cells < 0.5).tolist():
             corner = (c * width - 0.5, r * height - 0.5)
-            coarse = cells.shape[0] <= 8  # the outlines of finer cells would fill them
+            coarse = cells.shape[0] <= 8  # in finer cells, outlines would cover everything
             look = {"lw": 0.6, "hatch": "////"} if coarse else {"lw": 0}
             axis.add_patch(Rectangle(corner, width, height, facecolor="#00000088", edgecolor="white", zorder=1.5, **look))
 

@@ -66,7 +66,7 @@ class Flip:
     p: float = 0.5
 
     _rules: ClassVar[Rules] = {
-        "pairs": optional(several(several(integer(at_least=0), "", length=2), PAIRS), "where nobody knows them"),
+        "pairs": optional(several(several(integer(at_least=0), "", length=2), PAIRS), "if they are unknown"),
         "p": number(low=0, high=1),
     }
 

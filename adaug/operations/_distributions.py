@@ -24,7 +24,7 @@ def gumbel(noise: Tensor) -> Tensor:
 
 
 def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Tensor:
-    """`most` different indices a row, in the order of their draw (Gumbel top-k). [n, k], [n, k] -> [n, most] long."""
+    """`most` different indices for each row, in the order of their draw (Gumbel top-k). [n, k], [n, k] -> [n, most] long."""
     return (log_probs + gumbel(noise)).topk(most, dim=-1).indices
 
 
