@@ -1,4 +1,4 @@
-"""One branch's player: its generator and the optimizer that moves it."""
+"""The generator of one branch, and the optimizer that moves it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from adaug.policy import Branch
 GeneratorFactory = Callable[[Sequence[Shape], Mapping[str, Layout]], nn.Module]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 LogProbs = dict[str, Tensor]  # name of an operation -> log-probabilities [n, k]
-HUGE = 1e9  # its square, summed over a map, is still a number in float32
+HUGE = 1e9  # its square, summed over a map, still fits into float32
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the rows of a branch teach its generator.
+    """The update targets that a generator learns from the rows of its branch.
 
     Attributes:
         targets: Name of an operation -> update target [n, k].
@@ -41,23 +41,23 @@ class Lesson:
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam at 1e-3: generators that follow the network without a stage of their own. The paper's is RMSProp at 5e-5."""
+    """Adam at 1e-3, so that generators follow the network without a stage of their own. The paper has RMSProp at 5e-5."""
     given = list(parameters)
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in given)  # many small tensors: one call for all
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in given)  # one call for many small tensors
     return torch.optim.Adam(given, lr=1e-3, fused=fused)
 
 
 class Adversary:
-    """The generator of one branch and its optimizer, apart from the user's.
+    """The generator of one branch and its optimizer, outside the user's model and optimizer.
 
     Args:
-        branch: Its branch.
-        shapes: Of the features.
-        make_generator: A factory.
-        make_optimizer: A factory.
-        stream: Where its first weights come from.
-        device: Where it is.
-        cap: No probability of a prediction is above cap / k.
+        branch: The branch.
+        shapes: The shapes of the features.
+        make_generator: A function that makes the generator. None means `Generator`.
+        make_optimizer: A function that makes the optimizer. None means `default_optimizer`.
+        stream: The source of the first weights.
+        device: The device of the generator.
+        cap: No probability of a proposal exceeds cap / k.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Adversary:
         cap: float = math.inf,
     ) -> None:
         self.branch, self.device, self.cap = branch, device, cap
-        self._habit = Habit()  # whether predictions draw: a user's generator may have dropout
-        with no_inference(), seeded(stream.seed), torch.device("cpu"):  # made alike wherever it will be
+        self._habit = Habit()  # whether predictions draw random numbers: a user's generator may have dropout
+        with no_inference(), seeded(stream.seed), torch.device("cpu"):  # the same weights for every device
             made = (make_generator or Generator)(shapes, branch.layouts)
             _check_generator(made)
             self.generator = made.to(device, torch.float32)
@@ -83,14 +83,13 @@ class Adversary:
         _check_optimizer(self.optimizer, self.generator)
 
     def predict(self, features: Sequence[Tensor], seed: int = 0) -> LogProbs:
-        """Log-probabilities [n, k] of each operation from feature maps, in float32 also inside autocast.
+        """Predicts log-probabilities [n, k] of each operation from feature maps, in float32 even inside autocast.
 
-        What the generator draws, such as dropout, comes from the seed.
+        Random numbers of the generator, such as dropout, come from `seed`. Features that are not finite become 0 and huge ones
+        are cut, so that one broken image does not break the generator.
 
-        Features that are not finite count as 0, huge ones are cut: a broken image must not break the generator for all.
-
-        None is above the cap, because a generator overshoots the targets that it follows. The gradient is that of what the
-        generator itself says, so that learning pulls back one that overshot.
+        Probabilities are capped, because a generator may overshoot its targets. Gradients skip the cap, so that learning still
+        pulls back a generator that overshot.
         """
         maps = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
         with torch.autocast(maps[0].device.type, enabled=False), seeded(seed, self.device, self._habit):
@@ -105,17 +104,17 @@ class Adversary:
         return {name: _capped(torch.log_softmax(logits[name].float(), 1), self.cap) for name in self.branch.layouts}
 
     def gradients(self, lesson: Lesson | None) -> list[Tensor] | None:
-        """Those of the KL divergence of Eq. (3) and (4) between update targets and proposals, averaged over rows.
+        """The gradients of the KL divergence between update targets and proposals, Eq. (3) and (4), averaged over rows.
 
-        Nothing moves yet. All ranks get the mean over all their rows; one without a lesson (None) waits for the others. None
-        where there is nothing to learn from.
+        Nothing moves yet. All ranks get the mean over the rows of all. A rank without a lesson (None) takes part too. Returns
+        None if there is nothing to learn from.
         """
         flat = self.sums(lesson)
         add_up(flat, "with gradients of generators")
         return self.means(flat)
 
     def sums(self, lesson: Lesson | None) -> Tensor:
-        """The gradients of a lesson, summed over its rows, and how many rows these are. [parameters + 1]."""
+        """The gradients of a lesson, summed over its rows, and the number of rows at the end. [parameters + 1]."""
         parameters = self._parameters()
         total = torch.zeros((), device=self.device)
         count = torch.zeros((), device=self.device)
@@ -137,16 +136,16 @@ class Adversary:
         ])  # fmt: skip
 
     def means(self, flat: Tensor) -> list[Tensor] | None:
-        """What `gradients` gives, from the sums over all rows."""
+        """What `gradients` returns, from the sums over all rows."""
         parameters = self._parameters()
         if flat.device.type == "cpu" and not flat[-1]:
-            return None  # nothing to learn from; on a GPU asking would wait for it, and the gradients are zero
+            return None  # nothing to learn from; on a GPU this check would wait, and gradients of zero do no harm
         mean = flat[:-1] / flat[-1].clamp(min=1)
-        mean = torch.where(torch.isfinite(mean).all(), mean, 0)  # one row beyond float32 must not end the generator
+        mean = torch.where(torch.isfinite(mean).all(), mean, 0)  # one row beyond float32 should not ruin the generator
         return [grad.view_as(p) for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True)]
 
     def move(self, gradients: Sequence[Tensor] | None) -> None:
-        """One step of the optimizer along what `gradients` gave."""
+        """Takes one step of the optimizer with what `gradients` returned."""
         if gradients is None:
             return
         parameters = self._parameters()
@@ -160,29 +159,29 @@ class Adversary:
                 parameter.grad = None
 
     def follow(self, flat: Tensor) -> None:
-        """One step along gradients that were summed over the rows of all ranks."""
+        """Takes one step with gradients that were summed over the rows of all ranks."""
         self.move(self.means(flat))
 
     def learn(self, lesson: Lesson | None) -> None:
-        """Both at once."""
+        """Computes gradients and takes one step."""
         self.move(self.gradients(lesson))
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.generator.parameters() if p.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and the optimizer's state."""
+        """Returns the weights and the optimizer's state."""
         return {"generator": self.generator.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def check_state(self, state: Any) -> None:
-        """Raises TypeError or ValueError when a state does not fit, before anything is loaded."""
+        """Raises TypeError or ValueError if a state does not fit. Loads nothing."""
         owner = f"A state of branch {self.branch.name!r}"
         check_state(state, STATE, owner)
         saved, present = list(state["generator"]), list(self.generator.state_dict())
         if saved != present and set(saved) == set(present):
             raise ValueError(
-                f"{owner} should list its weights in the generator's order, which its optimizer goes by. Found {shown(saved)}; "
-                "use the generator that it was saved with."
+                f"{owner} should list its weights in the generator's order, because its optimizer counts them. Found "
+                f"{shown(saved)}; use the generator that it was saved with."
             )
         try:
             check_state(state["generator"], weights(self.generator), owner)
@@ -192,10 +191,10 @@ class Adversary:
             check_optimizer(self.optimizer, state["optimizer"], f"{owner} of its optimizer")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Loads what `state_dict` returned."""
         with no_inference():
             self.generator.load_state_dict(state["generator"])
-            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # which would go on using these very tensors
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps what it loads
 
 
 STATE: Description = {
@@ -209,7 +208,7 @@ def _check_generator(made: Any) -> None:
         raise TypeError(f"`generator` should return an nn.Module. Found {type(made).__name__}.")
     if not any(parameter.requires_grad for parameter in made.parameters()):
         raise ValueError(
-            f"`generator` should return a module with parameters to train. Found {type(made).__name__} without; "
+            f"`generator` should return a module with parameters to train. Found {type(made).__name__} without any; "
             "use Branch(learned=False) for draws that do not learn."
         )
 
@@ -222,15 +221,15 @@ def _check_optimizer(made: Any, generator: nn.Module) -> None:
     strange = len(moved - own.keys())
     left = [name for name, parameter in generator.named_parameters() if parameter.requires_grad and id(parameter) not in moved]
     if strange or left:
-        found = [f"{strange} that are not" if strange else "", f"that it leaves out {', '.join(left[:5])}" if left else ""]
+        found = [f"{strange} others" if strange else "", f"that it leaves out {', '.join(left[:5])}" if left else ""]
         raise ValueError(
-            "`optimizer` should move the parameters that it is given, the generator's, and all of them. Found "
+            "`optimizer` should move all parameters of the generator, which it is given, and no others. Found "
             f"{' and '.join(filter(None, found))}; write optimizer=lambda parameters: torch.optim.Adam(parameters)."
         )
 
 
 class _Shown(torch.autograd.Function):
-    """Log-probabilities with the values of others: (theirs, shown) -> shown, with the gradient of theirs."""
+    """Returns the values of `shown`, with the gradient of `theirs`."""
 
     @staticmethod
     def forward(ctx: Any, theirs: Tensor, shown: Tensor) -> Tensor:
@@ -242,7 +241,7 @@ class _Shown(torch.autograd.Function):
 
 
 def _capped(log_probs: Tensor, cap: float) -> Tensor:
-    """Log-probabilities [n, k] none of which is above log(cap / k), with the gradient of those that were given."""
+    """Caps log-probabilities [n, k] at log(cap / k). The gradient is that of the uncapped ones."""
     if cap >= log_probs.shape[1]:
         return log_probs
     with torch.no_grad():
@@ -252,5 +251,5 @@ def _capped(log_probs: Tensor, cap: float) -> Tensor:
 
 
 def uniform(branch: Branch, n: int, device: torch.device) -> LogProbs:
-    """Log-probabilities [n, k] of each operation that prefer nothing."""
+    """Uniform log-probabilities [n, k] of each operation."""
     return {op.name: torch.full((n, op.bins), 1 / op.bins, device=device).log() for op in branch.operations}

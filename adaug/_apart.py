@@ -1,4 +1,4 @@
-"""One thread's draws apart from those of others: all threads of a process share one random state, one for each device."""
+"""Keeps the random draws of one thread apart from those of others, because all threads of a process share random states."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _borrowing = threading.Lock()
 
 
 class Apart(TorchDispatchMode):
-    """A block in which this thread draws from copies of the random states: same numbers, and no other thread sees it.
+    """A block in which this thread draws from copies of the random states. Other threads do not notice.
 
-    It takes some microseconds an operation. What sets the global seed inside draws from that, as it asked.
+    It costs some microseconds for each operation. Code inside that sets the global seed draws from the global state.
 
     Args:
-        seed: Of the copies; None for the states as they are.
+        seed: The seed of the copies. None copies the states as they are.
 
     Attributes:
         drew: Whether anything was drawn.
@@ -65,7 +65,7 @@ class Apart(TorchDispatchMode):
 
 
 def default_generator(device: torch.device) -> torch.Generator:
-    """What everything on the CPU or a GPU draws from, unless told otherwise."""
+    """The default generator of random numbers of a device."""
     if device.type == "cpu":
         return torch.default_generator
     torch.cuda.init()
@@ -76,14 +76,14 @@ def default_generator(device: torch.device) -> torch.Generator:
 
 
 def _draws_from_no_state(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether an operation that may draw was given a generator, or is attention without dropout."""
+    """Whether an operation draws from its own generator, or not at all (attention without dropout)."""
     values = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
     return values.get("generator") is not None or values.get("dropout_p") == 0.0
 
 
 @functools.cache
 def _with_generator(func: Any) -> Any:
-    """The same operation with an argument for a generator, if there is one."""
+    """The variant of an operation that takes a generator, if there is one."""
     if any(argument.name == "generator" for argument in func._schema.arguments):
         return func
     name = "generator" if func._overloadname == "default" else f"{func._overloadname}_generator"
@@ -92,7 +92,7 @@ def _with_generator(func: Any) -> Any:
 
 @contextmanager
 def _lent(copy: torch.Generator, shared: torch.Generator) -> Iterator[None]:
-    """Lets a single operation that takes no generator draw from the copy, by way of the shared one."""
+    """Sets the shared state to that of the copy during one operation that takes no generator."""
     with _borrowing:
         state = shared.get_state()
         shared.set_state(copy.get_state())
@@ -104,7 +104,7 @@ def _lent(copy: torch.Generator, shared: torch.Generator) -> Iterator[None]:
 
 
 class AsWritten:
-    """Compiled code runs as it was written while any thread is inside. All threads share the stance: the last puts it back."""
+    """Runs compiled code uncompiled while any thread is inside. Threads share this setting; the last one restores it."""
 
     def __init__(self) -> None:
         self.lock, self.inside = threading.Lock(), 0

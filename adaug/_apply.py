@@ -1,4 +1,4 @@
-"""Do this, this much: operations at given magnitudes, or a view once more, on a batch and all that belongs to it."""
+"""Applies operations by given magnitudes, or repeats a view, on a batch and its labels."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def apply_view(
     targets: Mapping[Any, str | Target] | None = None,
     output_size: Size | int | None = None,
 ) -> UserBatch:
-    """The batch as a view sees it, with all that belongs to its pixels. Needs no model and draws nothing.
+    """Applies a view to a batch and to the labels that belong to its pixels. It needs no model and draws nothing.
 
         turned = adaug.apply_view(batch, [(adaug.Rotate(-60, 60, 9), 45.0), (adaug.OccludeImage((4, 4)), [5, 6])])
         again = adaug.apply_view(batch, result.view)  # what a step did
 
     Args:
-        batch: A mapping or a tuple of tensors. It is not changed.
-        view: A view, or pairs of an operation and how much, done in this order: a magnitude (a number, or one a row [B]),
-            which may lie outside the operation's range, or the numbers of cells to hide (one, some, or [B, s]), counted
-            row by row from 0.
-        targets: Key or position in the batch -> kind, where the name does not tell.
-        output_size: (height, width) of the view, cut from the middle; by default that of a View, or the images'.
+        batch: A mapping or a tuple of tensors. It stays as it is.
+        view: A View, or pairs (operation, magnitude) in the order in which they apply. A magnitude is a number, or [B] for one
+            in each row, and may lie outside the operation's range. For cells it is the number of a cell, several, or [B, s].
+            Cells are counted from 0, line by line.
+        targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        output_size: (height, width) of the view, cut from the middle. By default that of a View, or else that of the images.
 
     Returns:
-        The batch in its own structure.
+        The batch, structured like the one that you passed.
 
     Raises:
-        TypeError: An operation hides cells of features, for which there must be a network.
-        ValueError: A magnitude, a cell or an entry that does not fit.
+        TypeError: An operation hides cells of features, which needs a network.
+        ValueError: A magnitude, a cell or an entry does not fit.
     """
     parsed = parse(batch, targets)
     made = view.size if isinstance(view, View) and view.matrix is not None else None
@@ -49,7 +49,7 @@ def apply_view(
 
 
 def view_of(batch: Batch, pairs: Sequence[tuple[Operation, Any]], view_size: Size) -> View:
-    """The view in which each operation is done by this much, in this order."""
+    """The view that applies these operations by these magnitudes, in this order."""
     n, device = len(batch), batch.image.device
     pairs = [_checked(pair) for pair in pairs]
     check_operations(batch, [operation for operation, _ in pairs])
@@ -62,7 +62,7 @@ def _checked(pair: Any) -> tuple[Operation, Any]:
         raise TypeError(f"`view` should be a View, or pairs of an operation and its magnitude. Found {pair!r}.")
     if pair[0].hides == "features":
         raise TypeError(
-            f"`view` should change the batch alone. Found {type(pair[0]).__name__}, whose masks need a network; "
+            f"`view` should change only the batch. Found {type(pair[0]).__name__}, whose masks need a network; "
             "use OccludeImage of the same grid."
         )
     return pair[0], pair[1]

@@ -1,4 +1,4 @@
-"""What the arguments of an augmenter should be."""
+"""The rules for the arguments of an augmenter."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ RULES = {
 
 
 def refuse_unused(policy: Policy, arguments: Sequence[str]) -> None:
-    """Raises ValueError on arguments that only generators use, where no branch has one."""
+    """Raises ValueError if arguments that only generators use are given, but no branch has a generator."""
     if arguments and not any(branch.has_generator for branch in policy.branches):
         raise ValueError(
-            f"{', '.join(f'`{name}`' for name in arguments)} should be given where a branch learns by a generator. Found "
-            f"branches {[branch.name for branch in policy.branches]} that do not; leave it out, or use Branch(learned=True)."
+            f"{', '.join(f'`{name}`' for name in arguments)} should be given only if a branch learns by a generator. "
+            f"Found branches {[branch.name for branch in policy.branches]} that do not; leave it out, or use "
+            "Branch(learned=True)."
         )

@@ -1,4 +1,4 @@
-"""The user's mini-batch with the kind of each of its entries, and how a view moves them."""
+"""The user's mini-batch with the kind of each entry, and how a view moves it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Batch:
     """A user's batch with the kind of each of its entries.
 
     Attributes:
-        entries: What it holds.
-        kinds: What each entry is.
+        entries: The entries by name or position.
+        kinds: The kind of each entry.
         source: The user's own object, for its structure.
-        listed: Those that came in lists, row by row, and are padded here.
+        listed: The entries that came as lists of rows. Here they are padded tensors.
     """
 
     entries: dict[Key, Any]
@@ -70,15 +70,15 @@ class Batch:
         return len(self.image)
 
     def has(self, kind: str) -> bool:
-        """Whether some entry is of a kind."""
+        """Whether there is an entry of a kind."""
         return bool(self._keys(kind))
 
     def entries_of(self, kind: str) -> list[Tensor]:
-        """The entries of a kind; keypoints in pixels, boxes as xyxy in pixels, whatever the user's unit is."""
+        """The entries of a kind: keypoints in pixels and boxes as xyxy in pixels, whatever the user's unit is."""
         return [self._in_pixels(key) for key in self._keys(kind)]
 
     def joint_dim(self, visibility: Tensor) -> int:
-        """The dimension of a visibility along which keypoints change."""
+        """The dimension of a visibility that counts the keypoints."""
         points = self._keys("keypoints")
         if points:
             return self.entries[points[0]].ndim - 2
@@ -104,11 +104,11 @@ class Batch:
     # ---- other batches
 
     def select(self, index: Tensor) -> Batch:
-        """Some rows only, `index` [n] long."""
+        """The batch of the rows `index` [n] long."""
         return replace(self, entries={key: _select(entry, index, len(self)) for key, entry in self.entries.items()})
 
     def joined(self, first: Batch, second: Batch) -> Batch:
-        """The rows of two batches that were made from rows of this one, first one's before the second's."""
+        """Joins two batches that were made from rows of this one."""
         entries = {
             key: _joined(entry, first.entries[key], second.entries[key], len(self)) for key, entry in self.entries.items()
         }
@@ -119,15 +119,12 @@ class Batch:
         return replace(self, entries={**self.entries, self._image_key: image})
 
     def image_only(self) -> Batch:
-        """Without its other entries, for passes that only look."""
+        """The batch with only its images, for a look."""
         key = self._image_key
         return Batch({key: self.entries[key]}, {key: self.kinds[key]}, {}, self.listed & {key})
 
     def to_user(self) -> UserBatch:
-        """The batch in the user's own structure, anew at each call: writing to its labels changes no other batch.
-
-        Its images are not copied.
-        """
+        """The batch in the user's structure. Labels are copies, so writing to them changes no other batch; images are not."""
         image = self._image_key
         own: dict[Path, Any] = {}
         for key, entry in self.entries.items():
@@ -146,7 +143,7 @@ class Batch:
         return isinstance(key, tuple) and not (isinstance(self.source, Mapping) and key in self.source)
 
     def with_own_image(self) -> Batch:
-        """The same batch, with a copy of its images where they are those that the user gave."""
+        """The same batch. If its images are the user's own tensor, they are copied."""
         key = self._image_key
         try:
             same = walk(self.source, key if self._is_nested(key) else (key,)) is self.image
@@ -155,7 +152,7 @@ class Batch:
         return self.with_image(self.image.clone()) if same else self
 
     def apply(self, view: View, view_size: Size) -> Batch:
-        """The batch under a view. What the view does not touch is carried along as it is."""
+        """The batch under a view. Entries that the view does not touch stay as they are."""
         view.check(len(self), self.size, view_size)
         with full_precision(self.image.device):
             entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size)
@@ -204,7 +201,7 @@ class Batch:
 def _moved_points(
     points: Tensor, matrix: Tensor, flipped: Tensor | None, pairs: Pairs, view_size: Size
 ) -> tuple[Tensor, Tensor]:
-    """Keypoints as a view sees them, and which of them left the frame."""
+    """Moves keypoints as a view does, and says which left the frame."""
     moved = torch.cat([warp_points(points[..., :2], matrix), points[..., 2:]], -1)
     if flipped is not None:
         moved = swap_pairs(moved, flipped, pairs, moved.ndim - 2)
@@ -213,12 +210,12 @@ def _moved_points(
 
 
 def _invisible(visibility: Tensor, gone: Tensor) -> Tensor:
-    """Marks what left the frame as not visible. Keeps shape and dtype."""
+    """Sets the visibility of what left the frame to 0. Keeps shape and dtype."""
     return torch.where(gone.reshape(visibility.shape), torch.zeros_like(visibility), visibility)
 
 
 def _gone_peaks(maps: Tensor, matrix: Tensor, canvas: Size, view_size: Size) -> Tensor:
-    """Which heat maps [n, K, h, w] have a peak that leaves the frame; a flat one has none. [n, K] bool."""
+    """Which heat maps [n, K, h, w] have a peak that leaves the frame, [n, K] bool. A flat map has no peak."""
     h, w = maps.shape[-2:]
     peak, index = maps.flatten(2).max(2)
     at = torch.stack([(index % w + 0.5) * (canvas[1] / w), (index // w + 0.5) * (canvas[0] / h)], -1) - 0.5
@@ -226,7 +223,7 @@ def _gone_peaks(maps: Tensor, matrix: Tensor, canvas: Size, view_size: Size) -> 
 
 
 def _select(entry: Any, index: Tensor, n: int) -> Any:
-    """Some rows of an entry with n of them; what has no rows is kept."""
+    """Some rows of an entry with n rows. An entry without rows stays as it is."""
     if isinstance(entry, Mapping):
         return with_items(entry, {key: _select(item, index, n) for key, item in entry.items()})
     if hasattr(entry, "_fields"):
@@ -241,7 +238,7 @@ def _select(entry: Any, index: Tensor, n: int) -> Any:
 
 
 def _joined(entry: Any, first: Any, second: Any, n: int) -> Any:
-    """The rows of two entries that were selected from one with n rows; what has no rows is kept."""
+    """Joins two entries that were selected from one with n rows. An entry without rows stays as it is."""
     if isinstance(entry, Mapping):
         return with_items(entry, {key: _joined(item, first[key], second[key], n) for key, item in entry.items()})
     if hasattr(entry, "_fields"):
@@ -259,10 +256,10 @@ def _joined(entry: Any, first: Any, second: Any, n: int) -> Any:
 
 
 def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:
-    """Reads a user's batch: a mapping or a tuple of tensors, row first, or of lists of rows.
+    """Reads a user's batch: a mapping or a tuple of tensors whose first dimension counts the rows, or of lists of rows.
 
-    Raises TypeError or ValueError, each with what to do, on an entry whose kind nobody said, on integer images, on
-    row numbers or devices that differ, and on shapes that do not fit their kind.
+    Raises TypeError or ValueError if an entry has an unknown kind or a shape that does not fit its kind, if images are
+    integers, or if numbers of rows or devices differ.
     """
     if isinstance(batch, Mapping):
         entries: dict[Key, Any] = dict(batch)
@@ -343,11 +340,11 @@ def _check_joints(batch: Batch) -> None:
 
 
 def check_values(batch: Batch, *, wait: bool = True) -> None:
-    """Raises ValueError on coordinates that cannot be what they are said to be: other units, boxes inside out.
+    """Raises ValueError if coordinates cannot be in their unit, or if boxes have a negative size.
 
     Args:
         batch: The batch.
-        wait: Whether to look at values on a GPU too, which means waiting for it.
+        wait: Whether to check values on a GPU too, which waits for it.
     """
     if batch.image.device.type != "cpu" and not wait:
         return
@@ -359,7 +356,7 @@ def check_values(batch: Batch, *, wait: bool = True) -> None:
 
 
 def check_flip(batch: Batch, pairs: Pairs | None) -> None:
-    """Raises ValueError when the batch has keypoints that a flip would leave with the names of the other side."""
+    """Raises ValueError if the batch has keypoints and `pairs` does not say which change places in a flip."""
     counts = [points.shape[-2] for points in batch.entries_of("keypoints")]
     counts += [maps.shape[1] for maps in batch.entries_of("heatmaps")]
     counts += [visible.shape[batch.joint_dim(visible)] for visible in batch.entries_of("visibility")]
@@ -378,13 +375,13 @@ def check_flip(batch: Batch, pairs: Pairs | None) -> None:
 def check_operations(
     batch: Batch, operations: Sequence[Operation], functions: Sequence[str] = (), *, wait: bool = True
 ) -> None:
-    """Raises ValueError when what needs images in [0, 1] gets others, or coordinates cannot be what they are said to be.
+    """Raises ValueError if colour operations get images outside [0, 1], or if coordinates cannot be in their unit.
 
     Args:
-        batch: The images.
-        operations: What may be done to them.
+        batch: The batch.
+        operations: The operations that may be drawn.
         functions: Names of functions that cut values to [0, 1].
-        wait: Whether to look at values on a GPU too, which means waiting for it.
+        wait: Whether to check values on a GPU too, which waits for it.
     """
     check_values(batch, wait=wait)
     coloured = [*(type(operation).__name__ for operation in operations if operation.unit_range), *functions]

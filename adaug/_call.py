@@ -1,4 +1,4 @@
-"""How the user's model is called: with the images of a batch, or as the user says."""
+"""How to call the user's model: with the images of a batch, or by the user's function."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Forward = Callable[[nn.Module, UserBatch], Any]  # (model, batch) -> output
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a model on a batch.
+    """Calls a model on a batch.
 
     Attributes:
-        forward: The user's; None for `model(images)`.
+        forward: The user's function. None means `model(images)`.
     """
 
     forward: Forward | None = None
 
     def __call__(self, model: nn.Module, batch: Batch, user: UserBatch | None = None) -> Any:
-        """What the model says of a batch; `user` is the same in the user's structure, where it is at hand."""
+        """The output for a batch. `user` is the same batch in the user's structure, if the caller has it."""
         if self.forward is None:
             return model(batch.inputs)
         return self.forward(model, batch.with_own_image().to_user() if user is None else user)
 
     def on_copies(self, model: nn.Module, batch: Batch, buffers: dict[str, Tensor]) -> Any:
-        """The same, where copies of the model's buffers move."""
+        """The same call, which changes `buffers` instead of the model's own."""
         whole = _Called(model, self)
         return functional_call(whole, {f"model.{name}": buffer for name, buffer in buffers.items()}, (batch,))
 
     def needs(self, batch: Batch) -> Batch:
-        """What of a batch a call needs: the images alone, unless the user's takes more."""
+        """The part of a batch that a call needs: the images, or all of it for a function of the user's."""
         return batch.image_only() if self.forward is None else batch
 
 

@@ -1,4 +1,4 @@
-"""The layers that may be read and masked, and where each lies between the image and the output."""
+"""The layers that can be read and masked, and their places between the image and the output."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from adaug._flow import Flow, Node
 from adaug._layers import parents
 from adaug._probe import Probe
 
-MERGES = ("AddBackward", "CatBackward")  # where a decoder gets its features
-NECKS = ("neck", "middle", "mid_block")  # what the lowest layer of several alike may be called
+MERGES = ("AddBackward", "CatBackward")  # operations where a decoder gets features from the encoder
+NECKS = ("neck", "middle", "mid_block")  # usual names of the lowest layer, if several have the lowest resolution
 
 
 class Candidates:
-    """The layers of a probe that may serve: they have weights, give one map, and something with weights comes after them.
+    """The layers of a probe that can be read and masked: they have weights and return one map, and weights come after them.
 
     Attributes:
-        names: Of the layers, in the order of the flow. Of a layer and its last part, which give the same, the layer.
+        names: The names of these layers, in the order of the flow. A layer and its last part return the same; then only the
+            layer counts.
     """
 
     def __init__(self, probed: Probe) -> None:
@@ -32,21 +33,21 @@ class Candidates:
         self._traffic = {name: self._flow.paths[node] * on[node] for name, node in self._node.items()}
 
     def area(self, name: str) -> int:
-        """Places in a layer's map."""
+        """The number of pixels in a layer's map."""
         return self._probed.layers[name].area
 
     def finest_first(self, names: Sequence[str]) -> list[str]:
-        """Finest first, then as they come."""
+        """Sorts layers: the finest first, then in the order of the flow."""
         return sorted(set(names), key=lambda name: (-self.area(name), self.names.index(name)))
 
     # ---- what all goes through
 
     def to_the_output(self) -> list[str]:
-        """The layers that everything goes through on its way to the output, the one that most paths lead to."""
+        """The layers that every path to the output goes through. Of several outputs it takes the one with most paths."""
         return self._all_through(max(self._flow.outputs, key=self._flow.paths.__getitem__))
 
     def ways_down(self) -> list[list[str]]:
-        """The layers that everything goes through on its way to the lowest resolution, of the first stack and of all."""
+        """The layers that every path to the lowest resolution goes through: in the first stack, and in all stacks."""
         first = [name for name in self.names if self._node[name] not in self._risen]
         return [self._all_through(self._node[self._lowest(names)]) for names in (first, self.names) if names]
 
@@ -55,7 +56,7 @@ class Candidates:
         return [name for name in self.names if self._node[name] in cuts]
 
     def _lowest(self, names: Sequence[str]) -> str:
-        """Of the layers of the lowest resolution the one that most goes through."""
+        """The layer of the lowest resolution that most paths go through."""
         smallest = min(map(self.area, names))
         return max(
             (name for name in names if self.area(name) == smallest),
@@ -70,7 +71,7 @@ class Candidates:
     # ---- what goes past the lower resolutions
 
     def bridges(self) -> list[str]:
-        """The first layer of each resolution whose features meet what comes back up from a lower one."""
+        """The first layer of each resolution whose features are merged with features from a lower resolution."""
         found: dict[int, str] = {}
         for node, inputs in self._flow.inputs.items():
             if len(inputs) < 2 or not _operation(node).startswith(MERGES):
@@ -83,7 +84,7 @@ class Candidates:
         return list(found.values())
 
     def _given_by(self, node: Node) -> str | None:
-        """The layer whose features these are, at its resolution."""
+        """The layer that these features come from, at the same resolution."""
         while node not in self._of:
             if len(self._flow.inputs[node]) != 1 or _operation(node).startswith("Upsample"):
                 return None
@@ -93,19 +94,19 @@ class Candidates:
     # ---- a layer and what it lies in
 
     def weight(self, name: str) -> tuple[bool, int]:
-        """How much a layer stands for its resolution: the first convolution of a block less than what is no part of one."""
+        """How well a layer represents its resolution, for sorting. The first convolution of a block counts less."""
         around = [self.area(parent) for parent in parents(name) if parent in self._probed.layers]
-        in_block = any(2 * area <= self.area(name) < 8 * area for area in around)  # of what goes on to the next resolution
+        in_block = any(2 * area <= self.area(name) < 8 * area for area in around)  # the block goes on to the next resolution
         return not in_block, self._probed.weights[name]
 
     def same(self, names: Sequence[str]) -> list[str]:
-        """These and the layers that give the same: the last block of a container beside the container."""
+        """These layers and those that return the same, such as the last block of a container and the container."""
         given = {self._probed.nodes.get(name, name) for name in names}
         return [name for name in self._probed.layers if self._probed.nodes.get(name, name) in given]
 
 
 def _by_node(probed: Probe) -> dict[Node, str]:
-    """What may serve, by what it gives."""
+    """The layers that can be read and masked, by their nodes."""
     there = set(probed.flow.nodes) & probed.flow.before(probed.weighted)  # behind the last weights there are only outputs
     found: dict[Node, str] = {}
     for name, layer in probed.layers.items():
@@ -117,7 +118,7 @@ def _by_node(probed: Probe) -> dict[Node, str]:
 
 
 def _descent(flow: Flow, areas: Mapping[Node, int]) -> tuple[dict[Node, float], set[Node]]:
-    """The lowest resolution that features have been at when they come to each node, and the nodes where they have risen."""
+    """The lowest resolution on the way to each node, and the nodes after which the resolution has risen again."""
     low: dict[Node, float] = {}
     risen: set[Node] = set()
     for node, inputs in flow.inputs.items():

@@ -1,6 +1,6 @@
-"""What an argument should be: said once, as a rule in words and in code, and asked in one place.
+"""Rules for arguments. Each rule exists once, in words and in code.
 
-All mistakes of one call are named in one error, before anything was changed.
+One error names all mistakes of a call, before anything has changed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LONGEST = 80  # characters of what was found
+LONGEST = 80  # characters that an error shows of a value
 
 
 class WrongTypeError(TypeError, ValueError):
-    """A mistake of type, perhaps beside mistakes of value: whoever catches either kind catches it."""
+    """A wrong type, perhaps together with wrong values. It can be caught as TypeError and as ValueError."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Rule:
     """What something should be.
 
     Attributes:
-        should: In words, as they follow "should be".
-        read: It as the library keeps it (NumPy's numbers as plain ones). Raises TypeError or ValueError; the text says what
-            was found, where that is not simply the thing itself.
+        should: The words that follow "should be" in an error.
+        read: A function that returns the value as the library keeps it (NumPy's numbers as plain ones). It raises TypeError or
+            ValueError; their text says what was found, unless that is just the value.
     """
 
     should: str
@@ -39,16 +39,16 @@ Rules = Mapping[str, Rule]
 
 
 def checked(given: Mapping[str, Any], rules: Rules, owner: str = "") -> dict[str, Any]:
-    """What was given, as the library keeps it.
+    """Checks arguments and returns them as the library keeps them.
 
     Args:
-        given: Arguments by name. Those that no rule names stay as they are.
-        rules: Rules by name. Those of arguments that were not given are not asked.
-        owner: Whose arguments they are, e.g. "Rotate".
+        given: Arguments by name. Those without a rule stay as they are.
+        rules: Rules by name. Those without an argument are skipped.
+        owner: The class or function that the arguments belong to, for errors, such as "Rotate".
 
     Raises:
-        ValueError: Arguments out of their range, all of them at once.
-        TypeError: Some are of the wrong type (it is a ValueError too).
+        ValueError: Arguments are out of their range. The error names all of them.
+        TypeError: Some have the wrong type (this error is also a ValueError).
     """
     result, mistakes, kinds = dict(given), [], set()
     for name, rule in rules.items():
@@ -67,7 +67,7 @@ def checked(given: Mapping[str, Any], rules: Rules, owner: str = "") -> dict[str
 
 
 def check_fields(instance: Any, owner: str | None = None) -> None:
-    """Asks the rules of a frozen dataclass, which stand in the `_rules` of its classes, and keeps what they read."""
+    """Checks the fields of a frozen dataclass by the `_rules` of its classes, and keeps what the rules return."""
     rules: dict[str, Rule] = {}
     for cls in reversed(type(instance).__mro__):
         rules |= vars(cls).get("_rules", {})
@@ -77,7 +77,7 @@ def check_fields(instance: Any, owner: str | None = None) -> None:
 
 
 def shown(value: Any) -> str:
-    """Something in an error, short."""
+    """A short text for a value in an error."""
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
         return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
     text = repr(value)
@@ -96,7 +96,7 @@ def number(
     finite: bool = True,
     should: str | None = None,
 ) -> Rule:
-    """A number, NumPy's and tensors' too. `low` and `high` belong to the range, `above` and `below` do not."""
+    """A number; NumPy's and tensors' count too. `low` and `high` are allowed values, `above` and `below` are not."""
 
     def read(value: Any) -> float:
         plain = as_number(value)
@@ -126,7 +126,7 @@ CAP = number(above=1, finite=False, should="above 1 (1 would force the uniform d
 
 
 def integer(at_least: int | None = None, at_most: int | None = None) -> Rule:
-    """An integer, NumPy's too."""
+    """An integer; NumPy's count too."""
 
     def read(value: Any) -> int:
         plain = as_integer(value)
@@ -201,7 +201,7 @@ def instance(kind: type | tuple[type, ...], should: str) -> Rule:
 
 
 def several(rule: Rule, should: str, *, least: int = 0, length: int | None = None) -> Rule:
-    """A list or a tuple of things that a rule takes, kept as a tuple. A string is none, and no mapping."""
+    """A list or a tuple of things that fit a rule, kept as a tuple. Strings and mappings do not count as lists."""
 
     def read(value: Any) -> tuple[Any, ...]:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
@@ -220,14 +220,14 @@ def several(rule: Rule, should: str, *, least: int = 0, length: int | None = Non
 
 
 def optional(rule: Rule, meaning: str = "") -> Rule:
-    """What a rule takes, or None."""
+    """What fits a rule, or None."""
     return Rule(
         f"{rule.should}, or None{' ' + meaning if meaning else ''}", lambda value: None if value is None else rule.read(value)
     )
 
 
 def batches() -> Rule:
-    """A loader: something that gives batches, and is none itself."""
+    """A loader: something that gives batches and is not a batch itself."""
 
     def read(value: Any) -> Any:
         if isinstance(value, (Mapping, Tensor)):
@@ -241,7 +241,7 @@ def batches() -> Rule:
 
 
 def mapping(rule: Rule, should: str) -> Rule:
-    """A mapping to things that a rule takes, kept as a dict."""
+    """A mapping to things that fit a rule, kept as a dict."""
 
     def read(value: Any) -> dict[Any, Any]:
         if not isinstance(value, Mapping):
@@ -261,7 +261,7 @@ def mapping(rule: Rule, should: str) -> Rule:
 
 
 def either(should: str, *rules: Rule) -> Rule:
-    """What one of some rules takes. What none takes is a mistake of type, unless one found its range left."""
+    """What fits one of several rules. If none fits, it is a wrong type, unless one rule says that its range was left."""
 
     def read(value: Any) -> Any:
         errors: list[Exception] = []
@@ -276,7 +276,7 @@ def either(should: str, *rules: Rule) -> Rule:
 
 
 def as_number(value: Any) -> float:
-    """A plain number: an integer stays one. Raises TypeError on what is none, such as a string, a bool, or an array of some."""
+    """A plain number; integers stay integers. Raises TypeError on anything else, such as a string, a bool or an array."""
     if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)) or not hasattr(value, "__float__"):
         raise TypeError
     if getattr(value, "ndim", 0) or (isinstance(value, Tensor) and (value.is_complex() or value.dtype == torch.bool)):
@@ -291,7 +291,7 @@ def as_number(value: Any) -> float:
 
 
 def as_integer(value: Any) -> int:
-    """A plain integer. Raises TypeError on what is none."""
+    """A plain integer. Raises TypeError on anything else."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, SupportsIndex) or not _is_scalar(value):
         raise TypeError
     try:

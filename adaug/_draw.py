@@ -1,4 +1,4 @@
-"""Which branch each row falls to, and what is drawn for rows that no generator is asked about."""
+"""Draws the views of rows that no generator proposes for."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from adaug.policy import Branch, Magnitudes, Policy
 
 
 class Distributions(Protocol):
-    """What branches without generators draw from."""
+    """The distributions of branches without generators."""
 
     def log_probs(self, branch: Branch, n: int) -> Mapping[str, Tensor]:
         """Log-probabilities [n, k] of each operation of a branch, by its name."""
 
 
 class Uniform:
-    """All bins and cells alike."""
+    """Uniform distributions: all bins and cells are equally likely."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -41,7 +41,7 @@ class Uniform:
 def draw_unproposed(
     policy: Policy, distributions: Distributions, branch: NDArray[np.int64], random: Magnitudes, stream: Stream
 ) -> Magnitudes:
-    """What rows get that no generator is asked about: their branch's operations from its distributions, others at random."""
+    """Draws rows that no generator proposes for: their branch's operations from its distributions, others at random."""
     n, drawn = len(branch), dict(random)
     for number, owner in enumerate(policy.branches, start=1):
         mine = branch == number
@@ -59,7 +59,7 @@ def draw_unproposed(
 
 
 def draw_view(policy: Policy, n: int, canvas: Size, view_size: Size, progress: float, stream: Stream) -> View:
-    """The view of n rows of a policy without generators, each branch on its share, all bins and cells alike."""
+    """Draws the view of n rows by a policy without generators. All bins and cells are equally likely."""
     branch = policy.split(n, progress, stream).numpy()
     drawn = draw_unproposed(policy, Uniform(stream.device), branch, policy.draw_random(n, stream), stream)
     return policy.view(drawn, n, canvas, view_size, device=stream.device)

@@ -1,4 +1,4 @@
-"""The entries of a user's batch by name, also those inside others, and the kind of each."""
+"""The entries of a user's batch, also those inside others, and the kind of each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from adaug._stale import holds_numbers
 def nested_entries(
     batch: Any, entries: Mapping[Key, Any], given: Mapping[Key, Target], rows: Collection[Path] = ()
 ) -> dict[Path, Any]:
-    """The entries inside others that targets name by a tuple. Raises ValueError on names that match nothing.
+    """The entries inside others that `targets` names by tuples. Raises ValueError on names that match nothing.
 
     Args:
-        batch: The user's.
-        entries: What it holds.
-        given: Targets.
-        rows: Paths of what it holds row by row, which targets may name too.
+        batch: The user's batch.
+        entries: Its entries.
+        given: The targets.
+        rows: Paths of its lists of rows. Targets may name these too.
     """
     found: dict[Path, Any] = {}
     missing: list[Key] = []
@@ -45,9 +45,9 @@ def nested_entries(
 
 
 def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapping[Key, Target]) -> dict[Key, Target]:
-    """The kind of every entry: as the user said, or as its name tells. Raises ValueError that names all that nobody knows.
+    """The kind of every entry, from the user or from its name. Raises ValueError that names all entries of unknown kind.
 
-    An entry that others were named in is carried along but for them, if all else in it may be.
+    If the user named entries inside another one, the rest of that one stays as it is, unless it holds something unknown.
     """
     kinds: dict[Key, Target] = {}
     unknown: list[Key] = []
@@ -55,7 +55,7 @@ def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapp
     for key, entry in (dict(entries) | dict(nested)).items():
         kind = given.get(key) or guess(key, entry)
         if kind is not None and key in opened and key not in given and kind.kind not in CARRIED:
-            kind = None  # its name is that of what it holds
+            kind = None  # its name describes an entry inside it
         kinds[key] = as_it_says(kind or PLAIN["other"], entry)
         for path, leaf in leaves(entry, (key,), through) if kind is None else ():
             known = any(path[: len(inner)] == inner for inner in nested)

@@ -1,4 +1,4 @@
-"""Which difficulty is fair to all bins, where the user names none: a loss often grows with the size of the object."""
+"""The default difficulty of running difficulty. It should not grow with the size of the object, as losses often do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Fair:
     """A difficulty that does not grow with size.
 
     Attributes:
-        about: What it is, in words.
+        about: What it measures, in words.
         function: (output, batch) -> [B].
     """
 
@@ -28,9 +28,9 @@ class Fair:
 
 
 def measured(known: Fair, output: Any, batch: Batch, losses: Tensor) -> Tensor:
-    """How hard each row was, [B], by the measure that is known, or by its loss; NaN where this batch has another one."""
+    """The difficulty of each row, [B], by the known measure or by the loss. NaN if this batch needs another measure."""
     fair = fair_difficulty(output, batch) or LOSS
-    if fair.about != known.about:  # e.g. a batch without keypoints: measures do not add up
+    if fair.about != known.about:  # such as a batch without keypoints: different measures cannot be averaged
         return torch.full_like(losses, torch.nan)
     if fair is LOSS:
         return losses
@@ -39,14 +39,14 @@ def measured(known: Fair, output: Any, batch: Batch, losses: Tensor) -> Tensor:
 
 
 MAY_GROW = (
-    "adaug: running difficulty sums up the loss, because no measure is known here that does not grow with the size of an "
-    "object. `difficulty_table()` tells when enlarged views lead by their size alone; then give `difficulty` such a measure."
+    "adaug: running difficulty uses the loss, because adaug knows no measure for this output that ignores an object's size. "
+    "If `difficulty_table()` notes that difficulty grows with size, pass `difficulty` a measure that does not."
 )
 LOSS = Fair("the loss", lambda output, batch: torch.empty(0))
 
 
 def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
-    """What can be measured of an output beside the loss; None where nothing is known to be fairer."""
+    """A difficulty for this kind of output that does not grow with size. None if adaug knows none."""
     last = output[-1] if isinstance(output, (list, tuple)) and output else output  # of stacks, the last one counts
     if not isinstance(last, Tensor) or not last.is_floating_point() or len(last) != len(batch):
         return None
@@ -63,7 +63,7 @@ def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
 
 
 def _of_labels(output: Any, batch: Batch) -> Tensor:
-    """Bounded, so that a few images that are wrong beyond doubt do not hide the bins. Labels out of range say nothing."""
+    """1 - the probability of the true class: bounded, so that a few images do not decide. NaN for labels out of range."""
     logits = output[-1] if isinstance(output, (list, tuple)) else output
     label = batch.entries_of("label")[0].to(logits.device)
     known = (label >= 0) & (label < logits.shape[1])
@@ -79,7 +79,7 @@ def _of_keypoints(output: Any, batch: Batch) -> Tensor:
 
 
 def _of_masks(output: Any, batch: Batch) -> Tensor:
-    """[B, C, h, w] against integer masks: 1 - IoU, the mean over the classes that an image has. Others are ignored."""
+    """1 - IoU of logits [B, C, h, w] and integer masks, averaged over the classes that an image has. Others are ignored."""
     logits = output[-1] if isinstance(output, (list, tuple)) else output
     mask = batch.entries_of("mask")[0]
     planes = (mask if mask.ndim == 4 else mask[:, None]).float()

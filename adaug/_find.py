@@ -1,4 +1,4 @@
-"""Which layers to read and to mask when the user names none: proposed by how features flow, chosen by what a mask hides."""
+"""Finds layers to read and to mask if the user names none. The flow of features proposes them, and trying masks decides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaug._leak import Run, leak, outputs_of
 from adaug._probe import Probe
 from adaug._proposals import proposals
 
-HIDDEN = 0.2  # of the change in a cell that may still reach the output: then the cell counts as hidden
+HIDDEN = 0.2  # a cell counts as hidden if at most this part of a change in it reaches the output
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Found:
     """Layers that were found.
 
     Attributes:
-        read: For generators.
-        hide: For masks: those that are read, and the same ones of later stacks.
-        leak: Of the change in a hidden cell that still reaches the output, from 0; NaN where it cannot be said.
-        skipped: Layers that were left out because nothing says where their channels are.
+        read: The layers that generators read.
+        hide: The layers that masks multiply: those in `read`, and the same layers of later stacks.
+        leak: The part of a change in a hidden cell that still reaches the output. NaN if it cannot be measured.
+        skipped: Layers that were left out because adaug cannot tell whether their channels come first or last.
     """
 
     read: tuple[str, ...] = ()
@@ -31,11 +31,11 @@ class Found:
     skipped: tuple[str, ...] = ()
 
     def said(self, *, reads: bool, hides: bool) -> str:
-        """A line on what was found, for the user.
+        """A line that tells the user which layers were found.
 
         Args:
-            reads: Whether generators read it.
-            hides: Whether masks multiply it.
+            reads: Whether generators read them.
+            hides: Whether masks multiply them.
         """
         users = ["generators read"] * reads + ["masks multiply"] * hides
         if not self.read:
@@ -50,20 +50,20 @@ class Found:
                 line += ", so name better layers in `occlude`, or pass occlude=() to hide parts of the image"
         if self.skipped:
             names = ", ".join(self.skipped[:3]) + (", ..." if len(self.skipped) > 3 else "")
-            line += f"; left out are {names}: nothing says whether their channels come first or last"
+            line += f"; it left out {names}, because it cannot tell whether their channels come first or last"
         return line + "."
 
 
 def find_layers(model: nn.Module, probed: Probe, pair: Tensor, run: Run) -> Found:
-    """The layers of the first proposal that hides a cell, or of the one that hides it best.
+    """Returns the layers of the first proposal that hides a cell, or else of the one that hides it best.
 
-    Costs one pass of two rows without masks, and one with each proposal that is tried, of at most four.
+    It costs a pass of two rows without masks, and one for each of at most four proposals.
 
     Args:
-        model: The model, in eval behaviour.
-        probed: What a pass of `pair` through it showed.
-        pair: An image [2, C, H, W] and the same one with a cell changed, as `with_a_change` makes it.
-        run: Calls the model with it.
+        model: The model, in evaluation mode.
+        probed: The result of a pass of `pair` through the model.
+        pair: An image and the same image with a changed cell, [2, C, H, W], from `with_a_change`.
+        run: A function that calls the model.
     """
     best, plain = Found(), outputs_of(run, pair)
     for proposal in proposals(probed):

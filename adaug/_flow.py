@@ -1,4 +1,4 @@
-"""What was made of what inside a model: the operations of a pass, from the image to the outputs, and the paths through them."""
+"""The flow of a pass through a model: a graph of its operations from the image to the outputs, and the paths in it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from torch.autograd.graph import Node as GraphNode
 
-Node = Hashable  # what an operation gave: a node of autograd's graph, or, where that sees nothing, the name of a layer
-END = "(the output)"  # of a line
+Node = Hashable  # the result of an operation: a node of autograd's graph, or the name of a layer if there is no graph
+END = "(the output)"  # the last node of a line
 
 
 class Flow:
-    """What was made of what, from the image on.
+    """A graph of the operations of a pass.
 
     Args:
-        inputs: Each node -> what it was made of, in an order in which that comes before it. The image, first, of nothing.
-        outputs: What the model returned.
+        inputs: Each node -> the nodes that it was computed from. Inputs come before their users. The image comes first and has
+            no inputs.
+        outputs: The nodes that the model returned.
     """
 
     def __init__(self, inputs: Mapping[Node, Sequence[Node]], outputs: Sequence[Node]) -> None:
         self.inputs, self.outputs = inputs, outputs
         self.nodes = list(inputs)
-        self.paths: dict[Node, int] = {}  # how many lead there from the image
+        self.paths: dict[Node, int] = {}  # how many paths lead there from the image
         for node, parents in inputs.items():
             self.paths[node] = sum(self.paths[parent] for parent in parents) if parents else 1
 
     @classmethod
     def of_graph(cls, image: GraphNode, outputs: Sequence[GraphNode]) -> Flow | None:
-        """The flow that autograd's graph shows; None where no path in it leads from the image to an output."""
+        """The flow from autograd's graph. None if no path in it leads from the image to an output."""
         inputs: dict[Node, list[Node]] = {image: []}
         for node in _inputs_first(outputs):
             parents: list[Node] = [parent for parent in _parents(node) if parent in inputs]
@@ -38,7 +39,7 @@ class Flow:
 
     @classmethod
     def in_a_line(cls, names: Iterable[str]) -> Flow:
-        """The flow of layers that run one after the other: what is assumed where autograd sees nothing."""
+        """The flow of layers that run one after the other: the assumption if there is no autograd graph."""
         nodes = [*names, END]
         return cls({node: nodes[max(i - 1, 0) : i] for i, node in enumerate(nodes)}, [END])
 
@@ -58,7 +59,7 @@ class Flow:
         return {node for node in self.nodes if self.paths[node] * on[node] == self.paths[target]}
 
     def before(self, nodes: Iterable[Node]) -> set[Node]:
-        """The nodes from which a path leads on to one of some others."""
+        """The nodes from which a path leads to one of `nodes`."""
         there = set(nodes)
         found: set[Node] = set()
         for node in reversed(self.nodes):
@@ -68,7 +69,7 @@ class Flow:
 
 
 def _inputs_first(outputs: Sequence[GraphNode]) -> list[GraphNode]:
-    """Everything that outputs were made of, each after what it was made of."""
+    """All nodes that the outputs were computed from. Inputs come before their users."""
     order: list[GraphNode] = []
     seen: set[GraphNode] = set()
     stack = [(node, False) for node in outputs]

@@ -1,4 +1,4 @@
-"""The generator: features of the user's model in, the logits of one distribution per operation out."""
+"""The generator: reads features of the user's model and predicts the logits of one distribution per operation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Shape = tuple[int, int, int]  # channels, height, width
 Layout = int | tuple[int, int]  # bins, or (rows, columns) of cells
 
 
-EPS = 1e-8  # of a variance, beside a largest number of 1: a map that is constant but for rounding counts as constant
+EPS = 1e-8  # added to variances of maps within [-1, 1]: a map that varies only by rounding counts as constant
 
 
 def standardised(x: Tensor) -> Tensor:
-    """Each row [C, h, w] at mean 0 and deviation 1, whatever its scale; a constant one at 0."""
+    """Brings each row [C, h, w] to mean 0 and standard deviation 1, and a constant row to 0."""
     return F.group_norm(_within_one(x), 1, eps=EPS)
 
 
 class Level(nn.Module):
-    """Divides each row [C, h, w] by its root mean square; a row of zeros stays."""
+    """Divides each row [C, h, w] by its root mean square. A row of zeros stays."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = _within_one(x)
@@ -30,17 +30,17 @@ class Level(nn.Module):
 
 
 def _within_one(x: Tensor) -> Tensor:
-    """Each row divided by its largest number: squares of what is huge or tiny would leave float32."""
+    """Divides each row by its largest absolute value, because squares of huge or tiny numbers do not fit into float32."""
     return x / x.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _pooled(pool: Callable[[Tensor, tuple[int, int]], Tensor], x: Tensor, side: tuple[int, int]) -> Tensor:
-    """A map [n, C, h, w] pooled to a size; one that has it already is not copied, which took as long as pooling."""
+    """Pools maps [n, C, h, w] to a size. Maps of this size are not copied, because a copy takes as long as pooling."""
     return x if x.shape[2:] == side else pool(x, side)
 
 
 class Bottleneck(nn.Module):
-    """Pre-activation residual bottleneck. GroupNorm, because rows must not influence each other."""
+    """A pre-activation residual bottleneck, with GroupNorm because rows must not influence each other."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -58,21 +58,19 @@ class Bottleneck(nn.Module):
 
 
 class Generator(nn.Module):
-    """The top-down half of an hourglass, one module a resolution (section 5.1), over pooled and narrowed features.
+    """Predicts a distribution per operation from features: the top-down half of an hourglass, one module per resolution.
 
-    It starts at the uniform distribution.
+    It follows section 5.1 of the paper, but pools and narrows the features first. It starts at the uniform distribution.
 
-    Each row's map is first brought to mean 0 and deviation 1 over its channels and places, because networks differ in the
-    scale of their features, and a generator that reads large ones moves by itself. An image, a map of at most four channels,
-    is divided by its root mean square alone: its tint and its contrast beside its brightness stay. The generator
-    does not see a factor: it proposes the same for an image and for a brighter copy of it.
+    Networks differ in the scale of their features, and large features would make it learn faster. So each feature map of a row
+    is first brought to mean 0 and standard deviation 1. An image (a map of at most four channels) is only divided by its root
+    mean square, which keeps its tint and contrast. Multiplying an image by a factor therefore changes no proposal.
 
     Args:
-        features: Shapes (C, h, w) of what it reads, in any order.
+        features: Shapes (C, h, w) of the features that it reads, in any order.
         layouts: Name of an operation -> bins, or (rows, columns) of cells.
-        width: Channels inside, by default as many as the features have, within 32 to 64.
-        size: Finer features are first pooled to at most this side, so that the larger the images, the smaller is its part
-            of a step.
+        width: The number of channels inside. By default that of the features, but at least 32 and at most 64.
+        size: Features with longer sides are first pooled to this side, so that large images do not make it slow.
     """
 
     def __init__(
@@ -88,7 +86,7 @@ class Generator(nn.Module):
         self.neck = Bottleneck(width)
         self.heads = nn.ModuleDict()
         for name, layout in layouts.items():
-            if isinstance(layout, int):  # where things are matters: a grid of cells, not their mean
+            if isinstance(layout, int):  # places matter, so pool to a grid and not to one mean
                 self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * width, layout))
             else:
                 self.heads[name] = nn.Sequential(nn.AdaptiveAvgPool2d(layout), nn.Conv2d(width, 1, 1), nn.Flatten())
@@ -99,14 +97,14 @@ class Generator(nn.Module):
     def _entry(shape: Shape, width: int) -> nn.Module:
         if shape[0] > 4:
             return nn.Conv2d(shape[0], width, 1)
-        return nn.Sequential(  # an image: edges first, or pooling would leave only its colours
+        return nn.Sequential(  # an image: find edges before pooling, which would leave only colours
             nn.AdaptiveAvgPool2d((min(shape[1], 64), min(shape[2], 64))), Level(),
             nn.Conv2d(shape[0], width, 5, stride=2, padding=2), nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1), nn.ReLU(),
         )  # fmt: skip
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Feature maps [B, C, h, w] -> logits [B, k] of each operation."""
+        """Predicts logits [B, k] for each operation from feature maps [B, C, h, w]."""
         x: Tensor | None = None
         for i, side, entry, block in zip(self.order, self.sides, self.entries, self.blocks, strict=True):
             level = features[i]
@@ -122,17 +120,16 @@ class Generator(nn.Module):
 
 
 class OneForAll(nn.Module):
-    """A generator that reads nothing: one distribution for all images, which starts uniform.
+    """A generator that ignores its features: one distribution for all images, which starts uniform.
 
-    With `features=()` nothing is looked at, and a step costs little more than its scores. Compare, to see what knowing the
-    image is worth.
+    Compare it with `Generator` to see what knowing the image is worth. With `features=()` a step needs no look.
 
     Args:
-        features: Shapes of what it would read.
+        features: Shapes of features. They are ignored.
         layouts: Name of an operation -> bins, or (rows, columns) of cells.
     """
 
-    GAIN = 32.0  # of its parameters: a rate at which the weights of a network learn would hardly move a lone logit
+    GAIN = 32.0  # multiplies its parameters: at a usual learning rate, single logits would hardly move
 
     def __init__(self, features: Sequence[Shape], layouts: Mapping[str, Layout]) -> None:
         super().__init__()
@@ -140,5 +137,5 @@ class OneForAll(nn.Module):
         self.logits = nn.ParameterDict({name: nn.Parameter(torch.zeros(k)) for name, k in sizes.items()})
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Features of n rows -> logits [n, k] of each operation, the same in every row."""
+        """Returns logits [n, k] for each operation, the same in every one of n rows."""
         return {name: (self.GAIN * logits).expand(len(features[0]), -1) for name, logits in self.logits.items()}

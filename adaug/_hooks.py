@@ -1,7 +1,7 @@
-"""The network's inside: hooks that record what a generator reads and multiply what an occlusion hides.
+"""Hooks on the user's model: they record features for a generator, and multiply features by masks.
 
-The hooks stay on the user's model from binding on, because `torch.compile` never sees one that is added later, and
-do nothing outside a step. A copy of the model carries inert copies of them.
+They stay on the model from binding on, because compiled code never calls a hook that is added later. Outside a step they do
+nothing. A copy of the model has copies of the hooks that do nothing at all.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from adaug._turns import turn
 from adaug._wrappers import is_compiled, shards
 from adaug.operations import Operation
 
-FeatureMasks = list[tuple[Operation, Tensor]]  # an operation that hides, and its mask in each row
+FeatureMasks = list[tuple[Operation, Tensor]]  # pairs of an operation that hides and its masks
 
 
 class _Look(BaseException):
-    """Ends a look once every layer has been read. Not an Exception, so that no model mistakes it for a failure."""
+    """Ends a look after the last layer. It is not an Exception, so that no model catches it as a failure."""
 
 
 class _Hook:
-    """One layer's hook. A copy or a pickle of it (with the user's model) does nothing."""
+    """The hook of one layer. A copy or a pickle of it (with the user's model) does nothing."""
 
     def __init__(self, hooks: Hooks | None, name: str) -> None:
         self.hooks, self.name = hooks, name
@@ -50,9 +50,9 @@ class Hooks:
 
     Args:
         model: The model.
-        features: What `look` records.
-        occlude: What `masked` masks.
-        whole: Whether a look goes on to the model's end, where stopping would leave something undone.
+        features: The layers that `look` records.
+        occlude: The layers that `masked` multiplies.
+        whole: Whether a look runs to the model's end, because a model that stops early would leave something undone.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Hooks:
         self._levels = {name: areas.index(layer.area) for name, layer in occlude.items()}  # the finest resolution is 0
         self._called = False  # whether any hook was called while masks were armed
         self._met = False  # whether an armed mask has met a layer
-        self._trained = False  # whether one did so in a training pass
-        self._traced = False  # whether one did so in compiled code, which does not tell what it leaves out
-        self._ran_unmasked = False  # whether the model ran otherwise since the last masked pass
+        self._trained = False  # whether this happened in a training pass
+        self._traced = False  # whether this happened in compiled code, which does not tell which layers it skips
+        self._ran_unmasked = False  # whether the model ran without masks since the last masked pass
         self._recorded: dict[str, Tensor] | None = None
-        self._versions: dict[str, int] = {}  # of what was recorded, which is counted up when it is written to
-        self._written: set[str] = set()  # layers whose output something later writes to, such as an activation in place
+        self._versions: dict[str, int] = {}  # of recorded tensors; torch counts them up at every write in place
+        self._written: set[str] = set()  # layers whose output is written to later, such as by an in-place activation
         self._ran: set[str] = set()  # occluded layers that ran in a masked pass
         self._skipped: frozenset[str] = frozenset()
         self._masks: FeatureMasks | None = None
@@ -84,9 +84,9 @@ class Hooks:
             handle.remove()
 
     def look(self, run: Callable[[], Any]) -> list[Tensor]:
-        """Runs the model until the last layer of `features` and returns what they gave, in their order.
+        """Runs the model up to the last layer of `features` and returns their outputs, in the order of `features`.
 
-        Where something later in the model writes to it, it is copied; the first look finds that out, and looks twice.
+        An output that the model later writes to is copied. The first look notices this, and looks a second time.
         """
         recorded = self._looked(run)
         written = {name for name, version in self._versions.items() if recorded[name]._version != version}
@@ -123,9 +123,9 @@ class Hooks:
 
     @contextmanager
     def masked(self, masks: FeatureMasks) -> Iterator[None]:
-        """Multiplies the occluded layers by the masks while it lasts.
+        """A block in which the layers of `occlude` are multiplied by the masks.
 
-        Raises when compiled code never calls the hooks. Otherwise a layer may leave out a pass (LayerDrop): see `hid`.
+        Raises RuntimeError if compiled code never calls the hooks. A layer may skip a pass (LayerDrop): see `hid`.
         """
         self._skipped = frozenset()
         if not masks or not self.occlude:
@@ -147,19 +147,19 @@ class Hooks:
             self._skipped = frozenset(self.occlude) - self._ran
 
     def hid(self, measured: Tensor) -> Tensor:
-        """What the latest masked pass measured, [n]: NaN where an occluded layer did not run, so that its mask hid nothing.
+        """Replaces what the latest masked pass measured, [n], by NaN if a masked layer did not run and so hid nothing.
 
-        Compiled code does not tell.
+        In compiled code this goes unnoticed.
         """
         return torch.full_like(measured, torch.nan) if self._skipped else measured
 
     def keep_for_backward(self, losses: Tensor, masks: FeatureMasks, owner: object) -> None:
-        """Lets layers that activation checkpointing runs again in the backward pass of `losses` meet the same masks.
+        """Keeps the masks for the backward pass of `losses`, in which activation checkpointing runs layers again.
 
         Args:
             losses: [B], with graph.
-            masks: Of the pass that they come from.
-            owner: With whose end the hooks go; it is kept until then.
+            masks: The masks of the pass that the losses come from.
+            owner: The hooks go when this object goes, so it is kept until the backward pass.
         """
         if not losses.requires_grad or not masks or not self.occlude:
             return
@@ -170,7 +170,7 @@ class Hooks:
         self._backward = {task: [*self._backward.get(task, []), masks]}
 
     def passed(self, name: str, output: Any) -> Any:
-        """What a hook does when its layer has run."""
+        """Called by a hook after its layer has run."""
         if self._recorded is not None and name in self.features:
             self._record(name, output, self._recorded)
             if len(self._recorded) == len(self.features) and not self._whole:
@@ -222,37 +222,36 @@ class Hooks:
 
 
 def _dynamo_ran() -> bool:
-    """Whether anything was compiled in this process. If not, a hook that was not called belongs to a layer that did not run."""
+    """Whether this process compiled anything. If not, a hook that was not called means that its layer did not run."""
     dynamo = sys.modules.get("torch._dynamo")
     return dynamo is not None and bool(dynamo.utils.counters["frames"])
 
 
 def _map_of(output: Any, layer: Layer, name: str) -> Tensor:
-    """The feature map in an output that should be what it was at binding (a map may change its size)."""
+    """The feature map in an output. It should look like the one at binding, but may have another size."""
     tensor = next(tensors_in(output), None)
     fits = tensor is not None and tensor.ndim == (4 if layer.prefix is None else 3)
     if tensor is None or not fits or (layer.prefix is not None and tensor.shape[1] != layer.prefix + layer.area):
         returned = "no tensor" if tensor is None else f"shape {tuple(tensor.shape)}"
-        raise ValueError(f"{name!r} should return what it did at binding, a map like {layer}. Found {returned}.")
+        raise ValueError(f"{name!r} should return a map as it did at binding, like {layer}. Found {returned}.")
     return layer.as_map(tensor)
 
 
 @contextmanager
 def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = False) -> Iterator[None]:
-    """A pass that leaves no trace: eval behaviour, no gradients, random state put back, flags restored.
+    """A pass that leaves no trace: in evaluation mode, without gradients, with random state and flags restored.
 
-    Compiled parts run as they were written: an early stop would make dynamo give the code up for good. The autocast
-    cache is off inside: weights that were cast without gradients would be used again, without
-    gradients, by the training pass.
+    Compiled parts run uncompiled, because dynamo would give up code that stops early. The autocast cache is off: otherwise the
+    training pass would reuse weights that were cast without gradients.
 
     Args:
         model: The model.
-        device: Whose random state is kept.
-        act: What the pass is for. Passes for the same draw random numbers or do not.
-        training: Whether the modules behave as they do outside; buffers are then the caller's business.
+        device: The device whose random state is kept.
+        act: What the pass is for. Whether it draws random numbers is remembered for each `act`.
+        training: Whether modules keep their own training flags. Then the caller must take care of buffers.
     """
     habit = _habits.setdefault(model, {}).setdefault((act, training), Habit())
-    with turn(act, model):  # which another thread would leave with flags that this one set
+    with turn(act, model):  # two threads would mix up the flags
         modules = list(model.modules())
         flags = [module.training for module in modules]
         cached = torch.is_autocast_cache_enabled()
@@ -265,7 +264,7 @@ def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = 
         finally:
             torch.set_autocast_cache_enabled(cached)
             _flag(modules, flags)
-            for module in shards(modules):  # which nothing but a backward pass would do
+            for module in shards(modules):  # otherwise only a backward pass would do it
                 module.reshard()
 
 
@@ -273,11 +272,11 @@ _habits: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Habit]] = WeakKeyDi
 
 
 def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
-    """Sets training flags; not by .eval(), which a user's module may have overridden."""
+    """Sets training flags. It does not call .eval(), which a user's module may override."""
     for module, flag in zip(modules, flags, strict=False):
         if module.training is not flag:
             if "training" in module.__dict__:
-                module.__dict__["training"] = flag  # Module.__setattr__ took longer than the rest of a small network's look
+                module.__dict__["training"] = flag  # Module.__setattr__ takes longer than the rest of a look at a small network
             else:
                 module.training = flag
 

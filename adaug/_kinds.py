@@ -1,4 +1,4 @@
-"""What each entry of a batch is: its kind, said by the user or known by its name, and the shape that the kind asks for."""
+"""The kind of each entry of a batch, from the user or from its name, and the shape that each kind needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adaug._checks import Rule, Rules, as_number, check_fields, checked, mapping
 from adaug._units import FORMATS, Unit, check_unit
 
 KINDS = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes", "label", "other")
-CARRIED = ("label", "other")  # along as they are, whatever pixels do
+CARRIED = ("label", "other")  # kinds that stay as they are, however pixels move
 USUAL_NAMES = {
     "image": ("image", "images", "img", "imgs", "pixel_values"),
     "keypoints": ("keypoints", "joints", "landmarks", "points"),
@@ -35,7 +35,7 @@ Key = Any  # of an entry: its name in a mapping, its position in a tuple, or a t
 
 @dataclass(frozen=True)
 class Target:
-    """What an entry of the batch is, for `targets=`: its kind, what lies outside the canvas, and the unit of its coordinates.
+    """Describes an entry of the batch for `targets=`: its kind, the fill outside the canvas, and the unit of coordinates.
 
         Target("mask", fill=255)
         Target("keypoints", unit="unit")
@@ -43,13 +43,12 @@ class Target:
 
     Attributes:
         kind: image, keypoints, visibility, heatmaps, mask, boxes, label or other.
-        fill: What pixels from outside the canvas get, e.g. Target("mask", fill=255) for an ignore index. The dtype of the entry
-            should hold it.
-        unit: Of keypoints and boxes, which are given back as they came. "pixels": (0, 0) is the centre of the first pixel.
-            "unit": 0 and 1 are the outer edges of the image, pixel = u * size - 0.5. "signed": -1 and 1 are the outer edges,
-            pixel = ((s + 1) * size - 1) / 2. (offset, scale), numbers or pairs (x, y): pixel = offset + scale * value, in the
-            images that come and in the views alike. By default pixels, and what cannot be pixels is refused.
-        format: Of boxes: "xyxy" (by default), "xywh" or "cxcywh".
+        fill: The value of pixels outside the canvas, such as 255 for an ignore index. The entry's dtype must hold it.
+        unit: The unit of keypoints and boxes. They come back in the same unit. "pixels": (0, 0) is the centre of the first
+            pixel. "unit": 0 and 1 are the outer edges of the image, pixel = u * size - 0.5. "signed": -1 and 1 are the outer
+            edges, pixel = ((s + 1) * size - 1) / 2. (offset, scale), numbers or pairs (x, y): pixel = offset + scale * value,
+            for images and views alike. By default pixels; values that cannot be pixels raise an error.
+        format: The format of boxes: "xyxy" (the default), "xywh" or "cxcywh".
     """
 
     kind: str
@@ -94,13 +93,13 @@ TARGETS = optional(
 
 
 def as_targets(targets: Mapping[Any, str | Target] | None) -> dict[Key, Target]:
-    """Kinds by name as Targets. Raises ValueError on an unknown kind."""
+    """Turns kinds into Targets. Raises ValueError on an unknown kind."""
     given: dict[Key, Target] | None = checked({"targets": targets}, {"targets": TARGETS})["targets"]
     return given or {}
 
 
 def guess(key: Key, entry: Any) -> Target | None:
-    """The kind of an entry by its name or its place; None where neither tells."""
+    """The kind of an entry, from its name or its position. None if neither tells."""
     name = key[-1] if isinstance(key, tuple) and key else key
     if isinstance(name, str) and name in KIND_OF:
         return PLAIN[KIND_OF[name]]
@@ -108,12 +107,12 @@ def guess(key: Key, entry: Any) -> Target | None:
         return PLAIN["image"]
     integers = isinstance(entry, Tensor) and entry.ndim == 1 and not entry.is_floating_point()
     if isinstance(key, int) and integers:
-        return PLAIN["label"]  # one integer a row cannot go stale when pixels move
+        return PLAIN["label"]  # one integer for each row stays right when pixels move
     return None
 
 
 def as_it_says(target: Target, entry: Any) -> Target:
-    """A kind with the format that boxes name themselves, as torchvision's BoundingBoxes do, where the user named none."""
+    """Adds the format that boxes have themselves (torchvision's BoundingBoxes), unless the user gave one."""
     if target.kind != "boxes" or target.format is not None:
         return target
     own = getattr(entry, "format", None)
@@ -122,17 +121,17 @@ def as_it_says(target: Target, entry: Any) -> Target:
 
 
 def refuse_unknown(keys: Sequence[Key]) -> None:
-    """Raises ValueError that names all entries of whose kind nobody knows, if there are any."""
+    """Raises ValueError that names all entries of unknown kind, if there are any."""
     if keys:
         raise ValueError(
-            "Each tensor of a batch should have a kind, so that it does not go stale when pixels move. Found "
+            "Each tensor of a batch should have a kind, or adaug cannot move it with the pixels. Found "
             f"{', '.join(map(repr, keys))} without one; pass targets={{{', '.join(f'{key!r}: kind' for key in keys)}}} "
             f"with one of {', '.join(KINDS)}."
         )
 
 
 def check_fill(key: Key, dtype: torch.dtype, fill: float) -> None:
-    """Raises ValueError on a fill that pixels of a dtype cannot hold."""
+    """Raises ValueError if a dtype cannot hold the fill."""
     if not fill:
         return
     if dtype.is_floating_point:
@@ -158,8 +157,8 @@ def check_entry(key: Key, entry: Any, target: Target, image: Tensor) -> None:
     if not isinstance(entry, Tensor):
         advice = "pad its rows to one length and stack them" if isinstance(entry, (list, tuple)) else "make it one"
         raise TypeError(
-            f"{key!r}, of kind {kind}, should be a tensor, or it cannot be moved. Found {type(entry).__name__}; {advice}, or "
-            f'pass targets={{{key!r}: "other"}}, if it is to stay as it is.'
+            f"{key!r}, of kind {kind}, should be a tensor, or adaug cannot move it. Found {type(entry).__name__}; {advice}, or "
+            f'pass targets={{{key!r}: "other"}} to leave it as it is.'
         )
     if entry.ndim not in DIMENSIONS[kind] or len(entry) != n:
         dimensions = " or ".join(map(str, DIMENSIONS[kind]))

@@ -1,7 +1,7 @@
-"""Layers by name or by pattern, and how what they give is a map.
+"""Layers by name or pattern, and how to read their outputs as feature maps.
 
-A feature map is [B, C, h, w] or, with the channels last, [B, h, w, C]; or tokens [B, N, C] of a transformer, perhaps
-behind a class token or registers.
+A feature map is [B, C, h, w], or [B, h, w, C] with channels last, or the tokens [B, N, C] of a transformer, perhaps after a
+class token or registers.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor, nn
 from adaug._warp import Size
 
 PREFIXES = (0, 1, 2, 5)  # tokens before the patches: none, a class token, with a distillation token, with registers
-NEAR = 0.11  # of a side: how far apart what is the same place may lie
+NEAR = 0.11  # two places are the same if they are at most this part of a side apart
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a layer gives for one row.
+    """What a layer returns for one row.
 
     Attributes:
         channels: C.
         size: Height and width of its map.
-        prefix: The number of tokens before those of the map; None where it gives no tokens.
-        channels_last: Whether it gives [B, h, w, C].
+        prefix: The number of tokens before those of the map. None if it does not return tokens.
+        channels_last: Whether it returns [B, h, w, C].
     """
 
     channels: int
@@ -40,7 +40,7 @@ class Layer:
 
     @property
     def area(self) -> int:
-        """Places in its map."""
+        """The number of pixels in its map."""
         return self.size[0] * self.size[1]
 
     def as_map(self, output: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Layer:
         return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.size)
 
     def masked(self, output: Tensor, mask: Tensor) -> Tensor:
-        """Its output times a mask [B, 1, h, w]; tokens before the patches are kept."""
+        """Its output times a mask [B, 1, h, w]. Tokens before those of the map stay as they are."""
         if self.prefix is None:
             return output * (mask.movedim(1, 3) if self.channels_last else mask).to(output.dtype)
         places = mask.flatten(1)[..., None].to(output.dtype)  # [B, N, 1]
@@ -58,23 +58,23 @@ class Layer:
 
 
 def describe(output: Tensor, image: Tensor) -> Layer | None:
-    """What a layer's output is: a feature map, tokens of a grid, or None.
+    """Describes a layer's output: a feature map or tokens of a grid. None if it is neither.
 
-    Its shape and the image's decide. Where channels may come first or last, such as in [2, 16, 16, 16], it does what lies where
-    the first two rows differ; where that decides nothing, channels come first.
+    Its shape and that of the image decide. In a shape like [2, 16, 16, 16] channels may come first or last. Then the place
+    where the first two rows differ decides. If this tells nothing, channels come first.
     """
     possible = readings(output, image)
     return (_where_it_changes(possible, output, image) or possible)[0] if possible else None
 
 
 def is_unclear(output: Tensor, image: Tensor) -> bool:
-    """Whether neither its shape nor what changes in it says where a map has its channels."""
+    """Whether neither the shape nor a change in the image tells where a map has its channels."""
     possible = readings(output, image)
     return len(possible) > 1 and len(_where_it_changes(possible, output, image)) != 1
 
 
 def readings(output: Tensor, image: Tensor) -> list[Layer]:
-    """All that an output may be, judged by its shape and the image's."""
+    """All readings of an output that its shape and that of the image allow."""
     if output.ndim not in (3, 4) or len(output) != len(image):
         return []
     aspect = image.shape[-1] / image.shape[-2]
@@ -92,13 +92,13 @@ def readings(output: Tensor, image: Tensor) -> list[Layer]:
 
 
 def _fits(size: Size, aspect: float) -> bool:
-    """Whether a map has the image's aspect, each side off by a pixel at most."""
+    """Whether a map has the aspect ratio of the image. Each side may be off by a pixel."""
     height, width = size
     return abs(width - height * aspect) <= 1 + 0.1 * width or abs(height - width / aspect) <= 1 + 0.1 * height
 
 
 def _where_it_changes(possible: Sequence[Layer], output: Tensor, image: Tensor) -> list[Layer]:
-    """The readings by which the first two rows differ in a map where they differ in the image."""
+    """The readings in which the first two rows differ at the same place as in the image."""
     if len(possible) < 2 or len(image) < 2 or output.is_meta:
         return []
     there = _centre((image[1] - image[0]).abs().sum(0))
@@ -108,14 +108,14 @@ def _where_it_changes(possible: Sequence[Layer], output: Tensor, image: Tensor) 
 
 
 def _centre(weight: Tensor) -> Tensor:
-    """The centre of mass [2] of weights [h, w], 0 to 1 down and across; NaN of none."""
+    """The centre of mass [2] of weights [h, w], from 0 to 1 down and across. NaN if all weights are 0."""
     weight = weight.float()
     places = [(torch.arange(n, device=weight.device) + 0.5) / n for n in weight.shape]
     return torch.stack([(weight.sum(1 - axis) * places[axis]).sum() for axis in (0, 1)]) / weight.sum()
 
 
 def layer_names(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers by the names that the user knows, whatever part is compiled."""
+    """The layers by the names that the user knows, also if parts are compiled."""
     return {
         name.replace("_orig_mod.", ""): module
         for name, module in model.named_modules(remove_duplicate=False)
@@ -124,10 +124,10 @@ def layer_names(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def match_layers(model: nn.Module, patterns: Sequence[str], argument: str) -> list[str]:
-    """The layers that names or fnmatch patterns mean, in the model's order.
+    """The layers that match names or fnmatch patterns, in the model's order.
 
-    Of a layer and its own parts only the layer is meant, so that "hg.0.skip*" does not reach inside a skip.
-    Raises ValueError that names the nearest layers when a pattern matches none.
+    If a pattern matches a layer and its parts, only the layer counts, so "hg.0.skip*" does not match the inside of a skip.
+    If a pattern matches nothing, the ValueError names the nearest layers.
     """
     if isinstance(patterns, str):
         patterns = [patterns]
@@ -145,19 +145,19 @@ def match_layers(model: nn.Module, patterns: Sequence[str], argument: str) -> li
         chosen |= {name for name in matched if not any(parent in hits for parent in parents(name))}
     layers = layer_names(model)
     meant = {id(layers[name]) for name in chosen}
-    first = {id(layers[name]): name for name in reversed(names)}  # a layer of two names goes by the first
+    first = {id(layers[name]): name for name in reversed(names)}  # a layer with two names goes by the first
     return [name for name in names if id(layers[name]) in meant and first[id(layers[name])] == name]
 
 
 def parents(name: str) -> Iterator[str]:
-    """The names of what a layer lies in, from the inside out."""
+    """The names of the modules around a layer, from the inside out."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name
 
 
 def tensors_in(output: Any) -> Iterator[Tensor]:
-    """The tensors in an output: itself, or those in its tuples, lists and mappings."""
+    """The tensors in an output: the output itself, or those in its tuples, lists and mappings."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, (tuple, list, Mapping)):

@@ -1,4 +1,4 @@
-"""How much of a change in the image gets past a mask: what tells whether a mask hides what lies in a cell."""
+"""The leak of a mask: how much of a change in a hidden cell of the image still reaches the output."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from adaug._layers import Layer, tensors_in
 from adaug.operations import OccludeFeatures
 
 GRID = (4, 4)
-CELL = (1, 2)  # of the grid: where the first two rows of the image that is looked at differ
+CELL = (1, 2)  # (row, column) of the cell in which the two images differ
 
 Run = Callable[[Tensor], Any]  # calls the model with images
 Outputs = Sequence[Tensor]
 
 
 def with_a_change(image: Tensor) -> Tensor:
-    """One image [1, C, H, W], and the same one with something else in the middle of a cell: [2, C, H, W]."""
+    """One image, and the same image with a change in the middle of a cell: [1, C, H, W] -> [2, C, H, W]."""
     pair = image[:1].repeat(2, 1, 1, 1)
     low, high = (value[:, None, None] for value in pair[0].flatten(1).aminmax(dim=1))
     rows, columns = (
@@ -35,22 +35,22 @@ def with_a_change(image: Tensor) -> Tensor:
 
 
 def outputs_of(run: Run, pair: Tensor) -> Outputs:
-    """What the model says of both images, in tensors that have a row for each."""
+    """The outputs for both images: all tensors that have a row for each."""
     tensors = (tensor for tensor in tensors_in(run(pair.clone())) if tensor.is_floating_point())
     return [tensor.float() for tensor in tensors if tensor.ndim and len(tensor) == 2]
 
 
 def leak(model: nn.Module, hide: Mapping[str, Layer], pair: Tensor, run: Run, plain: Outputs) -> float:
-    """What is left of each output's change behind a mask on the changed cell, on average, from 0.
+    """Hides the changed cell and returns the part of each output's change that is left, on average.
 
-    Infinite if the mask does nothing. NaN where nothing changes without it either: a network at its start may give the same
-    for all images, to the last bit.
+    0 means that nothing is left. Infinite means that the mask does nothing. NaN means that the outputs do not change without a
+    mask either: a new network may return the same for all images.
 
     Args:
         model: The model.
         hide: The layers that the mask multiplies.
-        pair: What `with_a_change` made.
-        run: Calls the model.
+        pair: The images from `with_a_change`.
+        run: A function that calls the model.
         plain: The outputs without a mask.
     """
     mask = torch.ones(2, 1, *GRID, device=pair.device)

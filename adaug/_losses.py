@@ -1,4 +1,4 @@
-"""One loss a sample, of criteria and functions that give the mean of a batch."""
+"""`per_sample`: turns a loss that returns the mean of a batch into one that returns a loss for each sample."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ Criterion = Callable[..., Tensor]
 
 
 def per_sample(loss: Criterion, *, target: Any = None, output: Any = None) -> PerSample:
-    """One loss a sample, (output, batch) -> [B] as `step` wants it, of a loss that gives the mean of a batch.
+    """Turns a loss that returns one number for a batch into a `loss_fn` for `step`: (output, batch) -> [B].
 
         loss_fn = adaug.per_sample(nn.MSELoss(), target="heatmaps")  # criterion(output, batch["heatmaps"])
         loss_fn = adaug.per_sample(nn.CrossEntropyLoss(ignore_index=255), target="mask", output="logits")
         loss_fn = adaug.per_sample(JointsMSELoss(), target=["heatmaps", "weight"])  # criterion(output, heat maps, weights)
         loss_fn = adaug.per_sample(my_loss)  # my_loss(output, batch) -> one number
 
-    A criterion of torch.nn is called with `reduction="none"`, and the losses of a sample's elements are averaged. This costs
-    nothing, and the mean of all losses is what the criterion itself returns. With `ignore_index`, a sample's loss is the mean
-    over its labelled elements, so that it does not fall when a view shows fewer of them; 0 if it has none. The mean of all
-    losses is then the criterion's own only if all samples have equally many. Class weights are divided by their mean in the
-    batch, so give a `difficulty` with scoring="train", which compares views of two batches. If the criterion sums, the loss
-    of a sample is its sum.
+    A criterion of torch.nn is called once with `reduction="none"`. The loss of a sample is then the mean of its elements (or
+    their sum, if the criterion sums), and the mean over samples is what the criterion itself returns. With `ignore_index`, only
+    labelled elements count, so that a loss does not fall when a view shows fewer of them. The mean over samples then equals
+    the criterion's only if all samples have equally many. A sample without labelled elements gets 0. Class weights are divided
+    by their mean in the batch, so pass a `difficulty` too with scoring="train", which compares views of two batches.
 
-    All others are called on one sample at a time: by torch.func.vmap, at about the cost of one call for all, or, where that
-    cannot be (values that decide, random numbers, writing in place), once for each sample, B calls. What compares the samples
-    of a batch with each other has no loss of its own for each.
+    Any other loss is called for one sample at a time: by torch.func.vmap, which costs about as much as one call for all. If
+    vmap cannot follow it (branches on values, random numbers, writing in place), it is called B times. A loss that compares
+    the samples of a batch with each other has no meaning here.
 
     Args:
         loss: A criterion (prediction, target) -> number, or a function (output, batch) -> number.
-        target: What a criterion is given from the batch: a key, a position, a tuple for an entry inside another, or a list of
-            them, one for each of its arguments. Of a tuple (image, target), by default position 1, for modules. A function
-            gets the whole batch, unless this is given.
-        output: Key, position or attribute of what the model returns, if that is not the prediction itself ("logits").
+        target: The entry of the batch that a criterion gets: a key, a position, or a tuple for an entry inside another one. A
+            list gives one entry for each further argument. By default a module gets position 1 of a tuple (image, target), and
+            a function gets the whole batch.
+        output: The part of what the model returns that is the prediction: a key, position or attribute ("logits"). By default
+            all of it.
 
     Raises:
         TypeError: `loss` is not callable.
-        ValueError: In use: nothing says what the target is, or the loss is not one number.
+        ValueError: When called: nothing says which entry is the target, or the loss is not one number.
     """
     if not callable(loss):
         raise TypeError(f"`loss` should be a criterion or a function. Found {type(loss).__name__}.")
@@ -54,14 +54,14 @@ def per_sample(loss: Criterion, *, target: Any = None, output: Any = None) -> Pe
 
 
 class PerSample:
-    """What `per_sample` makes. Picklable where the loss is."""
+    """What `per_sample` returns. It can be pickled if the loss can."""
 
     def __init__(self, loss: Criterion, target: Any, output: Any) -> None:
         self.loss, self.target, self.output = loss, target, output
         self._one_by_one = False  # vmap failed
 
     def __call__(self, output: Any, batch: UserBatch) -> Tensor:
-        """One loss a sample, [B]."""
+        """Returns the loss of each sample, [B]."""
         prediction = output if self.output is None else _part(output, self.output)
         given, spread = self._given(batch)
         n = _rows(prediction)
@@ -76,14 +76,14 @@ class PerSample:
                 found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(
                     f"The loss in `per_sample` should be one number for what it is given, here one sample. Found {found}; "
-                    "return its mean, or, if it gives one loss a sample already, use it without `per_sample`."
+                    "return its mean. If it returns a loss for each sample already, use it without `per_sample`."
                 )
             return value.reshape(())
 
         if not self._one_by_one:
             try:
                 return _vmapped(one, prediction, given, n)
-            except Exception:  # vmap cannot follow it; what is wrong with the loss itself shows below
+            except Exception:  # if the loss itself is wrong, the call below raises its error
                 rows = self._rows(one, prediction, given, n)
                 self._one_by_one = True
                 return rows
@@ -101,12 +101,12 @@ class PerSample:
         return torch.stack(losses)
 
     def _given(self, batch: UserBatch) -> tuple[Any, bool]:
-        """What the loss gets beside the prediction, and whether that is a list of arguments."""
+        """What the loss gets besides the prediction, and whether this is a list of arguments."""
         target = self.target
         if target is None and isinstance(self.loss, nn.Module):
             if isinstance(batch, Mapping) or len(batch) < 2:
                 raise ValueError(
-                    "`target` should say which entry of the batch a criterion is to be given. Found none, and a batch of "
+                    "`target` should say which entry of the batch the criterion gets. Found none, and a batch of "
                     f"{list(batch) if isinstance(batch, Mapping) else len(batch)}; use per_sample(criterion, target=...)."
                 )
             target = 1
@@ -116,9 +116,9 @@ class PerSample:
         return [_entry(batch, name) for name in names], True
 
     def _unreduced(self, prediction: Any, given: list[Any], n: int) -> Tensor | None:
-        """[B], by the criterion's own losses of elements; None where its `reduction` does not give them."""
+        """The losses [B] from the criterion's losses of elements. None if it does not return these."""
         own: Any = self.loss
-        criterion = copy.copy(own)  # its weights are the user's own, wherever they are now
+        criterion = copy.copy(own)  # a shallow copy: it shares the weights with the user's
         criterion.reduction = "none"
         losses = criterion(prediction, *given)
         if not isinstance(losses, Tensor) or losses.ndim == 0 or len(losses) != n:
@@ -133,7 +133,7 @@ class PerSample:
         return self._labelled_mean(summed, labels.reshape(n, -1))
 
     def _labelled_mean(self, summed: Tensor, labels: Tensor) -> Tensor:
-        """Of sums [B] of losses of labels [B, ...]: means over each sample's labelled elements, by weights of the batch."""
+        """Divides the sums [B] of a sample's losses by its labelled elements, and by the mean class weight in the batch."""
         criterion: Any = self.loss
         known = labels != criterion.ignore_index
         count = known.sum(1)
@@ -148,7 +148,7 @@ class PerSample:
 
 
 def _part(output: Any, name: Any) -> Any:
-    """A part of what a model returned, by key, position or attribute."""
+    """Part of what a model returned, by key, position or attribute."""
     if isinstance(name, str) and not isinstance(output, Mapping):
         return getattr(output, name)
     return output[name]
@@ -169,13 +169,13 @@ def _rows(prediction: Any) -> int:
     for tensor in _tensors(prediction):
         return len(tensor)
     raise ValueError(
-        f"What the model returns should hold tensors with one row a sample. Found {type(prediction).__name__}; "
-        "say which part of it is the prediction, per_sample(loss, output=...)."
+        f"What the model returns should hold tensors with one row for each sample. Found {type(prediction).__name__}; "
+        "say which part is the prediction, per_sample(loss, output=...)."
     )
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors with rows, in what a model returned."""
+    """The tensors in what a model returned, except those without dimensions."""
     if isinstance(value, Tensor):
         if value.ndim:
             yield value
@@ -185,7 +185,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _is_record(value: Any) -> bool:
-    """Whether it is of a dataclass, as Hugging Face's outputs are, which may be mappings too."""
+    """Whether it is an instance of a dataclass, like Hugging Face's outputs (which may also be mappings)."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
@@ -218,9 +218,9 @@ def _vmapped(one: Criterion, prediction: Any, given: Any, n: int) -> Tensor:
 def _mapped(
     value: Any, n: int, function: Callable[[Tensor], Any], row: int | None = None, *, given: bool = False, top: bool = True
 ) -> Any:
-    """A function of every tensor of n rows in a structure; lists of n rows give their `row`.
+    """Applies a function to every tensor of n rows in a structure. Lists of n rows give their `row`.
 
-    Of what a model returned, lists are of tensors (of stacks), not of rows.
+    Only lists in the batch (`given`) may hold rows. A list that a model returned holds tensors, one for each stack.
     """
     if isinstance(value, Tensor):
         return function(value) if value.ndim and len(value) == n else value
@@ -237,7 +237,7 @@ def _mapped(
         return value
     if of_rows:
         if row is None:
-            raise NotImplementedError("Lists of rows are no tensors.")
+            raise NotImplementedError("vmap takes tensors, not lists of rows.")
         return value[row : row + 1]
     sequence: Any = value
     return with_values(sequence, [_mapped(item, n, function, row, given=given, top=False) for item in sequence])

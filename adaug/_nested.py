@@ -1,4 +1,4 @@
-"""Entries inside entries: found by a tuple key, copied, and given back in the user's own structure."""
+"""Entries inside entries: finds them by tuples, copies them, and puts them back into the user's structure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Path = tuple[Any, ...]
 
 
 def key_of(path: Path) -> Any:
-    """A path as users name it: an entry of the batch by its own name or position."""
+    """The key that users write for a path: a name or position alone for an entry of the batch itself, else the tuple."""
     return path[0] if len(path) == 1 else path
 
 
 def walk(container: Any, path: Path) -> Any:
-    """What lies at a path of names and positions. Raises LookupError when nothing does."""
+    """The entry at a path of names and positions. Raises LookupError if there is none."""
     for part in path:
         if not isinstance(container, (Mapping, list, tuple)) or (isinstance(part, str) and not isinstance(container, Mapping)):
             raise LookupError(part)
@@ -27,7 +27,7 @@ def walk(container: Any, path: Path) -> Any:
 
 
 def leaves(entry: Any, path: Path, through: frozenset[Path]) -> Iterator[tuple[Path, Any]]:
-    """What a mapping holds, however deep, with its path; sequences are opened where a path of `through` goes on in them."""
+    """The leaves of nested mappings with their paths. Sequences are opened only on the paths in `through`."""
     if isinstance(entry, Mapping):
         for name, item in entry.items():
             yield from leaves(item, (*path, name), through)
@@ -39,14 +39,14 @@ def leaves(entry: Any, path: Path, through: frozenset[Path]) -> Iterator[tuple[P
 
 
 def ancestors(paths: Iterable[Path]) -> frozenset[Path]:
-    """Every path on the way to some paths."""
+    """All paths on the way to these paths."""
     return frozenset(path[:i] for path in paths for i in range(1, len(path)))
 
 
 def rebuilt(entry: Any, path: Path, replaced: Mapping[Path, Any]) -> Any:
-    """An entry with what is replaced in it, in containers of the same types. Other tensors and arrays are copied.
+    """An entry with replacements, in containers of the same types. Other tensors and arrays are copied.
 
-    What holds neither is the same object.
+    A container without tensors, arrays and replacements stays the same object.
     """
     if path in replaced:
         return replaced[path]
@@ -71,8 +71,8 @@ def with_items(mapping: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
     """A mapping of the same type with other items."""
     if not isinstance(mapping, MutableMapping):
         return type(mapping)(items)  # type: ignore[call-arg]
-    made = copy.copy(mapping)  # with what a subclass carries; writing to it leaves the user's as it is
-    if not isinstance(mapping, dict) and not hasattr(type(mapping), "__copy__"):  # its storage would be shared
+    made = copy.copy(mapping)  # a copy keeps what a subclass adds, and leaves the user's mapping as it is
+    if not isinstance(mapping, dict) and not hasattr(type(mapping), "__copy__"):  # copy its storage too, or both would share it
         vars(made).update({name: copy.copy(value) for name, value in vars(mapping).items()})
     made.update(items)
     return made

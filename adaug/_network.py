@@ -1,4 +1,4 @@
-"""The user's model as the library sees it: bound once, then looked through and scored without a trace."""
+"""The user's model as the library uses it: bound once, then looked at and scored without a trace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LossFunction = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> one numb
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What views are compared by: a function of the user's, and the argument that it came as, for errors."""
+    """The measure that views are compared by: a function of the user's, and the name of its argument for errors."""
 
     function: LossFunction
     argument: str
@@ -38,7 +38,7 @@ class Difficulty:
         checked({self.argument: self.function}, {self.argument: function()})
 
     def __call__(self, output: Any, batch: Batch) -> Tensor:
-        """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError on another shape."""
+        """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError if the shape is wrong."""
         with torch.no_grad():
             values = self.function(output, batch.with_own_image().to_user())
         check_losses(values, len(batch), self.argument)
@@ -50,14 +50,14 @@ class BoundModel:
     """One model with its hooks.
 
     Attributes:
-        model: The user's module, without what is wrapped around it.
-        device: Where it is.
-        policy: The user's, with masks on the image when no layer takes them.
-        hooks: On the layers that generators read and masks multiply.
-        shapes: Of the features that the generators read.
-        call: How it is called.
+        model: The user's module, without wrappers such as DDP.
+        device: The device of the model.
+        policy: The user's policy. If there is no layer to mask, its masks are on the image.
+        hooks: The hooks on the layers that generators read and masks multiply.
+        shapes: The shapes of the features that generators read.
+        call: How to call the model.
         sharded: Whether every pass gathers parameters from all ranks.
-        said: Which layers were found, where the user named none.
+        said: A line about the layers that adaug found, if the user named none.
     """
 
     model: nn.Module
@@ -70,7 +70,7 @@ class BoundModel:
     said: str = ""
 
     def look(self, batch: Batch) -> list[Tensor]:
-        """The features that the generators read, as the model has them now."""
+        """Runs the model without a trace and returns the features that generators read."""
         if not self.hooks.features:
             return [batch.image]
         with quiet(self.model, self.device, "look"):
@@ -79,19 +79,19 @@ class BoundModel:
     def score(
         self, batch: Batch, masks: FeatureMasks, difficulties: Sequence[Difficulty], *, training: bool = False
     ) -> list[Tensor]:
-        """What each difficulty says of every row, float32 [n], from one pass that leaves no trace.
+        """Measures each difficulty of every row, float32 [n], in one pass that leaves no trace.
 
-        NaN, from which nobody learns, where an occluded layer did not run, so that its mask hid nothing (LayerDrop).
+        Values are NaN, which nothing learns from, if a masked layer did not run and so hid nothing (LayerDrop).
 
         Args:
-            batch: As the model is to see it.
-            masks: Of its features.
-            difficulties: What is measured.
-            training: Whether the model behaves as in the training pass. By default it is in eval behaviour, where rows do
-                not influence each other.
+            batch: The rows as the model should see them.
+            masks: The masks of features.
+            difficulties: The measures.
+            training: Whether the model behaves as in the training pass. By default it is in evaluation mode, where rows do not
+                influence each other.
         """
         with quiet(self.model, self.device, "score", training=training), self.hooks.masked(masks):
-            if training:  # running statistics move in copies: a pending backward pass may need the buffers as they are
+            if training:  # change copies of the buffers: a pending backward pass may need the buffers as they are
                 buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
                 output = self.call.on_copies(self.model, batch, buffers)
             else:
@@ -100,7 +100,7 @@ class BoundModel:
         return [self.hooks.hid(values) for values in scores]
 
     def attend(self, batch: Batch, view_size: Size) -> None:
-        """Makes a pass that other ranks of a sharded model may make, with a row that nobody asks about."""
+        """Runs one row and ignores the result, because other ranks of a sharded model may run this pass."""
         first = batch.select(torch.zeros(1, dtype=torch.long, device=self.device))
         with quiet(self.model, self.device, "attend"):
             self.call(self.model, first.apply(self.policy.view({}, 1, batch.size, view_size, device=self.device), view_size))
@@ -108,9 +108,9 @@ class BoundModel:
     def train(
         self, model: nn.Module, batch: Batch, user: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
     ) -> tuple[Any, Tensor]:
-        """The training pass, through the model as the user wrapped it: its output, and the losses [B] with graph.
+        """Runs the training pass through the model as the user wrapped it. Returns its output and the losses [B], with graph.
 
-        `user` is the batch in the user's own structure.
+        `user` is the batch in the user's structure.
         """
         with self.hooks.masked(masks):
             output = self.call(model, batch, user)
@@ -129,9 +129,9 @@ def bind(
     view_size: Size,
     call: Call,
 ) -> BoundModel:
-    """Finds the layers, attaches the hooks, and tries them on the first rows. Raises before anything is attached."""
+    """Finds the layers and attaches the hooks. An error comes before anything is attached."""
     inner = unwrap(model)
-    refuse_fsdp1(inner.modules())  # once: a walk through a large network takes milliseconds
+    refuse_fsdp1(inner.modules())  # only once, because a walk through a large network takes milliseconds
     refuse_inner_ddp(inner)
     device = device_of(inner, batch.image.device)
     hides = policy.hides_features
@@ -177,7 +177,7 @@ def bind(
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:
-    """Raises unless `values` holds one real number per sample."""
+    """Raises TypeError or ValueError unless `values` holds one real number per sample."""
     if not isinstance(values, Tensor):
         raise TypeError(
             f"`{argument}` should return a tensor, one loss per sample, shape ({n},). Found {type(values).__name__}."
@@ -192,12 +192,12 @@ def check_losses(values: Any, n: int, argument: str) -> None:
 
 
 def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:
-    """Raises when a batch cannot go through a policy: flips without pairs, colours outside [0, 1], functions that move pixels.
+    """Checks that a batch fits a policy: flips have pairs, colours lie in [0, 1], functions move no pixels.
 
     Args:
-        policy: What may be done to it.
+        policy: The policy.
         batch: The batch.
-        wait: Whether to look at pixel values on a GPU too, which means waiting for it.
+        wait: Whether to check pixel values on a GPU too, which waits for it.
     """
     if policy.flip is not None:
         check_flip(batch, policy.flip.pairs)

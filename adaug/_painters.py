@@ -1,4 +1,4 @@
-"""Functions of images that should move no pixels, such as kornia's colours: they are tried, because a name tells nothing."""
+"""Tries functions of images, such as kornia's colours, and finds out whether they move pixels."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from adaug._warp import Size
 
 Painter = Callable[[Tensor], Tensor]
 
-SIDE = 128  # of the images that a function is tried on, if the real ones are larger
-TRIES = 8  # seeds as it is, and as many with every probability at 1
+SIDE = 128  # the side of trial images, if the real ones are larger
+TRIES = 8  # so many seeds, and as many again with every probability at 1
 WIDTH = 1.5  # standard deviation of a spot, in pixels
-MOST = 0.995  # pixels that a spot may move: what blur to one side does stays below it
-NEAR = 8  # pixels around a spot that JPEG and the like change with it
-REST = 3.5  # pixels from its place at which the rest of a spot that was erased in part may lie
-SPOTS = [(0.2, 0.25), (0.8, 0.3), (0.3, 0.75), (0.75, 0.7), (0.5, 0.2), (0.25, 0.5)]  # (x, y) as shares of the image's sides
+MOST = 0.995  # pixels that a spot may move; blur to one side stays below this
+NEAR = 8  # pixels around a spot that JPEG and the like may change
+REST = 3.5  # pixels from its place within which the rest of a partly erased spot may lie
+SPOTS = [(0.2, 0.25), (0.8, 0.3), (0.3, 0.75), (0.75, 0.7), (0.5, 0.2), (0.25, 0.5)]  # (x, y) as fractions of the image's sides
 
 
 @dataclass(frozen=True)
 class Trait:
-    """What trying a function showed.
+    """What a function did to trial images.
 
     Attributes:
-        name: What it is called in errors.
-        moves: By how many pixels it moved what an image holds; inf where it gives other sizes or mixes rows.
+        name: Its name in errors.
+        moves: By how many pixels it moved something. A large number means other places or rows.
         clamps: Whether it cuts values to [0, 1].
-        returns: What it returned, where that is no image of the same shape; else "".
+        returns: What it returned, if that is not an image of the same shape; else "".
     """
 
     name: str
@@ -48,19 +48,19 @@ class Trait:
 
 
 def traits_of(painters: Sequence[Painter], image: Tensor) -> list[Trait]:
-    """Tries functions on made images of the channels, dtype and device of the real ones. Leaves all random states alone."""
+    """Tries functions on artificial images with the channels, dtype and device of the real ones. Random states stay."""
     with _kept(), torch.no_grad():
         return [_trait(painter, image) for painter in painters]
 
 
 def moves_by_name(painter: Any) -> bool:
-    """Whether it is, or holds, one of kornia's geometric augmentations: known before anything is tried."""
+    """Whether it is or contains one of kornia's geometric augmentations, which need no trial."""
     parts = painter.modules() if isinstance(painter, nn.Module) else [painter]
     return any(isinstance(part, GeometricAugmentationBase2D) for part in parts)
 
 
 def check_painters(traits: Sequence[Trait]) -> None:
-    """Raises TypeError on functions that move pixels or give something else than images."""
+    """Raises TypeError on functions that move pixels or do not return images."""
     for trait in traits:
         if trait.returns:
             raise TypeError(
@@ -77,7 +77,7 @@ def check_painters(traits: Sequence[Trait]) -> None:
 
 
 def name_of(painter: Any) -> str:
-    """What a function or a module is called in errors; a container names what it holds."""
+    """The name of a function or a module in errors. A container also names its parts."""
     own, inner = _own_name(painter), dict.fromkeys(_own_name(leaf) for leaf in _leaves(painter) if leaf is not painter)
     return f"{own} of {', '.join(inner)}" if inner else own
 
@@ -87,7 +87,7 @@ def _own_name(painter: Any) -> str:
 
 
 def _leaves(painter: Any) -> list[Any]:
-    """What a container does, one after the other: kornia's, torch's and torchvision's."""
+    """The parts of a container of kornia, torch or torchvision, in the order in which they run."""
     parts = getattr(painter, "transforms", None)
     if not isinstance(parts, (list, tuple, nn.ModuleList)):
         holds = isinstance(painter, (nn.Sequential, nn.ModuleList))
@@ -102,14 +102,14 @@ def _trait(painter: Painter, image: Tensor) -> Trait:
     size = (min(image.shape[-2], SIDE), min(image.shape[-1], SIDE))
     try:
         return _tried(painter, image, size)
-    except Exception:  # it may ask for the size that it is made for; what it raises there is its own error
+    except Exception:  # it may need images of the real size; an error there is its own
         return _tried(painter, image, (image.shape[-2], image.shape[-1]))
 
 
 def _tried(painter: Painter, image: Tensor, size: Size) -> Trait:
-    """What a function does to images [n, C, *size] of one spot each, compared with the same images without it.
+    """Tries a function on images [n, C, *size] with one spot each, and on the same images without it.
 
-    The same seed makes both, so that noise, erased parts and all that is random are the same and cancel.
+    Both get the same seed, so noise, erased parts and other random effects cancel.
     """
     name, moved = name_of(painter), 0.0
     plain, spots, at = _images(size, image)
@@ -133,19 +133,19 @@ def _tried(painter: Painter, image: Tensor, size: Size) -> Trait:
 
 def _run(function: Painter, given: Tensor, seed: int) -> Any:
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 (the global one is what such a function draws from)
+    np.random.seed(seed)  # noqa: NPY002 (such functions draw from the global state)
     with seeded(seed, given.device):
         return function(given.clone())
 
 
 def _only_colours(painter: Painter) -> bool:
-    """Whether it is kornia's own, of the family that moves nothing: blur to one side may look like a move."""
+    """Whether it is one of kornia's intensity augmentations, which move nothing (blur to one side may look like a move)."""
     leaves = _leaves(painter)
     return all(isinstance(leaf, IntensityAugmentationBase2D) and type(leaf).__module__.startswith("kornia.") for leaf in leaves)
 
 
 def _images(size: Size, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Images without and with a spot [n, C, *size], and where their spots are, [n, 2] pixels (x, y)."""
+    """Images without and with a spot, each [n, C, *size], and the places of the spots in pixels, [n, 2] (x, y)."""
     height, width = size
     at = torch.tensor([(round(x * (width - 1)), round(y * (height - 1))) for x, y in SPOTS], device=image.device)
     y, x = (torch.arange(side, device=image.device) for side in size)
@@ -153,12 +153,12 @@ def _images(size: Size, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     spot = torch.exp(-(dy.square()[:, :, None] + dx.square()[:, None]) / (2 * WIDTH**2))[:, None]
     ramp = 0.3 + 0.1 * x / width + 0.1 * y[:, None] / height  # some values, for functions of statistics
     plain = ramp.repeat(len(SPOTS), image.shape[1], 1, 1)
-    plain[..., 0, 0], plain[..., -1, -1] = 0.0, 1.0  # a spot does not change which values are the least and the most
+    plain[..., 0, 0], plain[..., -1, -1] = 0.0, 1.0  # a spot should not change the smallest and largest values
     return plain.to(image.dtype), (plain + 0.4 * spot).to(image.dtype), at
 
 
 def _distance(difference: Tensor, at: Tensor) -> float:
-    """How far the spots of two images moved, by where these differ most [n, C, h, w]; a spot that is gone moved nowhere."""
+    """How far spots moved, from the difference of both images [n, C, h, w]. A spot that is gone did not move."""
     change = difference.float().abs().sum(1).nan_to_num(0, 0, 0)
     peak = change.amax((1, 2))
     left, top = at.unbind(1)
@@ -175,12 +175,15 @@ def _distance(difference: Tensor, at: Tensor) -> float:
     beside = beside[there & (~erased | (beside > REST))].sort().values
     away = there & (stays < 0.2)
     far = (_middle(change[away]) - at[away]).norm(dim=1) if away.any() else peak[:0]
-    moves = [beside[-2:-1] if len(beside) > 2 else beside[:0], far[far > NEAR]]  # what JPEG does to one of them does not count
+    moves = [
+        beside[-2:-1] if len(beside) > 2 else beside[:0],
+        far[far > NEAR],
+    ]  # JPEG may move one spot: it does not count
     return float(torch.cat([*moves, peak.new_zeros(1)]).max())
 
 
 def _middle(change: Tensor) -> Tensor:
-    """Where [n, h, w] looks most like a spot, between pixels too. [n, 2], x and y."""
+    """The place where [n, h, w] looks most like a spot, more exactly than a pixel. [n, 2], x and y."""
     height, width = change.shape[1:]
     reach = torch.arange(-4, 5, device=change.device)
     line = torch.exp(-reach.square() / (2 * WIDTH**2))
@@ -195,12 +198,12 @@ def _middle(change: Tensor) -> Tensor:
 
 
 def _top(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
-    """Where the parabola through three values has its top, from the one in the middle."""
+    """The top of the parabola through three values, relative to the middle one."""
     return (0.5 * (after - before) / (2 * middle - before - after).clamp(min=1e-12)).clamp(-0.5, 0.5)
 
 
 def _clamps(painter: Painter, plain: Tensor) -> bool:
-    """Whether values far outside [0, 1] come back within it."""
+    """Whether values far outside [0, 1] come back inside it."""
     try:
         output = _run(painter, (plain - 0.35) * 30, 0)
     except Exception:
@@ -213,10 +216,10 @@ def _clamps(painter: Painter, plain: Tensor) -> bool:
 
 
 def _forced(painter: Painter) -> tuple[Painter, Painter | None]:
-    """A copy, and one that does what it does with a probability always; None where there is no probability."""
+    """A copy of a function, and a copy with every probability at 1. None instead of the latter if it has no probability."""
     try:
         once, forced = copy.deepcopy(painter), copy.deepcopy(painter)
-    except Exception:  # it holds what cannot be copied
+    except Exception:  # a part of it cannot be copied
         return painter, None
     found = False
     for part in _objects(forced):
@@ -232,7 +235,7 @@ def _forced(painter: Painter) -> tuple[Painter, Painter | None]:
 
 
 def _objects(thing: Any, depth: int = 5) -> Iterator[Any]:
-    """An object and what it holds."""
+    """An object and the objects inside it."""
     if isinstance(thing, nn.Module):
         yield from thing.modules()
     if depth == 0 or isinstance(thing, (Tensor, np.ndarray, str, bytes, int, float)):
@@ -250,7 +253,7 @@ def _objects(thing: Any, depth: int = 5) -> Iterator[Any]:
 
 @contextmanager
 def _kept() -> Iterator[None]:
-    """Puts the random states of Python and NumPy back; `seeded` does so with torch's."""
+    """Restores the random states of Python and NumPy. `seeded` does it for torch."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         yield

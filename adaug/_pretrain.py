@@ -1,4 +1,4 @@
-"""Stage 2: what the generators should predict for a frozen model, by trying (Eq. 3) or by voting (Eq. 4)."""
+"""Stage 2, pre-training: update targets for a frozen model, from trying views (Eq. 3) or from votes of joints (Eq. 4)."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ RULES = {
 
 @dataclass
 class Pretraining:
-    """Teaches the generator of each branch, a batch at a time, and remembers the votes of all images so far.
+    """Makes the lessons of stage 2, batch by batch, and adds up the votes of all images so far.
 
     Attributes:
         bound: The model.
-        view_size: Size of the views.
-        most_views: Augmentations of an image; more combinations of bins are sampled.
-        counts: "branch.operation" -> joints of all images so far in each cell, [k].
+        view_size: The size of the views.
+        most_views: The most views of an image to try. If there are more combinations of bins, some are drawn.
+        counts: "branch.operation" -> the joints of all images so far in each cell, [k].
     """
 
     bound: BoundModel
@@ -49,7 +49,7 @@ class Pretraining:
     def lesson(
         self, adversary: Adversary, batch: Batch, difficulty: Difficulty, stream: Stream
     ) -> tuple[Lesson, dict[str, Tensor]]:
-        """What one batch teaches one branch, and the KL divergence of each of its operations before that."""
+        """The lesson of one batch for one branch, and the KL divergence of each operation before it."""
         branch, n, device = adversary.branch, len(batch), batch.image.device
         centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
         plain = batch.apply(centre, self.view_size)
@@ -77,7 +77,7 @@ class Pretraining:
     def _by_trying(
         self, branch: Branch, operations: Sequence[Operation], batch: Batch, difficulty: Difficulty, stream: Stream
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Runs every combination of bins (or `most_views` of them) for every image and sums the losses into the bins."""
+        """Tries every combination of bins (or `most_views` of them) on every image, and adds the losses up in the bins."""
         n, device = len(batch), batch.image.device
         losses: list[Tensor] = []
         combinations = views_to_try([operation.bins for operation in operations], self.most_views, stream)
@@ -96,13 +96,13 @@ class Pretraining:
         return targets, torch.isfinite(table).all(1)
 
     def _by_votes(self, name: str, votes: Tensor) -> Tensor:
-        """P^o of Eq. (4): the joints of all images so far, counted into cells, the same for every row. [k]."""
+        """P^o of Eq. (4): the fraction of all joints so far in each cell, [k], the same for every row."""
         counts = self.counts[name] = self.counts.get(name, torch.zeros_like(votes)) + votes
         return torch.where(counts.sum() > 0, counts / counts.sum().clamp(min=1), 1 / len(votes))
 
 
 def repeated(loader: Iterable[UserBatch]) -> Iterator[UserBatch]:
-    """Its batches, over and over. Raises ValueError when it has none left."""
+    """The batches of a loader, over and over. Raises ValueError if it gives no more."""
     while True:
         empty = True
         for batch in loader:
@@ -114,7 +114,7 @@ def repeated(loader: Iterable[UserBatch]) -> Iterator[UserBatch]:
 
 @contextmanager
 def learning_rate(optimizers: Iterable[torch.optim.Optimizer], lr: float | None) -> Iterator[None]:
-    """Another learning rate while it lasts; None leaves them."""
+    """A block with another learning rate. None keeps the optimizers' own."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     usual = [group["lr"] for group in groups]
     try:
@@ -127,7 +127,7 @@ def learning_rate(optimizers: Iterable[torch.optim.Optimizer], lr: float | None)
 
 
 def _votes(operation: Operation, batch: Batch) -> Tensor | None:
-    """What the keypoints of a batch say of an operation's cells; None where there are none, or it has bins."""
+    """The votes of a batch's keypoints for an operation's cells. None without keypoints, or if the operation has bins."""
     if not batch.has("keypoints"):
         return None
     points = batch.entries_of("keypoints")[0]
@@ -136,7 +136,7 @@ def _votes(operation: Operation, batch: Batch) -> Tensor | None:
 
 
 def views_to_try(bins: Sequence[int], most: int, stream: Stream) -> list[tuple[int, ...]]:
-    """All combinations of bins, or `most` that visit every bin of every operation equally often, give or take one."""
+    """All combinations of bins, or about `most` that contain every bin of an operation equally often (give or take one)."""
     if math.prod(bins) <= most:
         return list(itertools.product(*map(range, bins)))
     columns = []
@@ -148,10 +148,10 @@ def views_to_try(bins: Sequence[int], most: int, stream: Stream) -> list[tuple[i
 
 
 def bin_losses(losses: Tensor, bins: Tensor, k: int) -> Tensor:
-    """P^s or P^r of section 4.1: losses accumulated into their bins and normalised to 1. [n, V], [V] long -> [n, k].
+    """P^s or P^r of section 4.1: losses added up in their bins and normalised to sum to 1. [n, V], [V] long -> [n, k].
 
-    A mean per bin, so that sampled views count alike. A measure that can be negative is first raised to zero; rows
-    whose losses are not finite, or all zero, get the uniform distribution.
+    Each bin gets the mean of its losses, because bins may have different numbers of views. If a measure has negative values, it
+    is shifted up to 0. Rows whose losses are not finite, or all zero, get the uniform distribution.
     """
     losses = torch.where(torch.isfinite(losses).all(1, keepdim=True), losses, 0)
     losses = losses - losses.amin(1, keepdim=True).clamp(max=0)

@@ -1,6 +1,6 @@
-"""One pass through the whole model: which layers give maps, and how what they give flows from the image to the output.
+"""One pass through the whole model: which layers return maps, and how features flow from the image to the output.
 
-The flow is that of autograd's graph, which says what was made of what, whatever the modules are called.
+The flow comes from autograd's graph, so it does not depend on the names of modules.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from torch import Tensor, nn
 from adaug._flow import END, Flow, Node
 from adaug._layers import Layer, describe, is_unclear, layer_names, tensors_in
 
-INSIDE = ("attn", "attention")  # names of layers where a map is made small for a moment, beside what goes on
+INSIDE = ("attn", "attention")  # names of layers inside which a map is made small for a moment
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a pass through the whole model showed.
+    """The result of a pass through the whole model.
 
     Attributes:
-        layers: Those that give maps, in the order in which they finish.
-        simple: Those that return one tensor that is not the model's output, so that a mask there has a say in it.
-        weights: The number of parameters of each.
-        unclear: Those of which nothing says whether channels come first or last.
-        nodes: What each gave, in the flow.
-        weighted: What modules gave that have parameters of their own.
-        flow: From the image to the output. Where autograd does not see it (a model that runs without gradients), the layers
-            one after the other.
+        layers: The layers that return maps, in the order in which they finish.
+        simple: Those that return one tensor which is not the model's output, so that a mask there can change the output.
+        weights: The number of parameters of each layer.
+        unclear: Layers for which adaug cannot tell whether channels come first or last.
+        nodes: The node of each layer in the flow.
+        weighted: The nodes of modules that have parameters of their own.
+        flow: The flow from the image to the output. For a model that runs without gradients, its layers in a line.
     """
 
     layers: dict[str, Layer] = field(default_factory=dict)
@@ -44,13 +43,13 @@ class Probe:
 
 
 def probe(model: nn.Module, image: Tensor, run: Callable[[Tensor], Any], *, flow: bool = True) -> Probe:
-    """Runs the model once and describes what its layers give.
+    """Runs the model once and describes what its layers return.
 
     Args:
         model: The model.
-        image: [B, C, H, W].
-        run: Calls the model with it.
-        flow: Whether to look at the flow too, for which gradients are on.
+        image: The images, [B, C, H, W].
+        run: A function that calls the model with them.
+        flow: Whether to find the flow too, which needs gradients.
     """
     if flow and image.is_floating_point():
         try:
@@ -90,7 +89,7 @@ def _probe(model: nn.Module, image: Tensor, run: Callable[[Tensor], Any]) -> Pro
         for name, module in layer_names(model).items():
             stack.callback(module.register_forward_hook(watch(name)).remove)
         outputs = list(tensors_in(run(image)))
-    final = {tensor.untyped_storage().data_ptr() for tensor in outputs}  # views of it too
+    final = {tensor.untyped_storage().data_ptr() for tensor in outputs}  # views of it count too
     found.simple.update(name for name, tensor in single.items() if tensor.untyped_storage().data_ptr() not in final)
     ends = [tensor.grad_fn for tensor in outputs if tensor.grad_fn is not None]
     flow = None if start is None else Flow.of_graph(start, ends)
@@ -98,6 +97,6 @@ def _probe(model: nn.Module, image: Tensor, run: Callable[[Tensor], Any]) -> Pro
 
 
 def _in_a_line(found: Probe) -> Probe:
-    """What was found, as if its layers ran one after the other."""
+    """The result, with layers in a line as its flow."""
     names = [name for name in found.layers if not any(word in name.lower() for word in INSIDE)]
     return replace(found, nodes={name: name for name in names}, weighted={END}, flow=Flow.in_a_line(names))

@@ -1,4 +1,4 @@
-"""Layers to read and to mask, proposed by how features flow through the network: its bridges, or its stages."""
+"""Proposes layers to read and to mask, from the flow of features: bridges, or stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adaug._candidates import Candidates
 from adaug._probe import Probe
 
 MOST = 5  # layers to read
-RESOLUTIONS = 3  # that layers on the way to the output should have, or those on the way down are taken
+RESOLUTIONS = 3  # layers on the way to the output should have so many resolutions, or those on the way down are taken
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Proposal:
 
 
 def proposals(probed: Probe) -> Iterator[Proposal]:
-    """What is liked best first.
+    """Proposals, the best first.
 
-    1. Bridges: what goes past a lower resolution and meets what comes back up from it, with the lowest one; masks also
-       multiply the same layers of later stacks.
-    2. Stages: of each resolution on the way down, the largest layer that all of what comes later goes through. With one
-       resolution (a transformer) blocks at a quarter, a half and three quarters, because a mask after the last block would
-       hide what no class token reads any more.
+    1. Bridges (skip connections): layers whose features pass by a lower resolution and are merged with features that come back
+       from it, and the layer of the lowest resolution. Masks also multiply the same layers of later stacks.
+    2. Stages: for each resolution on the way down, the largest layer that every path goes through. With only one resolution
+       (a transformer), blocks at a quarter, a half and three quarters of the depth; after the last block it would be too late,
+       because no class token reads what a mask hides there.
 
-    After each, the same with masks on the first layer of all too: nothing has left its cell there.
+    After each of these comes the same with masks on the very first layer as well, where nothing has left its cell yet.
     """
     layers = Candidates(probed)
     if not layers.names:
@@ -45,7 +45,7 @@ def proposals(probed: Probe) -> Iterator[Proposal]:
 
 
 def _bridges(layers: Candidates) -> list[str]:
-    """Bridges, finest first, with the stages below them; nothing where there are fewer than two."""
+    """Bridges, the finest first, and the stages below them. None if there are fewer than two bridges."""
     bridges = layers.bridges()
     if len(bridges) < 2:
         return []
@@ -55,7 +55,7 @@ def _bridges(layers: Candidates) -> list[str]:
 
 
 def _stages(layers: Candidates, trunk: Sequence[str]) -> list[str]:
-    """The largest layer of each resolution of a trunk, or blocks of the only one."""
+    """The largest layer of each resolution of a trunk, or some blocks if there is only one resolution."""
     stages = _largest(layers, trunk)[-MOST:]
     if len(stages) == 1:
         blocks = _longest_chain(layers.same(trunk))
@@ -64,18 +64,18 @@ def _stages(layers: Candidates, trunk: Sequence[str]) -> list[str]:
 
 
 def _trunk(layers: Candidates) -> list[str]:
-    """The layers that everything goes through: to the output, or, if more resolutions are met there, to the lowest one."""
+    """The layers that every path goes through: to the output, or to the lowest resolution if these have more resolutions."""
     out, down = layers.to_the_output(), _way_down(layers)
     return down if len(_largest(layers, out)) < min(RESOLUTIONS, len(_largest(layers, down))) else out
 
 
 def _way_down(layers: Candidates) -> list[str]:
-    """The way to the lowest resolution that meets most resolutions."""
+    """The way to the lowest resolution that passes most resolutions."""
     return max(layers.ways_down(), key=lambda names: len(_largest(layers, names)))
 
 
 def _largest(layers: Candidates, names: Sequence[str]) -> list[str]:
-    """The largest layer of each resolution on the way down, finest first; the insides of a block are passed over."""
+    """The largest layer of each resolution on the way down, the finest first. Layers inside a block are skipped."""
     levels: list[list[str]] = []
     smallest = min(map(layers.area, names), default=0)
     for name in names:
@@ -89,7 +89,7 @@ def _largest(layers: Candidates, names: Sequence[str]) -> list[str]:
 
 
 def _in_later_stacks(names: Sequence[str], probed: Probe) -> list[str]:
-    """The layers that are called like these but for the number of the stack, their first."""
+    """The layers whose names differ from these only in their first number, which counts the stacks."""
     patterns = [re.sub(r"(^|\\\.)\d+(?=\\\.|$)", r"\1\\d+", re.escape(name), count=1) for name in names]
     alike = {
         other
@@ -101,7 +101,7 @@ def _in_later_stacks(names: Sequence[str], probed: Probe) -> list[str]:
 
 
 def _longest_chain(names: Sequence[str]) -> list[str]:
-    """The numbered parts of the container that has the most of them: the blocks of a transformer."""
+    """The numbered parts of the container with most of them, such as the blocks of a transformer."""
     chains: dict[str, list[str]] = {}
     for name in names:
         parent, _, part = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Noise with a name: random numbers that depend on a seed and a purpose, and leave the global random state alone."""
+"""Random numbers that depend only on a seed and a purpose, and do not touch the global random state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adaug._apart import Apart, as_written, default_generator
 
 
 class Stream:
-    """Uniform noise named by (seed, *keys), e.g. (seed, step, rank): nothing to save but the counter.
+    """Uniform noise that depends only on (seed, *keys), such as (seed, step, rank). So a state only needs the counters.
 
-    It is drawn on the CPU and copied to `device` without waiting, so every device sees the same draws and no
-    call synchronises. The global random state is neither read nor advanced.
+    It is drawn on the CPU and copied to `device` without waiting. So every device sees the same draws, and no call waits for
+    the device. The global random state is neither read nor advanced.
     """
 
     def __init__(self, seed: int, *keys: int, device: torch.device | str = "cpu") -> None:
@@ -27,11 +27,11 @@ class Stream:
         self.device = torch.device(device)
 
     def uniform(self, *shape: int) -> Tensor:
-        """Noise in the open interval (0, 1), of the given shape."""
+        """Noise in the open interval (0, 1) of the given shape."""
         return self._noise(*shape).to(self.device, non_blocking=True)
 
     def number(self) -> float:
-        """A single number of such noise, for decisions on the CPU."""
+        """A single number of this noise, for decisions on the CPU."""
         return float(self._noise(1))
 
     def _noise(self, *shape: int) -> Tensor:
@@ -40,7 +40,7 @@ class Stream:
 
     @property
     def seed(self) -> int:
-        """A seed of the same name, for what brings its own random numbers."""
+        """A seed from the same numbers, for code that draws by itself."""
         return self.generator.initial_seed()
 
     def permutation(self, n: int) -> Tensor:
@@ -50,7 +50,7 @@ class Stream:
 
 @contextmanager
 def no_inference() -> Iterator[None]:
-    """Outside torch's inference mode, for what lives on: made inside, it could not be trained later. Gradients stay off."""
+    """A block outside inference mode, because tensors made in that mode cannot be trained later. Gradients stay off."""
     if not torch.is_inference_mode_enabled():
         yield
         return
@@ -59,26 +59,26 @@ def no_inference() -> Iterator[None]:
 
 
 class Habit:
-    """Whether blocks of one kind draw from the global random state. None: nobody has watched one yet."""
+    """Whether blocks of one kind draw from the global random state. None means that none was watched yet."""
 
     draws: bool | None = None
 
 
 def random_state_kept(device: torch.device | None = None, habit: Habit | None = None) -> AbstractContextManager[None]:
-    """A block after which the global random state, the CPU's and that of a GPU, is as if it had not been.
+    """A block that leaves the global random state of the CPU and of a GPU as it was.
 
-    A thread that is alone puts the state back. Beside others that would repeat their draws: there the block draws from a
-    copy, and one that is known to draw nothing just runs.
+    If no other thread runs, the state is put back afterwards. With other threads this would repeat their draws, so the block
+    draws from a copy instead. A block that is known to draw nothing just runs.
 
     Args:
-        device: Whose state is kept with the CPU's.
-        habit: What is known of such blocks; it learns.
+        device: The device whose state is kept besides that of the CPU.
+        habit: Whether such blocks draw, as far as known. It is updated.
     """
     return _own_draws(None, device, habit)
 
 
 def seeded(seed: int, device: torch.device | None = None, habit: Habit | None = None) -> AbstractContextManager[None]:
-    """Runs a block under a seed of its own, and keeps the global random state as `random_state_kept` does."""
+    """A block with a seed of its own. It keeps the global random state like `random_state_kept`."""
     return _own_draws(seed % 2**63, device, habit)
 
 
@@ -108,7 +108,7 @@ def _put_back(shared: Sequence[torch.Generator], seed: int | None) -> Iterator[N
 
 @contextmanager
 def _watched(seed: int | None, habit: Habit) -> Iterator[None]:
-    # dynamo would give up for good what it meets under a dispatch mode
+    # dynamo would permanently give up code that it meets under a dispatch mode
     uncompiled = as_written if "torch._dynamo" in sys.modules else nullcontext()
     with uncompiled, Apart(seed) as apart:
         yield

@@ -1,4 +1,4 @@
-"""Ranks that train together: sums over all of them, and an error that says who is missing instead of a wait without end."""
+"""Ranks that train together: sums over all of them, and errors that name missing ranks instead of endless waiting."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch.distributed.algorithms.join import Join, Joinable, JoinHook
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=5)  # for the others, where init_process_group was not given a timeout: torch's is half an hour
-GRACE = 1.0  # seconds in which the ranks that have waited in vain find each other
+PATIENCE = timedelta(minutes=5)  # the wait for other ranks, if init_process_group got no timeout (torch waits 30)
+GRACE = 1.0  # seconds that waiting ranks take to tell each other that they wait
 REMEDY = (
-    "give all ranks the same number of batches (DistributedSampler, drop_last=True), skip none on some ranks alone, or step "
-    "inside torch.distributed.algorithms.Join([augmenter, model]). Where ranks are only slow, give init_process_group a longer "
+    "give all ranks the same number of batches (DistributedSampler, drop_last=True), skip no batch on only some ranks, or step "
+    "inside torch.distributed.algorithms.Join([augmenter, model]). If ranks are only slow, give init_process_group a longer "
     "timeout."
 )
 _group: tuple[Any, Any] = (None, None)  # the default group, and ours beside it
-_met = ""  # where all ranks were together last
+_met = ""  # the step at which all ranks last met
 
 
 def dist_size() -> int:
@@ -33,26 +33,26 @@ def dist_size() -> int:
 
 
 def dist_rank() -> int:
-    """This process among them."""
+    """The rank of this process."""
     return dist.get_rank() if dist_size() > 1 else 0
 
 
 def add_up(tensor: Tensor, what: str) -> None:
-    """Sums a tensor over ranks, in place; `what` is for errors. Raises RuntimeError when one does not come."""
+    """Sums a tensor over ranks, in place. Raises RuntimeError if a rank is missing; `what` is for its message."""
     if dist_size() > 1:
         with _missing_said(what):
             dist.all_reduce(tensor, group=_ours(tensor.device))
 
 
 def same_as_first(tensor: Tensor) -> None:
-    """Overwrites a tensor by that of rank 0. Raises RuntimeError when one does not come."""
+    """Overwrites a tensor by that of rank 0. Raises RuntimeError if a rank is missing."""
     if dist_size() > 1:
         with _missing_said("at binding"):
             dist.broadcast(tensor, 0, group=_ours(tensor.device))
 
 
 def value_of_first(value: T, device: torch.device) -> T:
-    """What rank 0 gives, on all ranks. Raises RuntimeError when one does not come."""
+    """Returns rank 0's value on all ranks. Raises RuntimeError if a rank is missing."""
     if dist_size() == 1:
         return value
     values = [value]
@@ -64,10 +64,10 @@ def value_of_first(value: T, device: torch.device) -> T:
 def meet(act: str, step: int, device: torch.device) -> None:
     """Waits until all ranks are at the same step, before anything has changed.
 
-    On a GPU nobody waits here: that would cost a synchronisation, and NCCL ends by itself after its timeout.
+    On a GPU this does nothing: it would have to wait for the device, and NCCL stops by itself after its timeout.
 
     Raises:
-        RuntimeError: A rank does not come, or is at another step.
+        RuntimeError: A rank is missing, or is at another step.
     """
     if dist_size() == 1 or device.type != "cpu":
         return
@@ -82,7 +82,7 @@ def meet(act: str, step: int, device: torch.device) -> None:
 
 
 def _slots(step: int | None) -> Tensor:
-    """A row with a place for each rank, in which this one writes its step, from 1 on. [ranks]."""
+    """A number for each rank, [ranks]: this rank's step + 1 at its place, and 0 elsewhere."""
     steps = torch.zeros(dist_size(), dtype=torch.long, device="cpu")
     if step is not None:
         steps[dist_rank()] = step + 1
@@ -90,7 +90,7 @@ def _slots(step: int | None) -> Tensor:
 
 
 def _ours(device: torch.device) -> Any:
-    """The group for what is summed on a device: on the CPU one of our own, which nothing of the user's gets in between."""
+    """The group for sums on a device. On the CPU it is a group of our own, so that the user's sums do not interfere."""
     global _group, _met
     if device.type != "cpu":
         return None
@@ -100,19 +100,19 @@ def _ours(device: torch.device) -> Any:
 
 
 def patience() -> timedelta:
-    """How long ranks wait for each other on the CPU: what init_process_group was told, else `PATIENCE`."""
+    """How long ranks wait for each other on the CPU: the timeout of init_process_group, else `PATIENCE`."""
     try:
         from torch.distributed.distributed_c10d import _get_default_group, default_pg_timeout
 
         given: timedelta = _get_default_group()._get_backend(torch.device("cpu")).options._timeout
-    except (AttributeError, ImportError, RuntimeError):  # torch names these otherwise, or has nothing for the CPU
+    except (AttributeError, ImportError, RuntimeError):  # another version of torch, or no CPU backend
         return PATIENCE
     return PATIENCE if given == default_pg_timeout else given
 
 
 @contextmanager
 def _missing_said(what: str) -> Iterator[None]:
-    """Says in our words that a collective failed, and which ranks were not there."""
+    """Turns the failure of a collective into an error that names the missing ranks."""
     started = time.monotonic()
     try:
         yield
@@ -125,7 +125,7 @@ def _missing_said(what: str) -> Iterator[None]:
 
 
 def _who_is_missing(what: str) -> str:
-    """The ranks that do not wait here too. Each that does leaves a note; nothing is written while all is well."""
+    """The ranks that do not wait here. Each waiting rank leaves a note in the store, but only after a failure."""
     others = [rank for rank in range(dist_size()) if rank != dist_rank()]
     try:
         from torch.distributed.distributed_c10d import _get_default_store
@@ -134,7 +134,7 @@ def _who_is_missing(what: str) -> str:
         store.set(f"adaug/{what}/{dist_rank()}", "waits")
         time.sleep(GRACE)
         others = [rank for rank in others if not store.check([f"adaug/{what}/{rank}"])] or others
-    except (ImportError, RuntimeError):  # the rank that keeps the notes has left
+    except (ImportError, RuntimeError):  # the rank that holds the store has left
         pass
     return f"rank{'s' * (len(others) > 1)} {', '.join(map(str, others))}" + (f" (last met in {_met})" if _met else "")
 
@@ -143,23 +143,23 @@ def _who_is_missing(what: str) -> str:
 
 
 class Joins(Joinable):
-    """What `torch.distributed.algorithms.Join` asks of an augmenter, so that ranks may have fewer batches than others."""
+    """The methods that `torch.distributed.algorithms.Join` needs, so that some ranks may have fewer batches."""
 
     @abstractmethod
     def _stand_in(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
-        """Counts a step without a batch. What it adds, tensors in the order of the sums, and what to do with each sum."""
+        """Counts a step without a batch. Returns pairs (tensor to add, what to do with the sum), in the order of the sums."""
 
     @property
     @abstractmethod
     def _sums_over_ranks(self) -> bool:
-        """Whether steps of all ranks belong together."""
+        """Whether a step needs sums over all ranks."""
 
     @property
     @abstractmethod
     def _bound_device(self) -> torch.device | None: ...
 
     def join_hook(self, **kwargs: Any) -> JoinHook:
-        """For `torch.distributed.algorithms.Join([augmenter, model])`: it stands in for a rank that has no batches left.
+        """For `torch.distributed.algorithms.Join([augmenter, model])`: takes part for a rank that has no batches left.
 
         Raises RuntimeError before binding, and on a GPU.
         """
@@ -190,21 +190,21 @@ class Joins(Joinable):
 
 
 class _Stand(JoinHook):
-    """Takes part in the sums of the ranks that still have batches. It does not wait: DDP's own sums come in between."""
+    """Takes part in the sums of ranks that still have batches. It must not wait, because DDP's sums come in between."""
 
     def __init__(self, augmenter: Joins) -> None:
         self.augmenter = augmenter
         self.sums: list[tuple[Any, Tensor, Callable[[Tensor], None]]] = []
 
     def main_hook(self) -> None:
-        """One step of the others."""
+        """Takes part in one step of the others."""
         self._follow()
         meeting = [(_slots(None), _nothing)] if self.augmenter._sums_over_ranks else []
         parts = [*meeting, *self.augmenter._stand_in()]
         self.sums = [(dist.all_reduce(t, group=_ours(t.device), async_op=True), t, follow) for t, follow in parts]
 
     def post_hook(self, is_last_joiner: bool) -> None:
-        """The end."""
+        """Takes part in the last sums."""
         self._follow()
 
     def _follow(self) -> None:
@@ -216,4 +216,4 @@ class _Stand(JoinHook):
 
 
 def _nothing(steps: Tensor) -> None:
-    """What a rank without a batch does with the steps of the others."""
+    """A rank without a batch ignores the steps of the others."""

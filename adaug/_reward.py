@@ -1,4 +1,4 @@
-"""How a comparison becomes an update target for the generator: reward and penalty, Eq. (5) and (6)."""
+"""Reward and penalty: turns a comparison into an update target for the generator, Eq. (5) and (6)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from adaug._checks import CAP, Rules, check_fields, checked, number
 
-SLACK = 1e-3  # of what should be 1 in sum: a sum of half precision
+SLACK = 1e-3  # how far a sum of probabilities may be from 1 (half precision)
 FLOOR = 1e-4  # a probability is never pushed below this, so that no bin is lost for good
 
 
 @dataclass(frozen=True)
 class RewardPenalty:
-    """Eq. (5) and (6), kept on the simplex, and capped as in the authors' release.
+    """Reward and penalty, Eq. (5) and (6): raises the probability of a drawn bin if its view was harder, else lowers it.
 
-    The fixed point is P(harder) = beta / (alpha + beta): with alpha < beta a branch that is rarely harder is pulled back to
-    uniform.
+    The result stays a distribution, and is capped as in the authors' code. If views are harder more often than
+    beta / (alpha + beta) of the time, distributions become sharper; otherwise they return to uniform.
 
     Attributes:
-        alpha: The share of its probability that a sampled bin wins when its view was harder, in (0, 1].
-        beta: The share that it loses otherwise, in (0, 1].
-        cap: No probability of the update target, and of what is drawn from, is above cap / k; `inf` for none, which collapses
-            on the hardest bin.
+        alpha: The fraction by which the probability of a drawn bin grows if its view was harder, in (0, 1].
+        beta: The fraction by which it falls otherwise, in (0, 1].
+        cap: No probability, of an update target or of a proposal, exceeds cap / k. `inf` means no cap, but then the hardest bin
+            takes nearly all.
     """
 
     alpha: float = 0.2
@@ -39,64 +39,62 @@ class RewardPenalty:
         check_fields(self, "")
 
     def __call__(self, probabilities: Tensor, chosen: Tensor, harder: Tensor) -> Tensor:
-        """The update target of each row.
+        """Returns the update target of each row.
 
         Args:
-            probabilities: [B, k], what the generator proposed.
-            chosen: [B, s] long, the sampled bins or cells. One that stands twice counts once.
+            probabilities: [B, k], the generator's proposal.
+            chosen: [B, s] long, the bins or cells that were drawn. A repeated one counts once.
             harder: [B] bool, whether the adversarial view was harder than the reference view.
 
         Returns:
-            [B, k]: positive, and 1 in sum.
+            [B, k]. Each row is positive and sums to 1.
 
         Raises:
-            TypeError: `harder` is not bool, or `chosen` not long.
-            ValueError: Shapes do not fit, or (on the CPU, where looking costs no synchronisation) probabilities are not
-                finite.
+            TypeError: `harder` is not bool, or `chosen` is not long.
+            ValueError: Shapes do not fit. Or, checked only on the CPU, probabilities are not finite.
         """
         _check(probabilities, chosen, harder)
-        p = probabilities.clamp(min=FLOOR**2)  # one that underflowed to 0 could never be won back
-        sampled = torch.zeros_like(p, dtype=torch.bool).scatter_(1, chosen, True)  # [B, k] the set S
+        p = probabilities.clamp(min=FLOOR**2)  # a probability of 0 could never grow again
+        sampled = torch.zeros_like(p, dtype=torch.bool).scatter_(1, chosen, True)  # [B, k] the set S of drawn bins
         others = (p.shape[1] - sampled.sum(1, keepdim=True)).clamp(min=1)  # [B, 1] k - |S|
         mass = (p * sampled).sum(1, keepdim=True)  # [B, 1] of S together
-        gives = (sampled != harder[:, None]) & ~sampled.all(1, keepdim=True)  # S gives when penalised, the rest when not
-        # Eq. (5) alone leaves the simplex (a sharp prediction has nothing left to take), so nobody gives below FLOOR.
+        gives = (sampled != harder[:, None]) & ~sampled.all(1, keepdim=True)  # a penalty takes from S, a reward from the others
+        # Eq. (5) alone gives negative probabilities for sharp proposals, so no bin falls below FLOOR.
         given = torch.where(sampled, self.beta * p, self.alpha * mass / others).minimum((p - FLOOR).clamp(min=0)) * gives
         share = torch.where(sampled, p / mass.clamp(min=FLOOR**2), 1 / others.to(p.dtype)) * ~gives
         return capped(p - given + share * given.sum(1, keepdim=True), self.cap)
 
 
 def capped(probabilities: Tensor, cap: float) -> Tensor:
-    """Probabilities [n, k] of which none is above cap / k; what is above is shared out in proportion to the room below."""
+    """Cuts probabilities [n, k] at cap / k. Bins below it get the excess, in proportion to their distance from it."""
     limit = cap / probabilities.shape[1]
     if limit >= 1:
         return probabilities
     below = probabilities.clamp(max=limit)
     room = limit - below
     excess = (probabilities - below).sum(1, keepdim=True)
-    return below + room * (excess / room.sum(1, keepdim=True))  # one pass, and nobody is pushed above the limit
+    return below + room * (excess / room.sum(1, keepdim=True))  # once is enough: no bin gets above the limit
 
 
 def cap_of(update: object) -> float:
-    """The cap that an update keeps its targets under, which holds for proposals too: its `cap`, `inf` if it has none.
-
-    Raises ValueError when it is not a number above 1.
-    """
+    """The `cap` of an update, which holds for proposals too; `inf` if it has none. Raises ValueError if it is not above 1."""
     rule = number(above=1, finite=False, should="a number above 1, or inf for none")
     cap: float = checked({"cap": getattr(update, "cap", math.inf)}, {"cap": rule}, "`update`")["cap"]
     return float(cap)
 
 
 def check_update(target: Any, proposed: Tensor) -> Tensor:
-    """What an update gave, on the simplex. Its values are looked at on the CPU alone, where that costs no synchronisation.
+    """Checks what an update returned, and returns it without its graph.
+
+    Values are checked only on the CPU: on other devices this would wait for the device.
 
     Args:
-        target: [B, k], what it gave.
-        proposed: [B, k], what it was asked about.
+        target: [B, k], what the update returned.
+        proposed: [B, k], the proposal that it was given.
 
     Raises:
-        TypeError: It is no tensor of floating point numbers.
-        ValueError: It has another shape, or is no probabilities.
+        TypeError: `target` is not a tensor of floating point numbers.
+        ValueError: Its shape is wrong, or its rows are not probabilities.
     """
     if not isinstance(target, Tensor) or not target.is_floating_point():
         found = str(target.dtype) if isinstance(target, Tensor) else type(target).__name__
@@ -109,7 +107,7 @@ def check_update(target: Any, proposed: Tensor) -> Tensor:
         if not (low >= -SLACK and far <= SLACK):  # NaN too
             worst = float(sums[(sums - 1).abs().nan_to_num(math.inf).argmax()])
             raise ValueError(
-                "`update` should return probabilities: none below 0, and 1 in sum. Found numbers from "
+                "`update` should return probabilities: at least 0, and each row should sum to 1. Found numbers from "
                 f"{low:.3g} up, and a row that sums to {worst:.4g}; clamp them to 0 and divide each row by its sum."
             )
     return target.detach()
@@ -131,5 +129,5 @@ def _check(p: Tensor, chosen: Tensor, harder: Tensor) -> None:
 
 
 def kl_divergence(target: Tensor, log_probs: Tensor) -> Tensor:
-    """Eq. (3) and (4) for each row: KL(update target || proposal). [B, k], [B, k] -> [B]."""
+    """KL(update target || proposal) of each row, Eq. (3) and (4). [B, k], [B, k] -> [B]."""
     return (torch.xlogy(target, target) - target * log_probs).sum(1)

@@ -1,4 +1,4 @@
-"""Batches whose rows come in lists, as torchvision's detectors have them: padded to tensors, and cut to lists again."""
+"""Batches with lists of rows, as torchvision's detectors take them: padded to tensors, and cut to lists again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from adaug._stale import holds_numbers
 
 
 def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, list[Any]]:
-    """What a batch holds row by row; nothing where its images are not a list of tensors.
+    """The lists of rows in a batch. There are none if the images are not a list of tensors.
 
     Returns:
-        Path, without the number of the row -> what each row has: ("images",) of lists of tensors, ("targets", "boxes") of lists
-        of mappings.
+        Path without the number of the row -> the value of each row. Such as ("images",) for a list of tensors, and
+        ("targets", "boxes") for a list of mappings.
     """
     n = next((len(entry) for key, entry in entries.items() if _is_images(key, entry, given)), None)
     rows: dict[Path, list[Any]] = {}
@@ -37,12 +37,12 @@ def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict
 
 
 def declared(path: Path, given: Mapping[Key, Target]) -> Target | None:
-    """What the user said of what rows hold: of this, or of all that lies where it does."""
+    """The user's target for a path in rows, or for the whole entry around it."""
     return next((given[key] for key in (key_of(path), path, path[0]) if key in given), None)
 
 
 def kinds_of_rows(rows: Mapping[Path, Sequence[Any]], given: Mapping[Key, Target]) -> dict[Path, Target]:
-    """The kind of all that rows hold. Raises ValueError that names all that nobody knows."""
+    """The kind of everything in rows. Raises ValueError that names all entries of unknown kind."""
     kinds: dict[Path, Target] = {}
     unknown: list[Key] = []
     for path, each in rows.items():
@@ -59,9 +59,9 @@ def kinds_of_rows(rows: Mapping[Path, Sequence[Any]], given: Mapping[Key, Target
 
 
 def padded(path: Path, rows: Sequence[Any], target: Target) -> Tensor:
-    """Rows as one tensor [n, ...], those with fewer boxes, people or masks filled up by zeros.
+    """Joins rows to one tensor [n, ...]. Rows with fewer boxes, people or masks are filled up with zeros.
 
-    Raises TypeError or ValueError on rows that do not fit together.
+    Raises TypeError or ValueError if rows do not fit together.
     """
     name = repr(key_of(path))
     for row in rows:
@@ -71,30 +71,30 @@ def padded(path: Path, rows: Sequence[Any], target: Target) -> Tensor:
         sizes = list(dict.fromkeys(tuple(row.shape) for row in rows))
         if len(sizes) > 1:
             raise ValueError(
-                f"Images in the list {name} should have one size, because a model is shown them together. Found "
-                f"{', '.join(map(str, sizes[:4]))}; resize or pad them in the data set, or take adaug.Augment, which does "
-                "each by itself."
+                f"Images in the list {name} should have one size, because the model sees them together. Found "
+                f"{', '.join(map(str, sizes[:4]))}; resize or pad them in the data set, or use adaug.Augment, which "
+                "augments each image by itself."
             )
         return torch.stack(list(rows))
     if len({row.shape[1:] for row in rows}) > 1 or len({row.dtype for row in rows}) > 1:
         found = ", ".join(f"{tuple(row.shape)} {row.dtype}" for row in rows[:4])
-        raise ValueError(f"Rows of {name} should differ in their first dimension alone. Found {found}.")
+        raise ValueError(f"Rows of {name} should differ only in their first dimension. Found {found}.")
     return pad_sequence(list(rows), batch_first=True)
 
 
 def cut(path: Path, moved: Tensor, entry: Sequence[Any], target: Target) -> dict[Path, Tensor]:
-    """The rows of what was padded, each as long as it came, by their paths in the batch.
+    """Cuts a padded tensor to rows again, each as long as it came. Returns them by their paths in the batch.
 
     Args:
-        path: Without the number of the row.
-        moved: What became of it, [n, ...].
-        entry: What the batch has at the first part of the path, as it came.
-        target: Its kind.
+        path: The path without the number of the row.
+        moved: The padded tensor after a view, [n, ...].
+        entry: The user's entry at the first part of the path.
+        target: The kind of the rows.
     """
     rows: dict[Path, Tensor] = {}
     for i, row in enumerate(moved):
         came = walk(entry, (i, *path[1:]))
-        whole = target.kind == "image" or (target.kind == "mask" and came.ndim == 2)  # no number of things comes first
+        whole = target.kind == "image" or (target.kind == "mask" and came.ndim == 2)  # no dimension of objects
         own = (path[0], i, *path[1:])
         rows[own] = row if whole else row[: len(came)]
     return rows

@@ -1,4 +1,4 @@
-"""Running difficulty: what the training passes show to be hard, bin by bin, and the distributions that answer it."""
+"""Running difficulty: how hard each bin is, from the training passes, and distributions that draw hard bins more often."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ CHANCE = 3.0  # times what chance alone would let bins differ: below, nothing is
 
 @dataclass(frozen=True)
 class DifficultyTable:
-    """What a network finds hard now, as training itself has shown it.
+    """How hard a network finds each bin now, from its training passes.
 
     Attributes:
-        columns: "branch.operation" -> what is known of each of its k bins or cells, every list [k] long: "bin" (its name),
-            "difficulty", "error" (one standard error), "probability" (of being drawn), and "rows" (that say so; older ones
-            count for less).
-        measure: What difficulty is here, in words.
-        notes: What to beware of.
+        columns: "branch.operation" -> lists [k], an entry for each of its k bins or cells: "bin" (its name), "difficulty",
+            "error" (one standard error), "probability" (of being drawn), and "rows" (how many rows the difficulty comes from;
+            older rows count for less).
+        measure: What the difficulty measures, in words.
+        notes: Warnings.
     """
 
     columns: Mapping[str, Mapping[str, list[Any]]]
@@ -57,20 +57,19 @@ class DifficultyTable:
 
 
 class RunningDifficulty:
-    """How hard each bin and cell has lately been in training, and how often it is to be drawn.
+    """Measures how hard each bin and cell has lately been in training, and decides how often to draw it.
 
-    The difficulty of a row is taken as a sum: what its branch has in common, and what each of its bins and hidden cells adds.
-    Least squares over the rows that were trained on tells the parts, so that a bin is not called hard for the company that it
-    keeps: a row counts for all the bins that it falls into, whatever drew them. Eq. (3) accumulates losses into bins once;
-    here they are kept up to date, by a mean that forgets.
+    The difficulty of a row is modelled as a sum: a part for its branch, and a part for each of its bins and hidden cells. Least
+    squares over all rows finds the parts, so a bin does not look hard only because it often comes with hard ones. Older rows
+    count less and less. (Eq. (3) of the paper adds up losses in bins once, before joint training.)
 
-    A branch that learns answers with the capped best response, which puts cap / k on the hardest bins until 1 is spent. What
-    is hardest is not known for certain: a bin gets cap / k times the probability that it is among them, given how far it is
-    from the others and how far bins differ by chance (empirical Bayes). Where they differ by chance alone, draws stay uniform.
+    A branch that learns moves towards the capped best response: cap / k on the hardest bins until the sum is 1. It is not
+    certain which bins are hardest. So each gets cap / k times the probability that it is among them, given how far it is from
+    the others and how much bins differ by chance (empirical Bayes). If they differ by chance alone, draws stay uniform.
 
     Args:
-        policy: Branches with generators are not its concern, but for what their rows have in common.
-        device: Where it adds up.
+        policy: The policy. Branches with generators only contribute the part that their rows have in common.
+        device: The device of the sums.
     """
 
     def __init__(self, policy: Policy, device: torch.device) -> None:
@@ -123,12 +122,12 @@ class RunningDifficulty:
     # ---- what training shows
 
     def observe(self, view: View, branch: Tensor, difficulty: Tensor) -> None:
-        """Adds the rows of a training pass; all ranks add the same.
+        """Adds the rows of a training pass, summed over all ranks.
 
         Args:
-            view: Of every row.
-            branch: [B] long, on the device: which branch each row fell to.
-            difficulty: [B]. Rows where it is not finite say nothing.
+            view: The view of every row.
+            branch: The branch of each row, [B] long, on the device.
+            difficulty: [B]. Rows whose difficulty is not finite are left out.
         """
         with no_inference(), full_precision(self.sums.device), torch.no_grad():
             sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
@@ -136,7 +135,7 @@ class RunningDifficulty:
             self.follow(sums, len(branch))
 
     def follow(self, sums: Tensor, rows: int) -> None:
-        """Takes what the rows of all ranks sum up to; `rows` is how many of them are of this one."""
+        """Adds sums over the rows of all ranks; `rows` is the number of rows of this rank."""
         with no_inference(), full_precision(self.sums.device), torch.no_grad():
             common = self._common(sums)
             seen = common[: self._shares].sum().clamp(min=1)
@@ -152,11 +151,11 @@ class RunningDifficulty:
                 self._answer()
 
     def _common(self, sums: Tensor) -> Tensor:
-        """What the sums say of all rows together: each row has one branch, so this sums over rows."""
+        """The sums over all rows together. Each row has one branch, so summing over branches gives them."""
         return sums[: self._shares].sum(0)
 
     def _above(self, sums: Tensor, level: Tensor) -> Tensor:
-        """The sums as they would be if this had been subtracted from every difficulty."""
+        """The sums as they would be if `level` had been subtracted from every difficulty."""
         own = torch.zeros_like(sums)
         common = self._common(sums)
         own[-1] = level * common
@@ -164,14 +163,14 @@ class RunningDifficulty:
         return sums - own - own.T
 
     def _kept(self, length: tuple[int, int]) -> Tensor | float:
-        """How much is kept in a step of what fades over so many steps or rows."""
+        """The factor by which older sums shrink in a step, if they fade over (steps, rows)."""
         steps, rows = length
         if isinstance(self._rows, Tensor):
             return torch.exp(-1 / (rows / self._rows).clamp(min=steps))
         return math.exp(-1 / max(steps, rows / self._rows))
 
     def _sums_of(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
-        """Products of what rows have (their branch, bins and cells) and of their difficulties, summed over rows."""
+        """The normal equations of least squares: products of branch, bins, cells and difficulty, summed over rows."""
         parts = [branch[:, None] == self._share_numbers]
         for name, operation in self.operations.items():
             if name in view.magnitudes:
@@ -183,7 +182,7 @@ class RunningDifficulty:
         return rows.T @ rows
 
     def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The mean difficulty, what each bin adds to its operation's mean, and the variances of that. [], [C], [C]."""
+        """The mean difficulty, what each bin adds to its operation's mean, and the variance of this. [], [C], [C]."""
         gram, moments, squares = self.sums[:-1, :-1], self.sums[:-1, -1], self.sums[-1, -1]
         common = self._common(self.sums)[:-1]
         rows = common[: self._shares].sum().clamp(min=1e-9)
@@ -198,7 +197,7 @@ class RunningDifficulty:
         return mean, self._centring @ effects, variances
 
     def _answer(self) -> None:
-        """Moves the probabilities towards the capped best response to what is believed of the bins."""
+        """Moves the probabilities towards the capped best response."""
         mean, effects, variances = self._estimate()
         self._difficulty = (self.usual + mean + effects).float()
         best = self._best_response(effects[self._place], variances[self._place])
@@ -207,7 +206,7 @@ class RunningDifficulty:
         self._log_probs, self._metrics = {}, {}
 
     def _best_response(self, effects: Tensor, variances: Tensor) -> Tensor:
-        """Of bins that add this to the difficulty, which is known with these variances. [O, K] -> [O, K]."""
+        """The capped best response to bins with these effects on difficulty, known with these variances. [O, K] -> [O, K]."""
         there, k, tiny = self._there, self._k, torch.finfo(effects.dtype).tiny
         variances = variances.clamp(min=tiny)
         ratio = torch.where(there, effects.square() / variances, 0).sum(1, keepdim=True) / (k - 1)  # 1 by chance
@@ -244,11 +243,11 @@ class RunningDifficulty:
         return dict(metrics)
 
     def snapshot(self) -> dict[str, Any]:
-        """What `restore` takes back. Nothing is copied, because nothing is changed in place."""
+        """What `restore` needs. It copies nothing, because nothing is changed in place."""
         return {name: vars(self)[name] for name in MOVES}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Back to what it was."""
+        """Restores what `snapshot` returned."""
         vars(self).update(snapshot)
 
     @property
@@ -257,11 +256,11 @@ class RunningDifficulty:
         return any(max(sizes) > 1.01 * min(sizes) for sizes in map(_sizes, self.operations.values()))
 
     def table(self, measure: str, *, may_grow: bool) -> DifficultyTable:
-        """What is known now. Waits for the device.
+        """The table of difficulties now. Waits for the device.
 
         Args:
-            measure: What was observed, in words.
-            may_grow: Whether nobody knows that it does not grow with an object's size.
+            measure: What the difficulty measures, in words.
+            may_grow: Whether the measure may grow with an object's size.
         """
         mean, effects, variances = self._estimate()
         difficulty, errors = (self.usual + mean + effects).tolist(), variances.sqrt().tolist()
@@ -287,12 +286,12 @@ class RunningDifficulty:
         return DifficultyTable(columns, measure, tuple(notes))
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums and the distributions."""
+        """Returns the sums and the distributions."""
         tensors = {"usual": self.usual, "sums": self.sums, "probabilities": self.probabilities}
         return {"steps": self.steps, **{name: tensor.clone() for name, tensor in tensors.items()}}
 
     def describe_state(self) -> Description:
-        """What `state_dict` gives."""
+        """Describes what `state_dict` returns."""
         return {
             "steps": integer(at_least=0),
             "usual": tensor(self.usual, exact=False),
@@ -309,7 +308,7 @@ class RunningDifficulty:
         return bool((value >= 0).all() and (value[~there] == 0).all() and ((sums - 1).abs() < 1e-3).all())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
+        """Loads what `state_dict` returned."""
         self.steps = int(state["steps"])
         self.usual = state["usual"].to(self.usual, copy=True)
         self.sums = state["sums"].to(self.sums, copy=True)

@@ -1,4 +1,4 @@
-"""What a user holds as the library has it, and back: one sample, integers of 0 to 255, colours last, pictures and arrays."""
+"""Turns what a Dataset holds (single samples, integers, channels last, PIL pictures, arrays) into a batch, and back."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from adaug._warp import Size
 Channels = Literal["first", "last"]
 MOVING = ("image", "keypoints", "visibility", "heatmaps", "mask", "boxes")
 PLANES = ("image", "heatmaps", "mask")
-MOST = {torch.uint8: 255, torch.uint16: 65535}  # what stands for 1 in images of integers
-UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # for which torch has few functions
+MOST = {torch.uint8: 255, torch.uint16: 65535}  # the integer that stands for 1 in an image
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch has few functions for these
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry that pixels take along, as it came and as a tensor of a batch.
+    """An entry that moves with the pixels, in the user's form and as a tensor of a batch.
 
     Attributes:
-        given: As it came.
+        given: The entry in the user's form.
         tensor: [n, ...], channels first, images in floating point.
-        single: Whether it came without the dimension of the batch.
-        last: Whether its channels came last.
-        flat: Whether it came without channels.
+        single: Whether the user's form has no dimension of the batch.
+        last: Whether its channels come last.
+        flat: Whether it has no channels.
+        most: The integer that stands for 1. None for images in floating point.
     """
 
     given: Any
@@ -43,7 +44,7 @@ class Entry:
     most: int | None
 
     def back(self, moved: Tensor, view_size: Size) -> Any:
-        """What became of it, of the type, dtype and layout that it came in."""
+        """The moved tensor in the user's type, dtype and layout."""
         if self.most is not None:
             moved = (moved * self.most).round().clamp(0, self.most)
         if self.flat:
@@ -64,11 +65,11 @@ class Lifted:
 
     Attributes:
         source: The user's own object.
-        given: The kinds that the user said.
+        given: The user's targets.
         single: Whether it is one sample, without the dimension of a batch.
-        channels: Where channels of arrays and tensors stand.
-        entries: What pixels take along, by path.
-        batch: All of it as a batch.
+        channels: Whether channels of arrays and tensors come "first" or "last".
+        entries: The entries that move with the pixels, by path.
+        batch: The whole as a batch.
     """
 
     source: UserBatch
@@ -83,7 +84,7 @@ class Lifted:
         self.batch = parse(lifted, {key: self._target(key, target) for key, target in self._targets().items()})
 
     def back(self, moved: Batch, view_size: Size) -> UserBatch:
-        """What became of it, in the user's structure. What did not change is copied."""
+        """The moved batch in the user's structure. What did not change is copied."""
         replaced = {}
         for path, entry in self.entries.items():
             now = moved.entries[key_of(path)]
@@ -111,12 +112,12 @@ class Lifted:
         return None if target is None else target.kind
 
     def _targets(self) -> dict[Key, Target]:
-        """The kinds that the user said, and those of entries that say more of themselves than their names do."""
+        """The user's targets, and those of boxes, which may know their own format."""
         guessed = {key: guess(key, entry.given) for (key, *rest), entry in self.entries.items() if not rest}
         return {key: kind for key, kind in guessed.items() if kind and kind.kind == "boxes"} | dict(self.given)
 
     def _target(self, key: Key, target: Target) -> Target:
-        """The kind of an entry as the library has it: with the fill of what is divided by 255, and a box's own format."""
+        """The target of an entry in the batch: its fill divided like the image, and a box's own format."""
         entry = self.entries.get(key if isinstance(key, tuple) and key in self.entries else (key,))
         if entry is None:
             return target
@@ -126,7 +127,7 @@ class Lifted:
 
 
 def image_of(batch: UserBatch, given: Mapping[Key, Target]) -> Any:
-    """What a batch or a sample has as its image; None where nothing is said to be."""
+    """The image of a batch or a sample. None if no entry is one."""
     for key, target in given.items():
         if target.kind == "image":
             try:
@@ -144,12 +145,12 @@ def image_of(batch: UserBatch, given: Mapping[Key, Target]) -> Any:
 
 
 def is_array(entry: Any) -> bool:
-    """Whether an entry is a tensor, an array or a picture of PIL."""
+    """Whether an entry is a tensor, an array or a PIL picture."""
     return isinstance(entry, (Tensor, np.ndarray)) or is_picture(entry)
 
 
 def is_picture(entry: Any) -> bool:
-    """Whether an entry is a picture of PIL, which is not imported for that."""
+    """Whether an entry is a PIL picture. This does not import PIL."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(entry, module.Image)
 
@@ -158,7 +159,7 @@ def _entry(given: Any, kind: str, single: bool, channels: Channels, path: Path) 
     name = repr(key_of(path))
     if is_picture(given):
         if kind == "image" and given.mode in ("P", "1"):
-            raise ValueError(f"{name} should be a picture of colours or grey. Found mode {given.mode!r}; use .convert('RGB').")
+            raise ValueError(f"{name} should be a colour or grey picture. Found mode {given.mode!r}; use .convert('RGB').")
         tensor = torch.from_numpy(np.array(given))
         channels = "last"
     elif isinstance(given, np.ndarray):
@@ -174,8 +175,8 @@ def _entry(given: Any, kind: str, single: bool, channels: Channels, path: Path) 
         tensor = tensor.movedim(-1, -3)
     elif kind == "image" and tensor.ndim == 4 and tensor.shape[3] in (1, 3, 4) and min(tensor.shape[1:3]) > 4:
         raise ValueError(
-            f"{name} should have its channels first. Found {tuple(given.shape)}, where they seem to come last; pass "
-            'channels="last", if they do.'
+            f"{name} should have its channels first. Found {tuple(given.shape)}, whose channels seem to come last; pass "
+            'channels="last" if they do.'
         )
     most = MOST.get(tensor.dtype) if kind == "image" else None
     if most is not None:
@@ -186,7 +187,7 @@ def _entry(given: Any, kind: str, single: bool, channels: Channels, path: Path) 
 
 
 def _tensor_like(given: Tensor, made: Tensor, view_size: Size) -> Tensor:
-    """A tensor as one of the same class, with what that carries along (torchvision's tv_tensors, say)."""
+    """A tensor of the same class with the same attributes, such as one of torchvision's tv_tensors."""
     if type(given) in (Tensor, nn.Parameter):
         return made
     wrapped = made.as_subclass(type(given))
@@ -197,7 +198,7 @@ def _tensor_like(given: Tensor, made: Tensor, view_size: Size) -> Tensor:
 
 
 def _picture_like(given: Any, array: Any) -> Any:
-    """An array [h, w] or [h, w, c] as a picture of the same mode, and palette."""
+    """An array [h, w] or [h, w, c] as a picture with the same mode and palette."""
     from PIL import Image
 
     if given.mode == "1":

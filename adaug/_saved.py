@@ -1,4 +1,4 @@
-"""An augmenter's own state: what it holds, checked whole before any of it is loaded."""
+"""Checks all of an augmenter's saved state before any of it is loaded."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PART = mapping(mapping(anything(), "a mapping"), "a mapping from branches to the
 def check_saved(
     state: Any, policy: Policy, counts: Iterable[str], adversaries: Mapping[str, Adversary], running: RunningDifficulty
 ) -> None:
-    """Raises TypeError or ValueError unless all of a state can be loaded; changes nothing.
+    """Raises TypeError or ValueError unless all of a state can be loaded. Changes nothing.
 
     Args:
-        state: What somebody wants to load.
-        policy: The augmenter's.
-        counts: What it counts beside steps.
-        adversaries: Its generators, by branch; before binding there are none, and what is in their states is checked then.
+        state: The state to check.
+        policy: The augmenter's policy.
+        counts: The names of its counters.
+        adversaries: Its generators, by branch. There are none before binding, which then checks their states.
         running: Its running difficulty.
     """
     if isinstance(state, Mapping) and isinstance(state.get("policy"), Mapping) and state["policy"] != policy.describe():
         raise ValueError(
-            "A state should belong to the augmenter's own policy. Found that they differ; build the augmenter with the "
+            "A state should belong to the augmenter's own policy. Found another policy; build the augmenter with the "
             f"policy that was saved.\n  saved:   {state['policy']}\n  present: {policy.describe()}"
         )
     description: Description = {

@@ -1,4 +1,4 @@
-"""The two ways of scoring: exactly, in passes of their own, or with the adversarial views left to the training pass."""
+"""Two ways of scoring: exactly, in a pass of its own, or with adversarial difficulties from the training pass."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from adaug._trial import Scores, Trials
 
 
 class Scoring(Protocol):
-    """How difficult the views on trial are.
+    """Scores the views on trial.
 
     Attributes:
-        training: Whether views are scored in the behaviour of the training pass.
+        training: Whether views are scored as in the training pass, with batch statistics and dropout.
     """
 
     @property
     def training(self) -> bool: ...
 
     def score(self, bound: BoundModel, trials: Trials, batch: Batch, augmented: Batch, difficulty: Difficulty) -> Scores:
-        """Scores the rows that are compared; `augmented` is the batch as `trials.view` sees it."""
+        """Scores the rows that are compared. `augmented` is the batch under `trials.view`."""
 
 
 @dataclass(frozen=True)
 class Exact:
-    """Both views in eval behaviour, where rows do not influence each other, and so in one pass."""
+    """Scores both views in evaluation mode. Rows do not influence each other there, so one pass does both."""
 
     training: bool = False
 
@@ -44,9 +44,9 @@ class Exact:
 
 @dataclass(frozen=True)
 class FromTraining:
-    """The reference views alone, as the training pass will score the adversarial ones: one pass less.
+    """Scores only the reference views, in training mode. The training pass gives the adversarial ones, which saves a pass.
 
-    With batch statistics and dropout as there. A single row has no batch statistics, and is scored exactly.
+    A single row has no batch statistics, so it is scored exactly.
     """
 
     training: bool = True

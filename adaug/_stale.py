@@ -1,4 +1,4 @@
-"""What would go stale when pixels move, if it were carried along: numbers of unknown kind, and names that mislead."""
+"""Finds entries that would become wrong if they stayed as they are while pixels move."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from adaug._nested import Path, key_of
 
 
 def holds_numbers(entry: Any, *, within: bool = False, depth: int = 4) -> bool:
-    """Whether an entry is or holds tensors, arrays or pictures, or lists of numbers, also inside an object of the user's."""
+    """Whether an entry is or holds tensors, arrays, pictures or lists of numbers, also inside the user's objects."""
     if isinstance(entry, (Tensor, np.ndarray)) or hasattr(type(entry), "__array_interface__"):
         return True
     if isinstance(entry, (int, float, np.generic)):
-        return within and not isinstance(entry, bool)  # one number, of no row, cannot go stale
+        return within and not isinstance(entry, bool)  # a single number belongs to no row
     if entry is None or isinstance(entry, (str, bytes, type)) or callable(entry) or depth == 0:
         return False
     if isinstance(entry, Mapping):
@@ -34,10 +34,10 @@ def _slots(entry: Any) -> tuple[str, ...]:
 
 
 def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection[Path] = ()) -> None:
-    """Raises ValueError where a name says "carry it along" and what it holds belongs to the pixels.
+    """Raises ValueError if the name of an entry means "leave it as it is", but its content belongs to the pixels.
 
-    That is a value a pixel, at the image's resolution or another of the same shape, or an entry inside it of a usual name,
-    unless the paths that were `said` lead there.
+    Content belongs to the pixels if it has a value for each pixel, at the image's resolution or another one of the same aspect
+    ratio, or if it has a usual name such as "boxes" inside. Paths in `said` are the user's decision and not checked.
     """
     if kind not in CARRIED:
         return
@@ -49,16 +49,16 @@ def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection
         if not belongs and not (array.ndim > 2 - row and _of_pixels(array.shape[-2:], image.shape[-2:])):
             continue
         where = key_of(path)
-        what = f"{name!r} in it, of the name of {named}" if belongs else f"shape {tuple(array.shape)}, a value a pixel"
+        what = f"{name!r} in it, a name of {named}" if belongs else f"shape {tuple(array.shape)}, a value for each pixel"
         remedy = f'pass targets={{{where!r}: "{named if belongs else "mask"}"}}' if not row else "stack its rows in one tensor"
         raise ValueError(
-            f"{key!r} would be carried along as it is, by its name. Found {what}, which would go stale when pixels move; "
-            f"{remedy} (or pass targets={{{key!r}: {kind!r}}}, if it is to stay)."
+            f"{key!r} should hold nothing that moves with the pixels, because its name means that it stays as it is. Found "
+            f"{what}; {remedy} (or pass targets={{{key!r}: {kind!r}}} if it should stay)."
         )
 
 
 def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tuple[Path, Any, str | None, bool]]:
-    """Tensors and arrays in an entry: path, latest usual name, and whether it is the first row of a list, like all of it."""
+    """Tensors and arrays in an entry: (path, array, last usual name on the path, whether it is the first row of a list)."""
     if isinstance(entry, (Tensor, np.ndarray)):
         yield path, entry, name, row
     elif isinstance(entry, Mapping):
@@ -72,6 +72,6 @@ def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tup
 
 
 def _of_pixels(size: Any, image: Any) -> bool:
-    """Whether a map has the shape of an image, at some resolution: h / w = H / W, as near as whole pixels go."""
+    """Whether a map has the aspect ratio of an image, up to whole pixels: h / w = H / W."""
     (h, w), (height, width) = size, image
     return min(h, w) > 1 and abs(h * width - w * height) <= max(height, width)

@@ -1,4 +1,4 @@
-"""What a saved state should be: described once by the object that will load it, and checked whole before it does."""
+"""Checks a saved state against the description of the object that will load it, before it does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adaug._checks import Rule, shown
 
-Description = Mapping[str, "Rule | Description"]  # name -> what should stand there: these names, all of them and no other
+Description = Mapping[str, "Rule | Description"]  # name -> rule; a state should have exactly these names
 MOST = 5  # mistakes that an error names
 
 
@@ -20,16 +20,16 @@ def check_state(state: Any, description: Description, owner: str) -> None:
     """Raises TypeError or ValueError, which names the first mistakes, unless a state is as described.
 
     Args:
-        state: What somebody wants to load.
+        state: The state to check.
         description: What it should be.
-        owner: Whose state it is, e.g. "A state of branch 'asr'".
+        owner: The beginning of the error, such as "A state of branch 'asr'".
     """
     if not isinstance(state, Mapping):
-        raise TypeError(f"{owner} should be what `state_dict` gave, a mapping. Found {type(state).__name__}.")
+        raise TypeError(f"{owner} should be what `state_dict` returned, a mapping. Found {type(state).__name__}.")
     mistakes = _mistakes(state, description, "")
     if mistakes:
         more = f"\n(and {len(mistakes) - MOST} more)" if len(mistakes) > MOST else ""
-        raise ValueError(f"{owner} should be what `state_dict` gave. " + "\n".join(mistakes[:MOST]) + more)
+        raise ValueError(f"{owner} should be what `state_dict` returned. " + "\n".join(mistakes[:MOST]) + more)
 
 
 def _mistakes(state: Any, description: Description, path: str) -> list[str]:
@@ -59,14 +59,14 @@ def _mistakes(state: Any, description: Description, path: str) -> list[str]:
 def tensor(
     own: Tensor, *, exact: bool = True, finite: bool = True, fits: Callable[[Tensor], bool] | None = None, and_: str = ""
 ) -> Rule:
-    """A tensor like one's own.
+    """A tensor like `own`.
 
     Args:
-        own: With the shape and dtype.
-        exact: Whether the dtype is that of `own`; any floating point dtype otherwise.
-        finite: Whether it should be finite.
-        fits: Whether its values will do.
-        and_: The same, in words.
+        own: A tensor with the right shape and dtype.
+        exact: Whether the dtype must be that of `own`. Otherwise any floating point dtype fits.
+        finite: Whether all values must be finite.
+        fits: A check of the values.
+        and_: The same check in words.
     """
 
     def read(value: Any) -> Tensor:
@@ -85,12 +85,12 @@ def tensor(
 
 
 def anything() -> Rule:
-    """What the user's own code saves and checks."""
+    """Anything: the user's own code saves and checks it."""
     return Rule("there", lambda value: value)
 
 
 def weights(module: nn.Module) -> Description:
-    """The state of a module: its tensors, the parameters finite (a buffer may hold masks of -inf)."""
+    """The description of a module's state. Parameters must be finite; buffers may hold masks of -inf."""
     parameters = {name for name, _ in module.named_parameters()}
     return {
         name: tensor(value, finite=name in parameters) if isinstance(value, Tensor) else anything()
@@ -102,10 +102,10 @@ def weights(module: nn.Module) -> Description:
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, owner: str) -> None:
-    """Raises ValueError unless an optimizer can load a state and go on.
+    """Raises ValueError unless an optimizer can load a state and continue.
 
-    A copy of it tells: what it keeps after a step is what the state should hold, in names, shapes and types. A wrong shape is
-    worse than an error, because a fused step would write beyond a tensor's end.
+    It takes a step with a copy of the optimizer: what the copy then holds is what the state should hold, in names, shapes and
+    types. This matters because with a wrong shape a fused step would write beyond the end of a tensor.
     """
     groups: Description = {"state": _mapping(), "param_groups": _groups(optimizer)}
     check_state(state, groups, owner)
@@ -125,7 +125,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, owner: str) ->
     parameters = [parameter for group in fresh.param_groups for parameter in group["params"]]
     unknown = [number for number in state["state"] if number not in saved]
     if unknown or len(set(saved)) != len(saved):
-        raise ValueError(f"{owner} should be of its own parameters, each once. Found {shown(unknown or saved)}.")
+        raise ValueError(f"{owner} should name each of its own parameters once. Found {shown(unknown or saved)}.")
     for number, parameter in zip(saved, parameters, strict=True):
         if state["state"].get(number):
             kept = {name: _like(value) for name, value in fresh.state[parameter].items()}
@@ -134,24 +134,24 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, owner: str) ->
 
 
 def _twin(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The same optimizer over parameters of its own, with gradients of zero."""
+    """A copy of an optimizer with parameters of its own, whose gradients are zero."""
     memo: dict[int, Any] = {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            twin = nn.Parameter(torch.zeros_like(parameter), requires_grad=parameter.requires_grad)  # own ones may be NaN
+            twin = nn.Parameter(torch.zeros_like(parameter), requires_grad=parameter.requires_grad)  # the real ones may be NaN
             twin.grad = torch.zeros_like(twin) if parameter.requires_grad else None
             memo[id(parameter)] = twin
     return copy.deepcopy(optimizer, memo)
 
 
 def _step(twin: torch.optim.Optimizer, owner: str) -> None:
-    """A step of a copy, after which its parameters are still finite."""
+    """Takes a step with a copy. Raises ValueError if this fails or gives numbers that are not finite."""
     try:
         twin.step()
     except Exception as error:
-        raise ValueError(f"{owner} should be one that its optimizer can go on from. Found that it cannot: {error}.") from error
+        raise ValueError(f"{owner} should be one that its optimizer can continue from. Found an error: {error}.") from error
     if not all(_finite(parameter) for group in twin.param_groups for parameter in group["params"]):
-        raise ValueError(f"{owner} should be one that its optimizer can go on from. Found that its next step is not finite.")
+        raise ValueError(f"{owner} should be one that its optimizer can continue from. Found that its next step is not finite.")
 
 
 def _mapping() -> Rule:
@@ -180,7 +180,7 @@ def _groups(optimizer: torch.optim.Optimizer) -> Rule:
 
 
 def _like(own: Any) -> Rule:
-    """Something of the type of one's own, and finite."""
+    """Something of the same type as `own`, and finite."""
     if isinstance(own, Tensor):
         return tensor(own)
     return Rule(f"like {shown(own)}", lambda value: _alike(own, value))

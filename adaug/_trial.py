@@ -1,4 +1,4 @@
-"""The rows of a mini-batch on trial: what is proposed for each, what it is compared with, what it teaches (Alg. 2)."""
+"""The rows of a mini-batch on trial: proposals, both views of each row, and what comparing them teaches (Alg. 2)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], ch
 
 @dataclass(frozen=True)
 class Proposal:
-    """What is proposed for the rows of a branch, and drawn.
+    """What a generator proposes for the rows of its branch, and what was drawn from it.
 
     Attributes:
         log_probs: Name of an operation -> log-probabilities [n, k], with the generator's graph.
-        chosen: Name of an operation -> the bins or cells drawn [n, s].
-        adversarial: The magnitudes drawn within them.
-        reference: Magnitudes of the reference view, where random ones would not be a fair comparison.
+        chosen: Name of an operation -> the bins or cells that were drawn, [n, s].
+        adversarial: The magnitudes that were drawn within them.
+        reference: Magnitudes for the reference view, if those of random views would not be a fair comparison.
     """
 
     log_probs: LogProbs
@@ -45,16 +45,16 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Trial:
-    """Rows whose views are drawn in the same way: those of one generator's branch, or all that no generator is asked about.
+    """The rows of one generator's branch, or all rows that no generator proposes for, with their views.
 
-    Adversarial and reference view of a row differ in nothing but the branch's own operations.
+    The adversarial and the reference view of a row differ only in the branch's own operations.
 
     Attributes:
         branch: The generator's branch, or None.
-        index: [n] long, on the device: its rows in the batch.
-        adversarial: The view that is trained on.
-        reference: The random view that it is compared with. The same, where there is nothing to compare.
-        proposal: What the generator proposed, if there is one.
+        index: The numbers of its rows in the batch, [n] long, on the device.
+        adversarial: The view that the model trains on.
+        reference: The random view that it is compared with. Without a generator, it is the same view.
+        proposal: The generator's proposal, if there is one.
     """
 
     branch: Branch | None
@@ -68,15 +68,15 @@ class Trial:
 class Trials:
     """All rows of a mini-batch.
 
-    What is compared is written row after row, branch after branch, for those with generators: `index` says which rows of the
-    batch they are, `parts` where a branch has its own.
+    The rows that are compared (those of branches with generators) stand one after the other, branch by branch. `index` has
+    their numbers in the batch, and `parts` the slice of each branch.
     """
 
     each: Sequence[Trial]
 
     @cached_property
     def view(self) -> View:
-        """What the network trains on: the view of every row, in the order of the batch."""
+        """The view of every row in the training pass, in the order of the batch."""
         if len(self.each) == 1:
             return self.each[0].adversarial
         view = concatenate([trial.adversarial for trial in self.each], [len(trial.index) for trial in self.each])
@@ -84,7 +84,7 @@ class Trials:
 
     @cached_property
     def compared(self) -> dict[str, tuple[Trial, Proposal]]:
-        """The trials that a generator proposed, by the name of their branch."""
+        """The trials with a proposal, by the name of their branch."""
         return {
             trial.branch.name: (trial, trial.proposal)
             for trial in self.each
@@ -93,13 +93,13 @@ class Trials:
 
     @cached_property
     def index(self) -> Tensor:
-        """The rows that are compared, [m] long."""
+        """The numbers of the rows that are compared, [m] long."""
         parts = [trial.index for trial, _ in self.compared.values()]
         return torch.cat(parts) if parts else self.each[0].index[:0]
 
     @cached_property
     def parts(self) -> dict[str, slice]:
-        """Where the rows of each branch stand in `index`."""
+        """The slice of each branch in `index`."""
         ends, parts = 0, {}
         for name, (trial, _) in self.compared.items():
             parts[name] = slice(ends, ends := ends + len(trial.index))
@@ -119,7 +119,7 @@ class Trials:
         return concatenate(views, 2 * [len(trial.index) for trial in trials])
 
     def metrics(self) -> dict[str, Tensor]:
-        """Entropy (nats) and mean distribution of what the generators proposed."""
+        """The entropy (in nats) and the mean distribution of the proposals."""
         metrics = {}
         for branch, (_, proposal) in self.compared.items():
             for name, log_probs in proposal.log_probs.items():
@@ -143,19 +143,19 @@ def propose(
     *,
     learns: bool,
 ) -> Trials:
-    """Looks at the rows that generators are asked about, and draws the views of all.
+    """Looks at the rows of branches with generators, and draws the views of all rows.
 
-    The look sees a row with all that is not on trial already done (flip, colour, the other branches' operations at random),
-    so that what the generator proposes is right for what it saw.
+    The look sees a row after everything that is not on trial (flip, colour, random draws of other branches), so that the
+    proposal fits what the generator saw.
 
     Args:
-        bound: The model, and the policy with masks where it takes them.
+        bound: The model and its policy.
         adversaries: The generators, by branch.
-        running: What the other branches draw from.
+        running: The distributions of the other branches.
         batch: All rows.
-        view_size: Size of the views.
-        branch: [B] long, on the CPU: which branch each row falls to, 0 the random share.
-        stream: Where noise comes from.
+        view_size: The size of the views.
+        branch: The branch of each row, [B] long, on the CPU; 0 means random views.
+        stream: The source of noise.
         learns: Whether proposals keep their graph.
     """
     random = bound.policy.draw_random(len(batch), stream)
@@ -190,7 +190,7 @@ def propose(
 
 
 def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Proposal:
-    """Draws bins and cells of a generator's operations by their log-probabilities, and magnitudes within them."""
+    """Draws bins and cells by a generator's log-probabilities, and magnitudes within them."""
     chosen: dict[str, Tensor] = {}
     adversarial: Magnitudes = {}
     reference: Magnitudes = {}
@@ -207,7 +207,7 @@ def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Propos
 def _look(
     bound: BoundModel, batch: Batch, view_size: Size, shares: Sequence[tuple[Branch | None, Tensor, Magnitudes]]
 ) -> dict[str, list[Tensor]]:
-    """The features of the rows of each generator's branch, by its name, from one pass for all."""
+    """The features of the rows of each generator's branch, by the branch's name, from one pass for all."""
     looked: dict[str, Batch] = {}
     needed = bound.call.needs(batch)
     for owner, index, drawn in shares:
@@ -237,8 +237,8 @@ class Scores:
     """The difficulty of the views of the rows that are compared, [m] float32 in the order of `Trials.index`.
 
     Attributes:
-        reference: Of the reference views; None where nothing was compared.
-        adversarial: Of the adversarial views; None where nothing was compared, or while only the training pass can tell.
+        reference: The difficulties of the reference views. None if nothing was compared.
+        adversarial: Those of the adversarial views. None if nothing was compared, or if the training pass will tell them.
     """
 
     reference: Tensor | None
@@ -255,16 +255,16 @@ NO_SCORES = Scores(None, None)  # of a step that compares nothing
 
 @dataclass(frozen=True)
 class Lessons:
-    """What a comparison teaches: the lesson of each branch by its name, and metrics."""
+    """The lesson of each branch by its name, and metrics."""
 
     by_branch: Mapping[str, Lesson]
     metrics: dict[str, Tensor]
 
 
 def lessons_of(trials: Trials, scores: Scores, update: Update) -> Lessons:
-    """Eq. (5) and (6): what the scores teach each branch's generator; nothing while they are not complete.
+    """Turns scores into update targets for each branch's generator, Eq. (5) and (6). Without complete scores there are none.
 
-    Changes nothing. A row whose difficulty is not finite teaches nothing.
+    It changes nothing yet. Rows whose difficulty is not finite are left out.
     """
     adversarial, reference = scores.adversarial, scores.reference
     if adversarial is None or reference is None:
@@ -285,9 +285,9 @@ def lessons_of(trials: Trials, scores: Scores, update: Update) -> Lessons:
 
 
 def learn(adversaries: Mapping[str, Adversary], lessons: Mapping[str, Lesson]) -> None:
-    """Moves every generator, once the gradients of all are known, so that what fails until then moves none.
+    """Moves every generator. First it computes all gradients, so that a failure there moves none.
 
-    One without a lesson takes part too: other ranks may have rows of its branch.
+    A generator without a lesson takes part too, because other ranks may have rows of its branch.
     """
     with no_inference():
         gradients = {
@@ -300,13 +300,13 @@ def learn(adversaries: Mapping[str, Adversary], lessons: Mapping[str, Lesson]) -
 
 
 def losses_by_branch(losses: Tensor, branch: Tensor, owner: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """The mean loss of the rows of each branch that has some: "loss/branch" -> [].
+    """The mean loss of each branch that has rows: "loss/branch" -> [].
 
     Args:
         losses: [B], without graph.
-        branch: [B] long, on the CPU: which branch each row fell to.
-        owner: The same, where the losses are.
-        names: Of the random share and the branches.
+        branch: The branch of each row, [B] long, on the CPU.
+        owner: The same, on the device of the losses.
+        names: The names of the random share and of the branches.
     """
     present = sorted(set(branch.tolist()))
     if len(present) == 1:

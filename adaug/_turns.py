@@ -1,4 +1,4 @@
-"""One thread at a time: who is using a model or an augmenter now."""
+"""Lets only one thread at a time use a model or an augmenter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Turn:
-    """A thread inside something, how deep, and since which call."""
+    """A thread that is using something: how many calls deep, and its outermost call."""
 
     thread: int
     name: str
@@ -29,12 +29,12 @@ class _Turn:
     depth: int = 0
 
 
-_turns: dict[int, _Turn] = {}  # by the id of what is in use
+_turns: dict[int, _Turn] = {}  # by the id of the thing in use
 _changed = threading.Condition()
 
 
 def alone(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
-    """A method during which no other thread may use its object, and the model that it is given first."""
+    """A method during which no other thread may use its object or the model that is its first argument."""
 
     @functools.wraps(method)
     def inner(self: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -62,9 +62,9 @@ def turn(act: str, *things: object, wait: bool = False) -> Iterator[None]:
     """A block in which no other thread may use these things. The same thread may, again and again.
 
     Args:
-        act: What is done, for errors: the name of the method that the user called.
+        act: The name of the method that the user called, for errors.
         things: Models and augmenters.
-        wait: Whether to wait for another thread. By default its presence is a RuntimeError.
+        wait: Whether to wait for another thread. By default another thread inside is a RuntimeError.
     """
     me = threading.get_ident()
     keys = [id(thing) for thing in things]
@@ -72,7 +72,7 @@ def turn(act: str, *things: object, wait: bool = False) -> Iterator[None]:
         while other := next((_turns[key] for key in keys if key in _turns and _turns[key].thread != me), None):
             if not wait:
                 raise RuntimeError(
-                    f"`{act}` should have its model and its augmenter for itself. Found thread {other.name!r} inside "
+                    f"`{act}` should be alone with its model and its augmenter. Found thread {other.name!r} inside "
                     f"`{other.act}` with one of them; give each thread a model and an augmenter of its own, or hold one lock "
                     "around each step with its backward pass."
                 )
@@ -91,7 +91,7 @@ def turn(act: str, *things: object, wait: bool = False) -> Iterator[None]:
 
 
 def _forget() -> None:
-    """In a forked process the other threads are gone, and so are their turns."""
+    """Removes the turns of other threads in a forked process, which does not have these threads."""
     global _changed
     _changed = threading.Condition()
     me = threading.get_ident()

@@ -1,4 +1,4 @@
-"""Units of points and formats of boxes: to pixels (xyxy) before they are moved, and back to what the user has."""
+"""Units of points and formats of boxes: to pixels (xyxy) before a view moves them, and back to the user's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adaug._warp import Size
 
 UNITS = ("pixels", "unit", "signed")
 FORMATS = ("xyxy", "xywh", "cxcywh")
-NEAR = 16  # of the shorter side of an image: so near the first pixel all its points do not lie, some of them outside
+NEAR = 16  # all points of an image cannot lie within this part (1 / NEAR) of its shorter side around the first pixel
 Unit = str | tuple[Any, Any]  # a name, or (offset, scale), each a number or a pair (x, y)
 
 
@@ -41,10 +41,10 @@ def _pair(value: Any) -> tuple[float, float]:
 
 
 def offset_and_scale(unit: Unit | None, size: Size) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """(x, y) of pixel = offset + scale * value in images of a size; None for pixels.
+    """(offset, scale) of pixel = offset + scale * value in images of a size, each (x, y). None for pixels.
 
-    "unit" is 0 and 1 at the outer edges of the image, "signed" is -1 and 1 there, so a pixel's centre is half a pixel inside:
-    pixel = u * size - 0.5, and pixel = ((s + 1) * size - 1) / 2, as F.grid_sample has it with align_corners=False.
+    At the outer edges of the image, "unit" is 0 and 1, and "signed" is -1 and 1. The centre of the first pixel is half a pixel
+    inside: pixel = u * size - 0.5, and pixel = ((s + 1) * size - 1) / 2, as in F.grid_sample with align_corners=False.
     """
     height, width = size
     if unit is None or unit == "pixels":
@@ -58,7 +58,7 @@ def offset_and_scale(unit: Unit | None, size: Size) -> tuple[tuple[float, float]
 
 
 def to_pixels(points: Tensor, unit: Unit | None, size: Size) -> Tensor:
-    """Points [..., 2] of images of a size, in pixels. In float32 at least, where there is something to do."""
+    """Points [..., 2] of images of a size, in pixels. Converted ones are float32 at least."""
     known = offset_and_scale(unit, size)
     if known is None:
         return points
@@ -67,7 +67,7 @@ def to_pixels(points: Tensor, unit: Unit | None, size: Size) -> Tensor:
 
 
 def from_pixels(points: Tensor, unit: Unit | None, size: Size, dtype: torch.dtype) -> Tensor:
-    """The way back, to `dtype`."""
+    """The way back from pixels, to `dtype`."""
     known = offset_and_scale(unit, size)
     if known is None:
         return points.to(dtype)
@@ -103,7 +103,7 @@ def box_to_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size
 
 
 def box_from_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size, dtype: torch.dtype) -> Tensor:
-    """The way back, to `dtype`."""
+    """The way back from pixels, to `dtype`."""
     wide = torch.promote_types(dtype, torch.float32)
     return from_corners(from_pixels(boxes.unflatten(-1, (2, 2)), unit, size, wide).flatten(-2), form).to(dtype)
 
@@ -112,26 +112,26 @@ def box_from_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Si
 
 
 def check_points(name: str, points: Tensor, unit: Unit | None, size: Size) -> None:
-    """Raises ValueError when points [..., 2], said to be nothing, are all so near the first pixel that they are none."""
+    """Raises ValueError if points [..., 2] without a unit are all so near the first pixel that they cannot be pixels."""
     near = max(1.0, min(size) / NEAR)
-    if unit is not None or not points.numel() or min(size) <= 4 or float(points.amax()) > near:  # this is most batches
+    if unit is not None or not points.numel() or min(size) <= 4 or float(points.amax()) > near:  # most batches end here
         return
     known = points.nan_to_num(0, 0, 0)
     low, high = (float(edge) for edge in known.aminmax())
     within_one = low >= -1 and high <= 1
-    outside = -near <= low < -0.5  # of the image too, so that it is not that everybody stands in the corner
+    outside = -near <= low < -0.5  # also outside the image, so it is not just an object in the corner
     if (within_one or outside) and bool((known != known.round()).any()):
         wanted = "(offset, scale)" if not within_one else '"signed"' if low < 0 else '"unit"'
         meaning = ", by which pixel = offset + scale * value" if not within_one else ""
         raise ValueError(
-            f"{name} should be in pixels, where no unit is said. Found values from {low:.3g} to {high:.3g} on images of "
-            f'{size[1]} x {size[0]} pixels; pass adaug.Target(..., unit={wanted}){meaning}, or unit="pixels" if that is what '
-            "they are."
+            f"{name} should be in pixels if it has no unit. Found values from {low:.3g} to {high:.3g} on images of "
+            f'{size[1]} x {size[0]} pixels; pass adaug.Target(..., unit={wanted}){meaning}, or unit="pixels" if they are '
+            "pixels."
         )
 
 
 def check_boxes(name: str, boxes: Tensor, unit: Unit | None, form: str | None, size: Size) -> None:
-    """Raises ValueError when boxes [..., 4] have a negative width or height, or seem to have another unit."""
+    """Raises ValueError if boxes [..., 4] have a negative width or height, or seem to have another unit."""
     if not boxes.numel():
         return
     low, high = to_corners(boxes, form).split(2, -1)
@@ -139,7 +139,8 @@ def check_boxes(name: str, boxes: Tensor, unit: Unit | None, form: str | None, s
         wanted = "x1 <= x2 and y1 <= y2" if form in (None, "xyxy") else "a width and a height of at least 0"
         at = (high < low).any(-1).flatten().nonzero()[0, 0]
         raise ValueError(
-            f"{name} should have {wanted}, as {form or 'xyxy'} has it. Found {boxes.reshape(-1, 4)[at].tolist()}; pass "
+            f"{name} should have {wanted}, because its format is {form or 'xyxy'}. Found "
+            f"{boxes.reshape(-1, 4)[at].tolist()}; pass "
             f'adaug.Target("boxes", format=...) with one of {", ".join(FORMATS)}, or put the corners in order.'
         )
     check_points(name, boxes, unit, size)

@@ -1,4 +1,4 @@
-"""A view: how each row is to be seen. One matrix, so that pixels are interpolated once; colours; hidden cells."""
+"""A view: how the model sees each row. One matrix, so that pixels are interpolated once; colours; hidden cells."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from adaug.operations import Operation
 
 @dataclass(frozen=True)
 class View:
-    """The view of n rows: all that was drawn for them, to be applied as often as one likes with `adaug.apply_view`.
+    """The view of n rows: everything that was drawn for them. `adaug.apply_view` applies it, as often as you like.
 
     A part that changes nothing is None or empty, and costs nothing.
 
     Attributes:
-        matrix: [n, 3, 3], from pixels of the canvas to pixels of the view.
-        flipped: [n] bool, the rows whose left and right change names.
-        pairs: The keypoints that change places in a flipped row.
+        matrix: [n, 3, 3], from pixels of the image to pixels of the view.
+        flipped: [n] bool, the rows that are mirrored.
+        pairs: Keypoints that change places in a mirrored row.
         operations: "branch.operation" -> the operation.
-        magnitudes: "branch.operation" -> its magnitude in each row: a number [n], or for cells a mask [n, ...], 1 to keep
-            and 0 to hide.
-        canvas: Size (h, w) of the images that it is for; None for any.
-        size: Size of the images that it makes.
+        magnitudes: "branch.operation" -> its magnitude in each row: numbers [n], or masks [n, ...] (1 keeps, 0 hides).
+        canvas: The size (h, w) of the images that it is for. None means any size.
+        size: The size of the images that it makes.
     """
 
     matrix: Tensor | None = None
@@ -39,7 +38,7 @@ class View:
     size: Size | None = None
 
     def check(self, n: int, canvas: Size, view_size: Size) -> None:
-        """Raises ValueError unless it is for n rows of images of a size, and makes views of another."""
+        """Raises ValueError if the view was made for other rows, for images of another size, or for another view size."""
         rows = [len(part) for part in (self.matrix, self.flipped, *self.magnitudes.values()) if part is not None]
         if rows and rows[0] != n:
             raise ValueError(
@@ -70,7 +69,7 @@ class View:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks of what hides cells, of the image or of features: "branch.operation" -> [n, ...]."""
+        """The masks that hide cells of the image or of features: "branch.operation" -> [n, ...]."""
         return {name: self.magnitudes[name] for name, operation in self.operations.items() if operation.hides}
 
     @property
@@ -80,7 +79,7 @@ class View:
         return [(operation, self.magnitudes[name]) for name, operation in hiding]
 
     def paint(self, image: Tensor) -> Tensor:
-        """Colours, then hidden cells, on images [n, C, H, W] that the matrix has moved already. Keeps the dtype."""
+        """Changes colours, then hides cells, of images [n, C, H, W] that the matrix has moved already. Keeps the dtype."""
         for name, operation in sorted(self.operations.items(), key=lambda item: item[1].hides is not None):
             image = operation.apply(image, self.magnitudes[name]).to(image.dtype)
         return image
@@ -97,17 +96,17 @@ def make_view(
     pairs: Pairs | None = None,
     device: torch.device | None = None,
 ) -> View:
-    """The view of n rows in which each of some operations is done by this much. Pure: nothing is drawn here.
+    """Makes the view of n rows that applies operations by given magnitudes. Nothing is drawn here.
 
     Args:
-        drawn: (name, operation, magnitude) in the order in which they are done, after the flip.
+        drawn: (name, operation, magnitude) in the order in which they are applied, after the flip.
         n: The number of rows.
-        canvas: Size of the images.
-        view_size: Size of the view, cut from the middle of the canvas.
-        last: Names of those that move pixels after all others.
-        flipped: [n] bool.
-        pairs: The keypoints that change places in a flipped row.
-        device: Where the view is, if it has to make a matrix of its own.
+        canvas: The size of the images.
+        view_size: The size of the view, cut from the middle of the canvas.
+        last: Names of operations that move pixels after all others.
+        flipped: [n] bool, the rows that are mirrored.
+        pairs: Keypoints that change places in a mirrored row.
+        device: The device of a matrix that only cuts the view from the canvas.
     """
     drawn = list(drawn)
     with full_precision(device):
@@ -131,12 +130,12 @@ def make_view(
 
 
 def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
-    """The rows of several views of one policy, one after the other."""
+    """Joins the rows of several views of one policy."""
     operations = {name: operation for view in views for name, operation in view.operations.items()}
 
     def magnitudes(name: str) -> Tensor:
         like = next(view.magnitudes[name] for view in views if name in view.magnitudes)
-        parts = [  # only masks can be missing, in rows of which nothing is hidden
+        parts = [  # only masks can be missing: in these rows nothing is hidden
             view.magnitudes[name] if name in view.magnitudes else torch.ones(n, *like.shape[1:], device=like.device)
             for view, n in zip(views, sizes, strict=True)
         ]

@@ -1,6 +1,6 @@
-"""Geometry of pixels, points and boxes under a matrix a row. Pure functions of tensors.
+"""Moves pixels, points and boxes by one matrix for each row. Pure functions of tensors.
 
-Coordinates are pixels, x then y, (0, 0) the centre of the first pixel.
+Coordinates are pixels, x then y. (0, 0) is the centre of the first pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from adaug.keypoints import Pairs, swapped_order
 Size = tuple[int, int]  # height, width
 
 
-LARGEST = 2**16  # pixels along a side: a number beyond it is a slip
+LARGEST = 2**16  # pixels along a side; a larger number is a mistake
 _SIDES = several(integer(at_least=1, at_most=LARGEST), "", length=2)
 SIZE = optional(
     Rule(
@@ -32,7 +32,7 @@ SIZE = optional(
 
 
 def as_size(size: Sequence[int] | int | None) -> Size | None:
-    """An `output_size` as (height, width), one number standing for both. Raises ValueError on anything else."""
+    """An `output_size` as (height, width). One number stands for both. Raises an error on anything else."""
     sides: Size | None = checked({"output_size": size}, {"output_size": SIZE})["output_size"]
     return sides
 
@@ -41,23 +41,23 @@ def as_size(size: Sequence[int] | int | None) -> Size | None:
 
 
 def full_precision(device: torch.device | None) -> torch.autocast:
-    """Geometry stays in float32 inside autocast: 16 bits put a keypoint up to a pixel beside its pixels."""
+    """Keeps geometry in float32 inside autocast. With 16 bits a keypoint may be a pixel away from its place."""
     return torch.autocast(device.type if device is not None else "cpu", enabled=False)
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """The matrices left @ right [..., 3, 3], summed in float32: where TF32 is allowed, a GPU's own product has ten bits."""
+    """The matrices left @ right [..., 3, 3], summed in float32. Where TF32 is allowed, a GPU's own product has ten bits."""
     return (left[..., :, :, None] * right[..., None, :, :]).sum(-2)
 
 
 def mirror(flipped: Tensor) -> Tensor:
-    """The matrix about the origin that mirrors x in the rows [n] that are flipped. [n, 3, 3]."""
+    """The matrices [n, 3, 3] about the origin that mirror x in the flipped rows [n]."""
     side = torch.where(flipped, -1.0, 1.0)
     return torch.diag_embed(torch.stack([side, torch.ones_like(side), torch.ones_like(side)], -1))
 
 
 def centred(matrix: Tensor, canvas: Size, view_size: Size) -> Tensor:
-    """Turns a matrix about the origin into one from canvas pixels to view pixels, centre to centre. [n, 3, 3]."""
+    """Turns matrices about the origin into matrices from image pixels to view pixels, centre to centre. [n, 3, 3]."""
     to_origin, from_origin = (
         constant(((1.0, 0.0, x), (0.0, 1.0, y), (0.0, 0.0, 1.0)), matrix.device)
         for y, x in (((1 - canvas[0]) / 2, (1 - canvas[1]) / 2), ((view_size[0] - 1) / 2, (view_size[1] - 1) / 2))
@@ -70,12 +70,12 @@ def centred(matrix: Tensor, canvas: Size, view_size: Size) -> Tensor:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where each pixel of a view comes from, for images of any resolution that span the same canvas.
+    """The place that each pixel of a view comes from, for images and heat maps of any resolution.
 
     Attributes:
-        inverse: [n, 2, 3], in the normalised coordinates of `align_corners=False`. There a heat map of stride s, whose x is
-            (x + 0.5) / s - 0.5, has the same coordinates as its image.
-        known: The points of the sizes that were asked for so far.
+        inverse: [n, 2, 3], in the normalised coordinates of `align_corners=False`. In these, an image and its heat map (with
+            stride s and x = (x + 0.5) / s - 0.5) have the same coordinates.
+        known: The points of the sizes that were needed so far.
     """
 
     inverse: Tensor
@@ -84,8 +84,8 @@ class Grid:
     def points(self, size: Size) -> Tensor:
         """The points [n, h, w, 2] of a size, computed once: an image and its mask share them.
 
-        A column's part and a row's part, added as complex numbers: an addition of pairs, whose innermost dimension is 2, takes
-        three times as long and F.affine_grid more than ten times, about as long as sampling the image (benchmarks/warp.py).
+        Each is a part for its column plus a part for its row. They are added as complex numbers: adding pairs takes three
+        times as long, and F.affine_grid more than ten times, about as long as sampling (benchmarks/warp.py).
         """
         if size not in self.known:
             y, x = (pixel_centres(side, self.inverse.device, self.inverse.dtype) for side in size)
@@ -97,7 +97,7 @@ class Grid:
 
 
 def sampling_grid(matrix: Tensor, canvas: Size, view_size: Size) -> Grid:
-    """The grid of views [n, 3, 3] that map a canvas to a view."""
+    """The grid of matrices [n, 3, 3] that map a canvas to a view."""
     inverse = torch.linalg.inv_ex(matrix).inverse  # inv() would wait for the device to report singular matrices
     (h, w), (height, width) = canvas, view_size
     from_pixels = constant(((2 / w, 0, 1 / w - 1), (0, 2 / h, 1 / h - 1), (0, 0, 1)), matrix)
@@ -106,14 +106,13 @@ def sampling_grid(matrix: Tensor, canvas: Size, view_size: Size) -> Grid:
 
 
 def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill: float = 0.0) -> Tensor:
-    """Samples [n, C, H, W] at a grid, to `size`. Keeps the dtype.
+    """Samples images [n, C, H, W] at a grid, to `size`. Keeps the dtype.
 
-    Outside the canvas lies `fill`, in the dtype of the image: what is inside does not meet it, but for the pixel at the border
-    into which bilinear sampling mixes it.
+    Pixels outside the canvas get `fill`. Bilinear sampling mixes it into the pixels at the border, and into no others.
     """
     points = grid.points(size)
     points = points.to(_precision(image, points.dtype))
-    if mode == "nearest":  # exactly between two pixels it would round to the even one, and double every second pixel
+    if mode == "nearest":  # exactly between two pixels it would round to the even one, and take every second pixel twice
         points = points + max(1e-4 / max(image.shape[-2:]), 1e-6)  # and float32 would lose a smaller step
     sampled = F.grid_sample(image.to(points.dtype), points, mode=mode, padding_mode="zeros", align_corners=False)
     if not fill:
@@ -127,13 +126,13 @@ def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill:
 
 
 def _precision(image: Tensor, usual: torch.dtype) -> torch.dtype:
-    """The floating type that holds all values of an image: float32 holds integers up to 2^24."""
+    """The floating dtype that holds all values of an image. float32 holds integers up to 2^24."""
     if image.dtype == torch.float64:
         return torch.float64
     if image.dtype not in (torch.int32, torch.int64) or image.device.type == "mps" or not image.numel():
         return usual
     if image.device.type != "cpu":
-        return torch.float64  # to look at the values would wait for the device
+        return torch.float64  # checking the values would wait for the device
     low, high = image.aminmax()
     return torch.float64 if int(low) < -(2**24) or int(high) > 2**24 else usual
 
@@ -143,7 +142,7 @@ def _ones(image: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _inside(points: Tensor, size: Sequence[int]) -> Tensor:
-    """How much of what is sampled at points [n, h, w, 2] is of an image of a size, not of what lies outside. [n, h, w]."""
+    """The weight of the image, not of what lies outside, in samples at points [n, h, w, 2]. [n, h, w]."""
     height, width = size
     x, y = ((points[..., 0] + 1) * width - 1) / 2, ((points[..., 1] + 1) * height - 1) / 2
     return (x + 1).minimum(width - x).clamp(0, 1) * (y + 1).minimum(height - y).clamp(0, 1)
@@ -153,7 +152,7 @@ def _inside(points: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def warp_points(points: Tensor, matrix: Tensor) -> Tensor:
-    """Maps points [n, ..., 2] by a matrix a row [n, 3, 3]. Keeps the dtype."""
+    """Maps points [n, ..., 2] by matrices [n, 3, 3], one for each row. Keeps the dtype."""
     flat = points.reshape(points.shape[0], -1, 1, 2).to(matrix.dtype)
     moved = (matrix[:, None, :2, :2] * flat).sum(-1) + matrix[:, None, :2, 2]  # no kernel for matrices: see `product`
     return moved.reshape(points.shape).to(points.dtype)
@@ -162,7 +161,7 @@ def warp_points(points: Tensor, matrix: Tensor) -> Tensor:
 def warp_boxes(boxes: Tensor, matrix: Tensor, view_size: Size) -> Tensor:
     """Maps boxes [n, ..., 4] (xyxy) to the boxes around their four moved corners, cut to the frame.
 
-    A box that left the frame stays in its place in the list, with no area, and so does one that had none. Keeps the dtype.
+    A box that left the frame, or that had no area, keeps its place in the list and gets no area. Keeps the dtype.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).reshape(*boxes.shape[:-1], 4, 2)
@@ -175,7 +174,7 @@ def warp_boxes(boxes: Tensor, matrix: Tensor, view_size: Size) -> Tensor:
 
 
 def inside(points: Tensor, size: Size) -> Tensor:
-    """Which points [..., 2] lie on the pixels of a frame. Returns bool [...]; NaN lies outside."""
+    """Which points [..., 2] lie on the pixels of a frame, bool [...]. NaN lies outside."""
     x, y = points.unbind(-1)
     return (x >= -0.5) & (x < size[1] - 0.5) & (y >= -0.5) & (y < size[0] - 0.5)
 

@@ -1,4 +1,4 @@
-"""What stands around the user's model ((Distributed)DataParallel, torch.compile, Fabric), and what cannot be looked through."""
+"""Unwraps the user's model from (Distributed)DataParallel, torch.compile and Fabric, and refuses other wrappers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if dist.is_available():
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's module inside what stands around it. Raises TypeError on what cannot be looked through."""
+    """The user's module without its wrappers. Raises TypeError on wrappers that adaug cannot open."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` should be a torch.nn.Module. Found {type(model).__name__}.")
     while True:
@@ -44,31 +44,31 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def refuse_inner_ddp(model: nn.Module) -> None:
-    """Raises TypeError when a part of an unwrapped model is wrapped: its passes wait for ranks that may have none to make."""
+    """Raises TypeError if a part of an unwrapped model is in DDP: its passes would wait for ranks that do not run them."""
     wrapped = [name for name, module in model.named_modules() if isinstance(module, DistributedDataParallel)]
     if wrapped:
         raise TypeError(
-            "DistributedDataParallel should be around the whole model, so that looks and scores go through what is inside. "
+            "DistributedDataParallel should be around the whole model, because looks and scores run the module inside. "
             f"Found it around {', '.join(wrapped)}; wrap the model itself."
         )
 
 
 def refuse_fsdp1(modules: Iterable[nn.Module]) -> None:
-    """Raises TypeError when one of the modules is in FullyShardedDataParallel, whose flat parameters nothing can be read of."""
+    """Raises TypeError if a module is in FullyShardedDataParallel, whose flat parameters cannot be read."""
     if any(isinstance(module, WRAPPED) for module in modules):
         raise TypeError(
             "The model should be whole on every rank, or sharded by `fully_shard`. Found FullyShardedDataParallel; use "
-            "torch.distributed.fsdp.fully_shard, which took its place."
+            "torch.distributed.fsdp.fully_shard, its successor."
         )
 
 
 def shards(modules: Iterable[nn.Module]) -> list[Any]:
-    """Those whose parameters `fully_shard` spread over ranks: every pass gathers them, so that all ranks have to make it."""
+    """The modules that `fully_shard` spread over ranks. Every pass gathers their parameters, so all ranks must run it."""
     return [module for module in modules if isinstance(module, SHARDED)]
 
 
 def is_compiled(modules: Iterable[nn.Module]) -> bool:
-    """Whether any of a model's modules is compiled, so that its compiled code may predate a hook."""
+    """Whether any of a model's modules is compiled. Its compiled code may be older than a hook."""
     return any(
         "_orig_mod" in module._modules
         or module.__dict__.get("_compiled_call_impl") is not None
@@ -78,6 +78,6 @@ def is_compiled(modules: Iterable[nn.Module]) -> bool:
 
 
 def device_of(model: nn.Module, default: D) -> torch.device | D:
-    """Where the model is; `default` when it has no parameters."""
+    """The device of the model, or `default` if it has no parameters and buffers."""
     tensor = next(itertools.chain(model.parameters(), model.buffers()), None)
     return default if tensor is None else tensor.device

@@ -1,4 +1,4 @@
-"""Augment: the operations of a policy without a model, on batches and on single samples."""
+"""Augment: a policy without a model, for batches and single samples."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from adaug._view import View
 from adaug._warp import Size, as_size
 from adaug.policy import Policy
 
-NAMED, DRAWN = 4, 5  # what a random stream is for; those before are the augmenter's
+NAMED, DRAWN = 4, 5  # what a random stream is for; 0 to 3 belong to the augmenter
 
 
 class Augment:
-    """A policy alone, without a model: fast augmentation whose labels follow.
+    """Augments batches or single samples by a policy, without a model. Labels follow the pixels.
 
         augment = adaug.Augment(adaug.policies.trivial(flip_pairs=PAIRS), seed=0)
         batch = augment(batch)  # in a loop, on the CPU or a GPU
         sample = augment(sample, index=i, epoch=epoch)  # in a Dataset
 
-    Every branch is drawn on its share of the rows, and of samples; where one learns, all bins and cells are drawn alike.
-    Cells of features are hidden in the image.
+    Each branch gets its share of the rows (or of the samples). Nothing is learned: all bins and cells are equally likely.
+    Masks for features hide cells of the image instead.
 
-    A sample is what a batch is, without the first dimension: an image [C, H, W], keypoints [K, 2], a mask [H, W]. It may be
-    an image alone. Images of uint8 (and uint16) stand for 0 to 1 and are rounded back. Arrays of NumPy, pictures of PIL and
-    classes that derive from Tensor come back as they were. Images of different sizes, or boxes, keypoints and masks of
-    different numbers, come in lists, as torchvision's detectors have them: (images, [{"boxes": ...}, ...]); each is a batch
-    of its own.
+    A sample looks like a batch without the first dimension: an image [C, H, W], keypoints [K, 2], a mask [H, W]. It may also be
+    a single image. Images of uint8 (and uint16) stand for 0 to 1 and come back rounded. NumPy arrays, PIL pictures and
+    subclasses of Tensor come back in the type in which they came. Images of different sizes, or with different numbers of
+    boxes, keypoints or masks, come in lists, as torchvision's detectors take them: (images, [{"boxes": ...}, ...]).
 
-    Noise: with `seed` and `index`, what is drawn depends on these and `epoch` alone, whatever the number of workers and
-    processes. Without `index` each call draws anew, and workers, their epochs and ranks differ.
+    With `seed` and `index`, the draws depend only on seed, index and epoch, not on the number of workers or processes. Without
+    `index`, every call draws anew, and workers, epochs and ranks draw different views.
 
     Args:
-        policy: What is done to views.
-        targets: Key or position -> kind, where the name does not tell; a tuple for an entry inside another.
-        output_size: (height, width) of a view, cut from the middle, by default the image's.
-        seed: By default torch's initial seed at the first call.
+        policy: Which views are drawn.
+        targets: Key or position -> kind, for entries whose name does not tell their kind. For an entry inside another one, the
+            key is a tuple.
+        output_size: (height, width) of a view, cut from the middle; by default the size of the image.
+        seed: The seed of all draws. By default torch's initial seed at the first call.
         channels: Where the channels of arrays and tensors stand: "first", or "last" as in [H, W, C]. This concerns images, heat
-            maps, and masks that have channels. Those of pictures are known.
+            maps, and masks that have channels, but not PIL pictures.
 
     Attributes:
-        progress: Training progress in [0, 1], which schedules of shares read. It is yours to set.
+        progress: Training progress in [0, 1]. Set it yourself if shares depend on it.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: An argument out of its range.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of its range.
     """
 
     def __init__(
@@ -88,21 +88,21 @@ class Augment:
         self._calls = 0
 
     def __call__(self, batch: UserBatch, *, index: int | None = None, epoch: int = 0, view: bool = False) -> Any:
-        """The batch, or the sample, under views that are drawn for it. It is not changed.
+        """Draws views for a batch or a sample and returns the result. What you pass stays as it is.
 
         Args:
-            batch: A mapping or a tuple of tensors, row first, or one row of it.
-            index: Which sample (or batch) this is, from 0. It names the noise and needs a `seed`.
-            epoch: The second part of that name, so that each epoch sees another view.
-            view: Whether to return (batch, View), or a list of views where there were lists. `adaug.apply_view` does a view of
-                a batch again.
+            batch: A mapping or a tuple of tensors whose first dimension counts the rows, or a single sample.
+            index: The number of this sample (or batch), from 0. The same index gets the same view. It needs a `seed`.
+            epoch: The number of the epoch, so that each epoch draws another view for the same index.
+            view: Whether to return the View as well, as (batch, view). A batch of lists gives a list of views.
+                `adaug.apply_view` repeats a view.
 
         Returns:
-            The batch in its own structure, types and layout.
+            The batch or sample, with the structure, types and layout that it had.
 
         Raises:
-            ValueError: An index without a seed, or an entry that does not fit.
-            TypeError: An entry of the wrong type.
+            ValueError: There is an index but no seed, or an entry does not fit.
+            TypeError: An entry has the wrong type.
         """
         alone = is_array(batch)  # an image
         if not alone and not isinstance(batch, (Mapping, list, tuple)):
@@ -124,7 +124,7 @@ class Augment:
         return f"Augment(\n{textwrap.indent(str(self._drawn), '  ')}\n)"
 
     def _one(self, source: UserBatch, keys: tuple[int, ...], *, single: bool) -> tuple[UserBatch, View]:
-        """A batch of images of one size, or a sample: what becomes of it, and how."""
+        """Augments a batch of images of one size, or a sample, and returns it with its view."""
         lifted = Lifted(source, self.targets, single, self.channels)
         batch = lifted.batch
         check_policy(self._drawn, batch, wait=self._calls <= 1)
@@ -137,13 +137,15 @@ class Augment:
         return lifted.back(painted.apply(view, view_size), view_size), view
 
     def _keys(self, index: int | None, epoch: int) -> tuple[int, ...]:
-        """The name of the noise, but for the seed."""
+        """The numbers that select the noise, without the seed."""
         self._calls += 1
         if index is None:
             worker = torch.utils.data.get_worker_info()
             return (DRAWN, self._calls, _rank(), 0 if worker is None else worker.seed % 2**63)
         if not self._named:
-            raise ValueError("`index` should come with a seed, to be repeatable. Found seed=None; use Augment(policy, seed=0).")
+            raise ValueError(
+                "`index` should come with a seed, or nothing repeats. Found seed=None; use Augment(policy, seed=0)."
+            )
         for name, number in {"index": index, "epoch": epoch}.items():
             if isinstance(number, bool) or not hasattr(number, "__index__") or number.__index__() < 0:
                 raise ValueError(f"`{name}` should be an integer of at least 0. Found {number!r}.")
@@ -151,7 +153,7 @@ class Augment:
 
 
 def _rank() -> int:
-    """Of this process, also in a worker, which knows of no group: torchrun tells it by its environment."""
+    """The rank of this process. Workers of a loader know no process group; torchrun tells them by an environment variable."""
     known = os.environ.get("RANK", "0")
     return dist_rank() if dist_size() > 1 else int(known) if known.isdecimal() else 0
 
@@ -160,7 +162,7 @@ def _rank() -> int:
 
 
 def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | None:
-    """How many rows a batch has that holds them in lists; None where it holds tensors of rows."""
+    """How many rows there are in a batch that holds them in lists. None if it holds stacked tensors."""
     if isinstance(image, (list, tuple)):
         return len(image)
     if getattr(image, "ndim", 0) != 4:
@@ -176,7 +178,7 @@ def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | 
 
 
 def _row(entry: Any, i: int, n: int, *, top: bool = True) -> Any:
-    """The i-th of n rows, out of what holds them in lists or in tensors; what has no rows is kept."""
+    """Row i of n, from lists or tensors of rows. An entry without rows stays as it is."""
     if isinstance(entry, Mapping):
         return with_items(entry, {name: _row(item, i, n, top=False) for name, item in entry.items()})
     if isinstance(entry, (list, tuple)) and (top or hasattr(entry, "_fields")):
@@ -189,7 +191,7 @@ def _row(entry: Any, i: int, n: int, *, top: bool = True) -> Any:
 
 
 def _gathered(entry: Any, rows: list[Any], n: int, *, top: bool = True) -> Any:
-    """The way back from all rows."""
+    """Puts n rows together again: the reverse of `_row`."""
     if isinstance(entry, Mapping):
         return with_items(
             entry, {name: _gathered(item, [row[name] for row in rows], n, top=False) for name, item in entry.items()}

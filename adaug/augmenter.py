@@ -1,4 +1,4 @@
-"""AdversarialAugmenter: looks, proposes, scores, learns, and gives the user the pass to train on (Alg. 1 and 2)."""
+"""AdversarialAugmenter: looks, proposes, scores, learns, and runs the training pass (Alg. 1 and 2)."""
 
 from __future__ import annotations
 
@@ -45,16 +45,15 @@ STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gives back.
+    """What a step returns.
 
     Attributes:
-        loss: The mean of the losses, with graph.
-        losses: [B], with graph.
-        batch: The augmented batch, in the user's structure.
-        branch: [B] long, the part of the batch that each row belongs to: 0 for random views, 1 for the first branch, and so on.
-        metrics: Detached tensors by name.
-        view: Everything that was drawn. `batch` is what it makes of the batch that was given, after the functions in the
-            policy's `common`.
+        loss: The mean of `losses`, with graph.
+        losses: The loss of each row, [B], with graph.
+        batch: The augmented batch, structured like the batch that you passed.
+        branch: The branch of each row, [B] long: 0 for random views, 1 for the policy's first branch, and so on.
+        metrics: Tensors by name, detached from the graph.
+        view: Everything that was drawn. `adaug.apply_view` repeats it; functions in the policy's `common` come before it.
         output: What the model returned in the training pass, with graph.
     """
 
@@ -70,34 +69,33 @@ class StepResult:
 class AdversarialAugmenter(Joins):
     """Makes augmentation part of training: `loss = augmenter.step(model, batch, loss_fn).loss`.
 
-    Its arguments stay what they were at construction, where they are checked.
+    It checks its arguments at construction. They cannot be assigned later.
 
     Args:
-        policy: What is done to views, by default the paper's, without flip.
-        features: Layers (names or fnmatch patterns) that the generators read. None finds them and says which, () reads the
-            image.
-        occlude: Layers that masks multiply. By default those of `features`; where adaug finds these by itself, it adds the
-            layers that are also needed to hide a cell. () multiplies the image.
-        targets: Key or position in the batch -> kind, where the name does not tell.
-        output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
+        policy: Which views are drawn, and for which part of a batch. By default `policies.paper()`, which does not flip.
+        features: Layers (names or fnmatch patterns) that the generators read. With None adaug finds them and says which. With
+            () the generators read the image.
+        occlude: Layers that are multiplied by the masks of hidden cells. By default those of `features`; if adaug found these,
+            it adds any other layer that must be masked to hide a cell. With () the masks multiply the image.
+        targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
         update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
-        generator: A factory, (shapes of the features, layouts of the operations) -> module.
-        optimizer: A factory, (parameters of a generator) -> optimizer.
-        difficulty: (output, batch) -> [B], what "harder" means. By default generators compare the loss, as in the paper, and
-            running difficulty takes a measure that does not grow with the object's size, where it knows one.
-        warmup_steps: Steps with random views alone, at first (stage 1).
-        update_every: Steps between two comparisons, for generators.
-        scoring: "eval" compares views in eval behaviour, where rows do not influence each other. "train" takes the
-            adversarial difficulties from the training pass and scores the reference views alone, with batch statistics and
-            dropout as there: one pass less.
-        total_steps: Drives `progress`, which schedules of shares read.
-        seed: By default torch's initial seed, at the first draw.
-        forward: (model, batch) -> output, how the model is called. By default it is `model(images)`. Needed for a model that
-            takes labels, or more than images.
+        generator: A function (shapes of the features, layouts of the operations) -> module.
+        optimizer: A function (parameters of a generator) -> optimizer.
+        difficulty: (output, batch) -> [B], how hard each view was. By default generators compare the loss, as in the paper.
+            Running difficulty uses a measure that does not grow with the object's size if it knows one, else the loss.
+        warmup_steps: How many steps use only random views, at the start (stage 1).
+        update_every: Generators compare and learn at every so many steps.
+        scoring: "eval" scores both views in evaluation mode, where rows do not influence each other. "train" saves a pass:
+            adversarial difficulties come from the training pass, and only reference views are scored, in training mode.
+        total_steps: How many steps the training takes. `progress` then follows the steps; shares may depend on it.
+        seed: The seed of all draws. By default torch's initial seed at the first draw.
+        forward: (model, batch) -> output, how to call the model, by default `model(images)`. Pass it for a model that takes
+            labels, or more than images.
 
     Raises:
-        TypeError: An argument of the wrong type.
-        ValueError: An argument out of its range.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of its range.
     """
 
     def __init__(
@@ -143,15 +141,15 @@ class AdversarialAugmenter(Joins):
         self._total_steps: int | None = given["total_steps"]
         self._seed: int | None = given["seed"]
         self.steps = 0
-        self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see its result
+        self.metrics: dict[str, Tensor] = {}  # of the latest step, for loggers that do not see a StepResult
         self._progress = 0.0
         self._counts = {"random": 0, "pretrain": 0}
         self._bound: BoundModel | None = None
         self._adversaries: dict[str, Adversary] = {}
         self._running = RunningDifficulty(self.policy, torch.device("cpu"))
-        self._measure: Fair | None = None  # what running difficulty sums up
+        self._measure: Fair | None = None  # the measure that running difficulty sums up
         self._pending: Mapping[str, Any] | None = None  # a state that waits for a model
-        self._said = ""  # of the layers that were found, to say it once
+        self._said = ""  # the latest message about found layers, so that it is not repeated
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ARGUMENTS and name in self.__dict__:
@@ -165,18 +163,21 @@ class AdversarialAugmenter(Joins):
 
     @alone
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
-        """One mini-batch: Algorithms 1 and 2.
+        """Augments one mini-batch, runs the model on it and learns from it (Algorithms 1 and 2).
 
-        Where generators learn, `loss_fn` also scores the views that are compared, without gradients. Apart from the training
-        pass itself, a step changes nothing of the user's: no gradient, buffer, training flag, global random state or `batch`.
+        If there are generators, `loss_fn` also scores the views that they compare, without gradients. Apart from the training
+        pass, a step changes none of your gradients, buffers, training flags or global random states, and not `batch`.
 
         A step that fails leaves the augmenter as it was before. If the first step fails, the augmenter is not bound. There is
         one exception: if a generator's own optimizer fails or is interrupted, some generators may already have moved.
 
         Args:
-            model: The model, as it is called in training: perhaps compiled, perhaps with DDP around it.
-            batch: A mapping or a tuple of tensors, row first, with images [B, C, H, W].
+            model: The model as you call it in training, compiled or wrapped in DDP if you do so.
+            batch: A mapping or a tuple of tensors whose first dimension counts the rows, with images [B, C, H, W].
             loss_fn: (output, batch) -> one loss per sample, [B].
+
+        Returns:
+            The losses to back-propagate, and what was drawn.
         """
         loss = Difficulty(loss_fn, "loss_fn")
         difficulty = self._difficulty(loss)
@@ -195,7 +196,7 @@ class AdversarialAugmenter(Joins):
             result = augmented.to_user()
             # score
             scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
-            lessons = lessons_of(trials, scores, self.update)  # before training, which a bad update should not reach
+            lessons = lessons_of(trials, scores, self.update)  # a bad update should fail before the training pass
             # train
             output, losses = bound.train(model, augmented, result, trials.view.feature_masks, loss_fn)
             owner = branch.to(bound.device, non_blocking=True)
@@ -208,7 +209,7 @@ class AdversarialAugmenter(Joins):
             shown = bound.hooks.hid(self._fair(output, augmented, trained)) if self._running.operations else None
             metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
             step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view, output)
-            # learn: what fails from here on is torch's own, or the generators' optimizers'
+            # learn: only torch itself or the generators' optimizers can fail from here on
             if shown is not None:
                 self._running.observe(trials.view, owner, shown)
                 metrics.update(self._running.metrics())
@@ -229,18 +230,18 @@ class AdversarialAugmenter(Joins):
         lr: float | None = None,
         most_views: int = 64,
     ) -> dict[str, Tensor]:
-        """Stage 2: trains the generators on a frozen model.
+        """Trains the generators alone; the model stays as it is (stage 2).
 
         Args:
             model: The model.
-            loader: Batches, repeated if there are fewer than `steps`.
+            loader: The batches. It is read again if it gives fewer than `steps`.
             loss_fn: (output, batch) -> one loss per sample, [B].
             steps: How many batches to take.
-            lr: Of the generators' optimizers while it lasts (the paper's is 2.5e-4).
-            most_views: Augmentations of an image. An m x n product above it is sampled.
+            lr: Learning rate of the generators' optimizers during this call (2.5e-4 in the paper). None keeps theirs.
+            most_views: At most so many views of an image are scored. If m x n combinations of bins are more, some are drawn.
 
         Returns:
-            "branch.operation" -> the KL divergence of its proposals from their targets at each step, [steps].
+            "branch.operation" -> the KL divergence between targets and proposals at each step, [steps].
         """
         refuse_unused(self.policy, ["pretrain"])
         given = checked({"loader": loader, "steps": steps, "lr": lr, "most_views": most_views}, PRETRAIN_RULES)
@@ -267,10 +268,12 @@ class AdversarialAugmenter(Joins):
 
     @alone
     def random(self, batch: UserBatch) -> UserBatch:
-        """The batch under random views alone, as rows of the random share get them: the baseline, and stage 1 of the paper.
+        """Returns the batch under random views: the paper's baseline, and its stage 1.
 
-        They hide nothing, and leave what has a `rest` at it. To draw every branch, hidden cells too, use `adaug.Augment`.
-        Raises ValueError when random views of the policy would change nothing.
+        Random views hide nothing, and operations with a `rest` stay at it. To draw every branch, use `adaug.Augment`.
+
+        Raises:
+            ValueError: Random views of this policy would change nothing.
         """
         _refuse_still(self.policy)
         parsed = self._parse(batch)
@@ -285,7 +288,7 @@ class AdversarialAugmenter(Joins):
 
     @alone
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
-        """What would be drawn now for the plain images: "branch.operation" -> probabilities [B, k]."""
+        """Returns the probabilities of all bins and cells for these images: "branch.operation" -> [B, k]. Draws nothing."""
         with self._undone_on_error():
             bound, parsed = self._prepare(model, batch)
             features = bound.look(self._centred(bound, bound.call.needs(parsed))) if self._adversaries else []
@@ -301,13 +304,16 @@ class AdversarialAugmenter(Joins):
 
     @waiting
     def difficulty_table(self) -> DifficultyTable:
-        """What the network finds hard now, bin by bin, from the training passes of branches without generators.
+        """Says how hard the network finds each bin now, for branches without generators.
 
-        It costs no pass. `print` shows it; its `columns` are plain lists. Raises RuntimeError before the first step.
+        It comes from the training passes and costs none. `print` shows the table; its `columns` are plain lists.
+
+        Raises:
+            RuntimeError: There was no step yet.
         """
         if self._bound is None or not self._running.steps:
             raise RuntimeError(
-                "A difficulty table should follow some steps, because they fill it. Found none; call `step` first."
+                "A difficulty table should follow some steps, which fill it. Found no step yet; call `step` first."
             )
         known = "what it was when the state was saved" if self._measure is None else self._measure.about
         measure = known if self.difficulty is None else "the user's"
@@ -317,22 +323,25 @@ class AdversarialAugmenter(Joins):
 
     @alone
     def bind(self, model: nn.Module, batch: UserBatch) -> None:
-        """Attaches to a model: hooks, and generators for the features that a first look sees. `step` does it by itself.
+        """Attaches hooks to a model and makes generators for its features.
 
-        Call it before the model's first compiled call. Raises ValueError when bound to another model already.
+        The first `step` does this too. Call `bind` yourself if the model is compiled, before its first compiled call.
+
+        Raises:
+            ValueError: The augmenter is bound to another model.
         """
         with self._undone_on_error():
             self._prepare(model, batch)
 
     @alone
     def detach(self) -> None:
-        """Takes the hooks off the model, for scripting or to leave it as it was. The next `step` binds again, to any model."""
+        """Removes the hooks from the model, for example before scripting it. The next `step` binds again, to any model."""
         if self._bound is not None:
             self._release(self.state_dict())
 
     @property
     def progress(self) -> float:
-        """Training progress in [0, 1], which schedules of shares read: what was set last, or steps / total_steps."""
+        """Training progress in [0, 1]: what you set last, or steps / total_steps. Shares may depend on it."""
         return self._progress if self.total_steps is None else min(1.0, self.steps / self.total_steps)
 
     @progress.setter
@@ -342,26 +351,26 @@ class AdversarialAugmenter(Joins):
 
     @property
     def total_steps(self) -> int | None:
-        """The steps of the training, where `progress` follows them."""
+        """How many steps the training takes. None if you set `progress` yourself."""
         return self._total_steps
 
     @property
     def seed(self) -> int:
-        """What all random draws come from. Ranks share the first one's. Not given, it is settled when first asked for."""
+        """The seed of all draws. All ranks use that of the first. By default it is torch's initial seed at the first use."""
         if self._seed is None:
             self._seed = torch.initial_seed()
         return self._seed
 
     @property
     def branch_names(self) -> tuple[str, ...]:
-        """What the numbers in `StepResult.branch` mean."""
+        """The names behind the numbers in `StepResult.branch`: "random", then the policy's branches."""
         return (RANDOM, *(branch.name for branch in self.policy.branches))
 
     @waiting
     def state_dict(self) -> dict[str, Any]:
-        """Generators, their optimizers, counters and seed of the random streams, and the policy they belong to.
+        """Returns everything that a resumed run needs: generators, optimizers, counters, seed, and the policy's description.
 
-        The same on every rank. Holds tensors and plain values alone: `torch.load(weights_only=True)` reads it.
+        It is the same on every rank. It holds only tensors and plain values, so `torch.load(weights_only=True)` can load it.
         """
         waiting = {} if self._pending is None else self._pending["adversaries"]
         return {
@@ -376,10 +385,12 @@ class AdversarialAugmenter(Joins):
 
     @waiting
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave; before binding it is kept until then.
+        """Loads what `state_dict` returned. Before binding, the state waits until then.
 
-        Raises ValueError or TypeError, and changes nothing, on the state of another policy, other layers or another optimizer,
-        and on numbers that cannot be right.
+        Raises:
+            ValueError: The state belongs to another policy, other layers or another optimizer, or has impossible numbers.
+                Nothing has changed then.
+            TypeError: A part of the state has the wrong type. Nothing has changed either.
         """
         with no_inference():
             check_saved(state, self.policy, self._counts, self._adversaries, self._running)
@@ -388,14 +399,14 @@ class AdversarialAugmenter(Joins):
             self._counts = {name: int(count) for name, count in state["counts"].items()}
             if self._bound is None:
                 self._pending = copy.deepcopy(dict(state))
-            elif fresh is not None:  # it was saved before binding
+            elif fresh is not None:  # the state was saved before binding
                 self._adversaries = fresh
             for name, adversary in self._adversaries.items() if state["adversaries"] else ():
                 adversary.load_state_dict(state["adversaries"][name])
             self._running.load_state_dict(state["running"])
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy or a pickle is not bound: it takes the state along and binds to the model that it meets first."""
+        """Copies and pickles keep the state but are not bound. They bind to the first model that they get."""
         state = self.state_dict()
         own = {"_counts": state["counts"], "_running": copy.deepcopy(self._running)}
         return {**self.__dict__, "_bound": None, "_adversaries": {}, "_pending": state, **own}
@@ -411,7 +422,7 @@ class AdversarialAugmenter(Joins):
     # ---- inside a step
 
     def _fair(self, output: Any, augmented: Batch, trained: Tensor) -> Tensor:
-        """What running difficulty sums up, [B]: the user's difficulty, else what is fair to all sizes, else the loss."""
+        """The difficulty that running difficulty sums up, [B]: the user's, else one that ignores size, else the loss."""
         if self.difficulty is not None:
             return trained
         if self._measure is None:
@@ -424,7 +435,7 @@ class AdversarialAugmenter(Joins):
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
 
     def _split(self, n: int, stream: Stream, warm: bool) -> Tensor:
-        """Which branch each row falls to, [n] long on the CPU."""
+        """The branch of each row, [n] long on the CPU."""
         return self.policy.split(n, self.progress, stream) if warm else torch.zeros(n, dtype=torch.long, device="cpu")
 
     def _parse(self, batch: UserBatch, device: torch.device | None = None) -> Batch:
@@ -434,19 +445,19 @@ class AdversarialAugmenter(Joins):
         return batch.size if self.output_size is None else self.output_size
 
     def _centred(self, bound: BoundModel, batch: Batch) -> Batch:
-        """The batch as it is, but for the cut from the canvas."""
+        """The plain batch, cut from the canvas to the view size."""
         view_size = self._view_size(batch)
         return batch.apply(bound.policy.view({}, len(batch), batch.size, view_size, device=bound.device), view_size)
 
     def _stream(self, purpose: int, count: int, device: torch.device | str = "cpu") -> Stream:
-        """Noise of its own for each purpose, step and rank; generators are made alike on all ranks."""
+        """Separate noise for each purpose, step and rank. All ranks make the same generators, so these share theirs."""
         return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
 
     # ---- ranks
 
     @property
     def _compares(self) -> bool:
-        """Whether generators learn in the step that comes."""
+        """Whether generators learn in the next step."""
         past = self.steps - self.warmup_steps
         return bool(self._adversaries) and past >= 0 and past % self.update_every == 0
 
@@ -470,12 +481,12 @@ class AdversarialAugmenter(Joins):
     # ---- binding
 
     def _prepare(self, model: nn.Module, batch: UserBatch, tried: Iterable[Difficulty] = ()) -> tuple[BoundModel, Batch]:
-        """Checks everything that can be checked, and binds at the first call, when functions are `tried` on the batch."""
+        """Checks all that can be checked before a step. The first call also binds, and tries the functions in `tried`."""
         inner = unwrap(model)
         if self._bound is not None and self._bound.model is not inner:
             raise ValueError(
                 f"An augmenter should stay with one model. Found a second one ({type(inner).__name__}); "
-                "make an augmenter for it, because generators follow the weaknesses of one network."
+                "make another augmenter for it, because an augmenter learns the weaknesses of one network."
             )
         if self._bound is not None and not self._bound.sharded and shards([inner]):
             raise RuntimeError(
@@ -495,11 +506,11 @@ class AdversarialAugmenter(Joins):
     def _attach(self, model: nn.Module, batch: Batch) -> BoundModel:
         if SCORING[self.scoring].training and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
             raise ValueError(
-                "With scoring='train' normalisation should be each rank's own. Found SyncBatchNorm, which would wait for ranks "
+                "With scoring='train' each rank should normalise by itself. Found SyncBatchNorm, which would wait for ranks "
                 "that have nothing to score; use scoring='eval'."
             )
         bound = bind(model, batch, self.policy, self.features, self.occlude, self._view_size(batch), self._call)
-        weakref.finalize(bound, bound.hooks.remove).atexit = False  # nobody's hooks should stay on the model
+        weakref.finalize(bound, bound.hooks.remove).atexit = False  # hooks should go when the augmenter goes
         try:
             self._seed = value_of_first(self.seed, bound.device)  # ranks share the generators that are made from it
             adversaries = self._make_adversaries(bound)
@@ -510,7 +521,7 @@ class AdversarialAugmenter(Joins):
             bound.hooks.remove()
             raise
         if bound.said and bound.said != self._said and dist_rank() == 0:
-            LOG.warning(bound.said)  # what is below a warning nobody sees without asking for it
+            LOG.warning(bound.said)  # by default, Python shows no log message below a warning
             self._said = bound.said
         self._adversaries, self._pending = adversaries, None
         with no_inference():
@@ -520,9 +531,9 @@ class AdversarialAugmenter(Joins):
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """Whatever fails inside leaves the augmenter as it was, and what it bound first not bound.
+        """Puts the augmenter back if something fails inside. If it was bound inside, it is not bound any more.
 
-        Where a generator's own optimizer fails, or an interrupt meets it, generators may have moved.
+        Exception: if a generator's own optimizer fails or is interrupted, generators may have moved.
         """
         before = {name: vars(self)[name] for name in MOVES} | {"_counts": dict(self._counts)}
         running, shown = self._running, self._running.snapshot()
@@ -536,7 +547,7 @@ class AdversarialAugmenter(Joins):
             raise
 
     def _release(self, waiting: Mapping[str, Any] | None) -> None:
-        """Back to not being bound, with a state that waits for a model."""
+        """Removes the hooks and unbinds. `waiting` is the state that the next model gets."""
         if self._bound is not None:
             self._bound.hooks.remove()
         self._bound, self._adversaries, self._pending = None, {}, waiting
@@ -556,7 +567,7 @@ ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameter
 
 
 def _refuse_still(policy: Policy) -> None:
-    """Raises ValueError when random views of a policy change nothing, though it has branches."""
+    """Raises ValueError if the policy has branches but its random views change nothing."""
     drawn = any(operation.in_random_views for operation in policy.operations.values())
     if policy.branches and policy.flip is None and not drawn and not policy.painters:
         raise ValueError(

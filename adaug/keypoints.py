@@ -1,6 +1,7 @@
-"""For networks that find keypoints: heat maps and back, flips, a size-free error, PCK.
+"""For networks that find keypoints: heat maps and back, flips, an error that ignores size, PCK.
 
-Coordinates are pixels, x then y, (0, 0) the centre of the first pixel; with a stride, heat-map x = (x + 0.5) / stride - 0.5.
+Coordinates are pixels, x then y. (0, 0) is the centre of the first pixel. A stride is the number of image pixels for each
+pixel of a heat map: heat-map x = (x + 0.5) / stride - 0.5.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ Pairs = Sequence[tuple[int, int]]  # (left, right): keypoints that belong togeth
 
 
 def labelled(keypoints: Tensor, visibility: Tensor | None = None) -> Tensor:
-    """Which keypoints [..., K, 2 or 3] count: visibility [..., K] above 0, else a third column above 0, else all finite."""
+    """Which keypoints [..., K, 2 or 3] count: those whose visibility [..., K] is above 0.
+
+    Without a visibility, those whose third column is above 0. Without this column, all that are finite.
+    """
     if visibility is not None:
         return (visibility > 0).reshape(keypoints.shape[:-1])
     return keypoints[..., 2] > 0 if keypoints.shape[-1] == 3 else keypoints.isfinite().all(-1)
@@ -27,7 +31,7 @@ def labelled(keypoints: Tensor, visibility: Tensor | None = None) -> Tensor:
 def render_heatmaps(
     keypoints: Tensor, size: tuple[int, int] | int, sigma: float = 1.0, *, stride: float = 1, visibility: Tensor | None = None
 ) -> Tensor:
-    """Gaussians of peak 1 around the keypoints, evaluated at the exact place, not at the nearest pixel.
+    """Renders a Gaussian with peak 1 around each keypoint, at its exact place and not at the nearest pixel.
 
     Args:
         keypoints: [B, K, 2], in image pixels.
@@ -49,10 +53,10 @@ def render_heatmaps(
 
 
 def decode_heatmaps(heatmaps: Tensor, *, stride: float = 1) -> tuple[Tensor, Tensor]:
-    """Keypoints from heat maps.
+    """Finds the peak of each heat map, more exactly than a pixel.
 
-    The peak is refined by a parabola through the logarithms of its neighbours, which is exact for a Gaussian
-    (the idea of DARK, Zhang et al., CVPR 2020), by at most half a pixel, or one at the border.
+    A parabola through the logarithms of the peak and its neighbours gives the exact peak of a Gaussian (the idea of DARK, Zhang
+    et al., CVPR 2020). It moves the peak by at most half a pixel, or by one pixel at the border.
 
     Args:
         heatmaps: [B, K, h, w].
@@ -75,7 +79,7 @@ def decode_heatmaps(heatmaps: Tensor, *, stride: float = 1) -> tuple[Tensor, Ten
 
 
 def _vertex(logs: Tensor, peak: Tensor) -> Tensor:
-    """Where the parabola through three points around the peak has its top, relative to the peak. [B, K, n], [B, K]."""
+    """The top of the parabola through three points around the peak, relative to the peak. [B, K, n], [B, K] -> [B, K]."""
     n = logs.shape[-1]
     if n < 3:
         return torch.zeros_like(logs[..., 0])
@@ -88,19 +92,19 @@ def _vertex(logs: Tensor, peak: Tensor) -> Tensor:
 
 
 def flip_keypoints(keypoints: Tensor, width: int, pairs: Pairs) -> Tensor:
-    """Mirrors keypoints [..., K, 2 or 3] in an image of some width; left and right change places."""
+    """Mirrors keypoints [..., K, 2 or 3] in an image of this width; left and right change places."""
     flipped = keypoints[..., swapped_order(keypoints.shape[-2], pairs), :].clone()
     flipped[..., 0] = width - 1 - flipped[..., 0]
     return flipped
 
 
 def flip_heatmaps(heatmaps: Tensor, pairs: Pairs) -> Tensor:
-    """Mirrors heat maps [B, K, h, w]; left and right change places. For the flip test: average it with the unflipped."""
+    """Mirrors heat maps [B, K, h, w]; left and right change places. A flip test averages them with those of the plain image."""
     return heatmaps[:, swapped_order(heatmaps.shape[1], pairs)].flip(-1)
 
 
 def swapped_order(count: int, pairs: Pairs) -> list[int]:
-    """Where each of `count` keypoints comes from in a mirror image."""
+    """The index that each of `count` keypoints comes from in a mirror image."""
     order = list(range(count))
     for left, right in pairs:
         order[left], order[right] = right, left
@@ -117,26 +121,25 @@ def normalized_error(
     keypoints: str = "keypoints",
     visibility: str = "visibility",
 ) -> Tensor:
-    """A difficulty that does not depend on the person's size in pixels: the mean error over the labelled joints.
+    """A difficulty that does not grow with the person's size in pixels: the mean error of the labelled joints over that size.
 
-    Each joint's error is divided by the longer side of the box of labelled joints. Joints that a view moved out of the frame
-    are not labelled any more, so the box is that of what can be seen.
+    The size is the longer side of the box around the labelled joints. Joints that a view moved out of the frame do not count.
 
     Args:
-        output: Heat maps [B, K, h, w] (probabilities: logits of a softmax should go through it first), keypoints [B, K, 2],
-            or a list of stacks, the last of which counts.
-        batch: With the images, the true keypoints, and visibility if there is one.
-        clip: An error counts for at most this, so that one lost joint does not decide.
-        threshold: If given, the share of joints that are further off, 1 - PCK, takes the place of the mean error.
+        output: Heat maps [B, K, h, w] (probabilities, so apply a softmax to logits first), keypoints [B, K, 2], or a list of
+            these from several stacks, of which only the last counts.
+        batch: A mapping with the images, the true keypoints, and the visibility if there is one.
+        clip: The largest error that a joint counts with, so that one lost joint does not decide.
+        threshold: If given, the result is the fraction of joints whose error is larger than this (1 - PCK), not the mean error.
         image: Key of the images.
         keypoints: Key of the keypoints.
         visibility: Key of the visibility.
 
     Returns:
-        [B]. A person without labelled joints gets NaN, which no generator learns from.
+        [B]. A person without labelled joints gets NaN; nothing learns from that row.
 
     Raises:
-        ValueError: The output does not have the shape of the keypoints, or an image shows several people.
+        ValueError: The output does not fit the keypoints, or an image has several people.
     """
     if isinstance(output, (list, tuple)):
         output = output[-1]
@@ -160,7 +163,7 @@ def _check_predicted(predicted: Tensor, truth: Tensor) -> None:
     """Raises ValueError unless heat maps [B, K, h, w] or keypoints [B, K, 2] are predicted for true keypoints [B, K, 2]."""
     if truth.ndim != 3:
         raise ValueError(
-            f"The true keypoints should be those of one person an image, [B, K, 2 or 3]. Found {tuple(truth.shape)}; crop an "
+            f"Each image should have the keypoints of one person, [B, K, 2 or 3]. Found {tuple(truth.shape)}; crop an "
             "image for each person, or write a difficulty of your own."
         )
     n, joints = truth.shape[:2]
@@ -183,12 +186,12 @@ PCK_RULES = {"threshold": number(above=0), "normalizer": SIZE}
 
 
 class PCK:
-    """Percentage of correct keypoints: those nearer to the truth than threshold x size. Sums over ranks.
+    """PCK, the percentage of correct keypoints: those nearer to the truth than threshold x size. Sums over all ranks.
 
     Args:
-        threshold: The share of a person's size.
-        normalizer: What the size is: the distance of two joints (a torso: LSP's PCK@0.2), a function of the true keypoints
-            [B, K, 2] -> [B], a number of pixels, or None if `update` gets the sizes (head sizes: MPII's PCKh@0.5).
+        threshold: The largest distance of a correct keypoint, as a fraction of the person's size.
+        normalizer: The size of a person: the distance between two joints (a torso, as in LSP's PCK@0.2), a function of the true
+            keypoints [B, K, 2] -> [B], a number of pixels, or None if `update` gets sizes (heads, as in MPII's PCKh@0.5).
     """
 
     def __init__(
@@ -200,11 +203,11 @@ class PCK:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Forgets all counts."""
         self._counts: Tensor | None = None
 
     def update(self, predicted: Tensor, target: Tensor, visibility: Tensor | None = None, size: Tensor | None = None) -> None:
-        """Counts keypoints [B, K, 2] against the true ones; those of visibility [B, K] 0 do not count."""
+        """Compares predicted keypoints [B, K, 2] with the true ones. Those with visibility [B, K] 0 do not count."""
         if predicted.shape[:2] != target.shape[:2]:
             raise ValueError(
                 f"Predictions should have the shape of the targets, {tuple(target.shape)}. Found {tuple(predicted.shape)}."
@@ -217,12 +220,12 @@ class PCK:
         self._counts = counts if self._counts is None else self._counts + counts
 
     def compute(self) -> Tensor:
-        """The share of correct keypoints among all labelled ones, in [0, 1]; NaN before any update."""
+        """The fraction of labelled keypoints that are correct, in [0, 1]. NaN before any update."""
         correct, labelled = self._summed().sum(1)
         return correct / labelled
 
     def per_joint(self) -> Tensor:
-        """The share for each joint, [K]."""
+        """The fraction for each joint, [K]."""
         correct, labelled = self._summed()
         return correct / labelled
 
@@ -231,8 +234,8 @@ class PCK:
         if not (dist.is_available() and dist.is_initialized()):
             return counts
         if dist.get_backend() == "nccl":
-            counts = counts.cuda()  # it sums nothing that lies elsewhere
-        joints = torch.tensor(counts.shape[1], device=counts.device)  # a rank without people does not know it
+            counts = counts.cuda()  # NCCL sums only tensors on a GPU
+        joints = torch.tensor(counts.shape[1], device=counts.device)  # a rank without people does not know the number of joints
         dist.all_reduce(joints, dist.ReduceOp.MAX)
         counts = counts if self._counts is not None else counts.expand(-1, int(joints)).contiguous()
         dist.all_reduce(counts)

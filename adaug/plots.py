@@ -1,4 +1,4 @@
-"""Pictures: what the network was shown, and what the generators prefer. Needs matplotlib (`pip install adaug[viz]`)."""
+"""Pictures: the views of a batch, and the distributions that were learned. Needs matplotlib (`pip install adaug[viz]`)."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def draw_views(
     most: int = 24,
     title: str | None = None,
 ) -> Figure:
-    """A grid of augmented images [B, 3 or 1, H, W] with their keypoints; give it `StepResult.batch` and `.view`.
+    """Draws a grid of augmented images [B, 3 or 1, H, W] with their keypoints, such as `StepResult.batch`.
 
-    Keypoints that are not visible are crosses. Images outside [0, 1] are stretched to it.
+    Keypoints that are not visible become crosses. Images with values outside [0, 1] are rescaled to [0, 1].
 
     Args:
-        batch: Augmented already.
-        view: Hatches the cells that are hidden from the network.
-        titles: One an image, e.g. the name of its branch.
-        limbs: Pairs of keypoints to join.
-        left: Keypoints (and limbs that end in one) to draw in the colour of the left.
-        right: Those to draw in the colour of the right.
-        targets: Key or position in the batch -> kind.
-        columns: Images beside each other.
-        most: The first so many images are drawn.
-        title: Of the whole.
+        batch: The augmented batch.
+        view: Its view, such as `StepResult.view`. Cells that it hides from the network are hatched.
+        titles: A text for each image, such as the name of its branch.
+        limbs: Pairs of keypoints to join by a line.
+        left: Keypoints of the left side. They and their limbs get a colour of their own.
+        right: Keypoints of the right side, likewise.
+        targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        columns: The number of images in a line.
+        most: The largest number of images to draw.
+        title: The title of the whole figure.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -65,7 +65,7 @@ def draw_views(
     parsed = parse(batch, targets)
     count = min(len(parsed), most)
     if titles is not None and len(titles) < count:
-        raise ValueError(f"`titles` should have one text an image, {count}. Found {len(titles)}.")
+        raise ValueError(f"`titles` should have a text for each of {count} images. Found {len(titles)}.")
     columns = max(1, min(columns, count))
     lines = math.ceil(count / columns)
     points = parsed.entries_of("keypoints")[0].detach().float().cpu() if parsed.has("keypoints") else None
@@ -135,7 +135,7 @@ def _draw_cells(axis: Axes, view: View, row: int, size: Size) -> None:
         height, width = size[0] / cells.shape[0], size[1] / cells.shape[1]
         for r, c in torch.nonzero(cells < 0.5).tolist():
             corner = (c * width - 0.5, r * height - 0.5)
-            coarse = cells.shape[0] <= 8  # the outlines of finer cells would fill them
+            coarse = cells.shape[0] <= 8  # in finer cells, outlines would cover everything
             look = {"lw": 0.6, "hatch": "////"} if coarse else {"lw": 0}
             axis.add_patch(Rectangle(corner, width, height, facecolor="#00000088", edgecolor="white", zorder=1.5, **look))
 
@@ -176,15 +176,15 @@ def draw_distributions(
     epochs: Sequence[int] | None = None,
     title: str = "What is drawn",
 ) -> Figure:
-    """The distribution of every operation over time. Blue is rarer and red more frequent than uniform.
+    """Draws the distribution of every operation over time. Blue bins are drawn less often than uniform, red ones more often.
 
-    Where a history holds what running difficulty found ("difficulty/..."), that stands on the left.
+    If the history also has difficulties ("difficulty/..."), they stand on the left.
 
     Args:
-        history: One mapping an epoch, "branch.operation" (or the metrics of a step) -> [k].
-        policy: Names bins by their magnitudes and lays cells out on their grid (the first, middle and last epochs).
-        epochs: Numbers of the epochs, by default from 1.
-        title: Of the whole.
+        history: A mapping for each epoch: "branch.operation" -> [k], or the metrics of a step.
+        policy: The policy. With it, bins are labelled by their magnitudes, and cells shown on their grid at up to four epochs.
+        epochs: The numbers of the epochs, by default from 1.
+        title: The title of the whole figure.
     """
     from matplotlib.figure import Figure
 
@@ -245,7 +245,7 @@ def _draw_bins(
     if both:
         found = torch.stack([torch.as_tensor(value).detach().float().cpu() for value in difficulty], 1)
         label = "difficulty"
-        if float(found.min()) > 0:  # it falls while a network learns: what differs is how bins compare
+        if float(found.min()) > 0:  # it falls while a network learns, so show how bins compare in each epoch
             found, label = found / found.mean(0), "difficulty / its mean"
         hard = axes[0].imshow(found.numpy(), aspect="auto", origin="lower", interpolation="nearest", cmap="viridis")
         _draw_bar(part, hard, axes[0], label)

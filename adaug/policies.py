@@ -1,4 +1,4 @@
-"""Ready policies: the paper's, the authors' release, running difficulty, the uniform baseline, and a schedule for shares."""
+"""Ready policies: the recommended one, the paper's, that of the authors' code, baselines, and a schedule for shares."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 
 @dataclass(frozen=True)
 class Window:
-    """A schedule for `Branch(share=)`: a share that is on from `start` to `end` of the training progress, else 0."""
+    """A schedule for `Branch(share=)`: `share` from `start` to `end` of the training progress (0 to 1), and 0 outside."""
 
     share: float
     start: float = 0.0
@@ -48,11 +48,13 @@ class Window:
 
 
 def paper(flip_pairs: Pairs | None = None) -> Policy:
-    """Peng, Tang et al., CVPR 2018: a third each for random, ASR (7 scales, 9 rotations) and AHO (4 x 4 cells).
+    """The paper's policy: a third of the rows each for random views, ASR and AHO (Peng, Tang et al., CVPR 2018).
+
+    ASR scales (7 bins) and rotates (9 bins). AHO hides cells of features (4 x 4 cells). Both learn by generators.
 
     Args:
-        flip_pairs: Keypoints that change places in a mirror image, () if none do. None leaves the flip out: not everything
-            may be mirrored.
+        flip_pairs: Keypoints that change places in a mirror image, () if none do. With None nothing is flipped, because not
+            every image may be mirrored.
     """
     asr = Branch("asr", (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 1 / 3)
     aho = Branch("aho", (OccludeFeatures(grid=(4, 4), cells=(1, 2)),), 1 / 3)
@@ -60,14 +62,14 @@ def paper(flip_pairs: Pairs | None = None) -> Policy:
 
 
 def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
-    """The paper's shares over about the release's ranges, with random views about the image as it is and 60 % not turned.
+    """The paper's policy with wider ranges: scales 0.65 to 1.5, rotations -60 to 60 degrees.
 
-    What it wins over the paper's ranges, and where it loses, was measured on few people: the documentation's page "When it
-    helps".
+    Most random views stay close to the image as it is, and 60 % are not turned. The page "Laboratory" of the documentation has
+    measurements.
 
     Args:
-        flip_pairs: As of `paper`.
-        rest: Whether the rows of ASR alone are scaled and turned, and compared with views drawn evenly.
+        flip_pairs: As in `paper`.
+        rest: If True, only the rows of ASR are scaled and turned. Generators then compare them with views drawn evenly.
     """
     scale, rotate = Scale(0.65, 1.5, 7, rest=1.0 if rest else None), Rotate(-60, 60, 9, rest=0.0 if rest else None)
     if not rest:
@@ -79,23 +81,23 @@ def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
 
 
 def robust(flip_pairs: Pairs | None = None) -> Policy:
-    """What is recommended: the shares and ranges of `wide`, with running difficulty. It needs no generator, look or score.
+    """The policy that we recommend: the shares and ranges of `wide`, learned by running difficulty. It costs no extra pass.
 
     Args:
-        flip_pairs: As of `paper`.
+        flip_pairs: As in `paper`.
     """
     return running(wide(flip_pairs))
 
 
 def released(flip_pairs: Pairs | None = None) -> Policy:
-    """The authors' code of 2018: ASR alone, on half the rows.
+    """The policy of the authors' code of 2018: ASR on half of the rows, and no AHO.
 
-    Seven scales of 2^-0.6 to 2^0.6, seven rotations of -60 to 60 degrees (bin centres), clipped normal random distributions
-    that leave 60 % of the rotations out, channel gains. Their cap of 2 / k and alpha, beta = 0.2, 0.5 are the defaults of
-    RewardPenalty.
+    It has seven scales from 2^-0.6 to 2^0.6, seven rotations from -60 to 60 degrees (centres of the bins) and random gains of
+    the colour channels. Random views draw from clipped normal distributions, and 60 % are not turned. The authors' cap of 2 / k
+    and their alpha, beta = 0.2, 0.5 are the defaults of RewardPenalty.
 
     Args:
-        flip_pairs: As of `paper`.
+        flip_pairs: As in `paper`.
     """
     scale = Scale(2**-0.7, 2**0.7, 7, log=True, random=ClippedNormal(0, 0.25, -0.5, 0.5, base=2))
     rotate = Rotate(-70, 70, 7, random=ClippedNormal(0, 30, -60, 60, still=0.6))
@@ -105,13 +107,13 @@ def released(flip_pairs: Pairs | None = None) -> Policy:
 
 
 def trivial(flip_pairs: Pairs | None = None, *, learned: bool = False) -> Policy:
-    """In the manner of TrivialAugment (Müller and Hutter, ICCV 2021): the baseline of those who do not tune.
+    """A policy in the manner of TrivialAugment (Müller and Hutter, ICCV 2021), a strong baseline that needs no tuning.
 
-    A row gets one operation, of a uniform magnitude, or none.
+    Each row gets one of nine operations by a uniform magnitude, or none.
 
     Args:
-        flip_pairs: As of `paper`.
-        learned: Whether generators propose the magnitudes, one for each operation, in fewer bins.
+        flip_pairs: As in `paper`.
+        learned: Whether generators propose the magnitudes. Each operation then has its own generator, and fewer bins.
     """
     bins = 9 if learned else 30
     geometric: list[Geometric] = [
@@ -128,17 +130,17 @@ def trivial(flip_pairs: Pairs | None = None, *, learned: bool = False) -> Policy
 
 
 def uniform(policy: Policy) -> Policy:
-    """The same bins, cells and shares with nothing learned: the baseline that tells the range from the learning."""
+    """The same policy without learning: all bins and cells are equally likely. The baseline for what learning wins."""
     checked({"policy": policy}, RULES)
     return replace(policy, branches=[replace(branch, learned=False) for branch in policy.branches])
 
 
 def running(policy: Policy, how: Running | None = None) -> Policy:
-    """The same bins, cells and shares with running difficulty: what training itself shows to be hard is drawn more often.
+    """The same policy with running difficulty: bins and cells whose errors in training are large are drawn more often.
 
     Args:
         policy: Any policy.
-        how: The settings, by default those of `Running`.
+        how: The settings, by default `Running()`.
     """
     checked({"policy": policy, "how": how}, RULES)
     return replace(policy, branches=[replace(branch, learned=how or "running") for branch in policy.branches])

@@ -1,4 +1,4 @@
-"""The policy: branches of operations, their shares of the mini-batch, and what is done to every row alike."""
+"""The policy: branches of operations, their shares of the mini-batch, and what happens to every row."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class Flip:
     """Mirrors left and right.
 
     Attributes:
-        pairs: Keypoints (and heat-map channels) that change places, e.g. ((0, 5), (1, 4)). () if none do. With None a batch
-            that has keypoints is refused, because its left and right would be wrong.
-        p: The probability.
+        pairs: Keypoints (and heat-map channels) that change places in a mirror image, such as ((0, 5), (1, 4)). () means
+            that none do. With None, a batch with keypoints is an error, because left and right would be wrong.
+        p: The probability that a row is mirrored.
     """
 
     pairs: Pairs | None = None
     p: float = 0.5
 
     _rules: ClassVar[Rules] = {
-        "pairs": optional(several(several(integer(at_least=0), "", length=2), PAIRS), "where nobody knows them"),
+        "pairs": optional(several(several(integer(at_least=0), "", length=2), PAIRS), "if they are unknown"),
         "p": number(low=0, high=1),
     }
 
@@ -79,11 +79,13 @@ class Flip:
 
 @dataclass(frozen=True)
 class Running:
-    """Running difficulty: bins that training itself shows to be hard are drawn more often. No generator, look or score.
+    """Settings of running difficulty, which draws the bins more often whose errors in training are large.
+
+    It needs no generator and no extra pass. k is the number of an operation's bins.
 
     Attributes:
-        cap: No bin of k is drawn with a probability above cap / k.
-        floor: None is drawn with one below floor / k.
+        cap: No bin gets a probability above cap / k.
+        floor: No bin gets a probability below floor / k.
     """
 
     cap: float = 3.0
@@ -100,11 +102,12 @@ class Branch:
     """Operations that act together on one share of the mini-batch.
 
     Attributes:
-        name: What metrics and states call it. It has no dots.
-        operations: What is done to its rows.
-        share: A number in [0, 1], or a function of the training progress in [0, 1] (see `policies.Window`).
-        learned: What moves its distributions. True: a generator with reward and penalty, as in the paper. "running" (or a
-            `Running` with settings): running difficulty, which costs no look and no score. False: nothing, they are uniform.
+        name: Its name in metrics and states, without dots.
+        operations: The operations that each of its rows gets.
+        share: The part of the mini-batch that it gets: a number in [0, 1], or a function of the training progress in [0, 1]
+            (see `policies.Window`).
+        learned: How it learns which bins to draw. True: by a generator with reward and penalty, as in the paper. "running" (or
+            a `Running` with settings): by running difficulty, which costs no extra pass. False: not at all; draws are uniform.
     """
 
     name: str
@@ -135,18 +138,18 @@ class Branch:
 
     @property
     def running(self) -> Running | None:
-        """The settings of its running difficulty; None where it learns otherwise, or not at all."""
+        """The settings of running difficulty. None if the branch learns by a generator or not at all."""
         if isinstance(self.learned, Running):
             return self.learned
         return Running() if self.learned == "running" else None
 
     @property
     def layouts(self) -> dict[str, int | tuple[int, int]]:
-        """What its generator predicts: the name of each operation -> bins, or (rows, columns) of cells."""
+        """The bins, or (rows, columns) of cells, of each operation by its name: what a generator predicts distributions for."""
         return {operation.name: operation.layout for operation in self.operations}
 
     def full_name(self, operation: Operation) -> str:
-        """What views, metrics and pictures call one of its operations: "branch.operation"."""
+        """The name of one of its operations in views, metrics and pictures: "branch.operation"."""
         return f"{self.name}.{operation.name}"
 
 
@@ -159,13 +162,13 @@ def _in_common(item: Any) -> Any:
 
 @dataclass(frozen=True)
 class Policy:
-    """Branches, and what is done to every row alike. The random share is what the branches leave.
+    """Which views are drawn: branches, each for its share of the rows, and what every row gets.
 
     Attributes:
-        branches: Their shares sum to at most 1.
-        common: A Flip, operations with bins (drawn at random), and functions of images [B, C, H, W] that move no pixels,
-            such as kornia's ColorJiggle. A function sees the batch before anything else and may draw from torch's random
-            state. It is tried on made images before the first batch, and refused if it moves them.
+        branches: The branches. Their shares sum to at most 1. Rows that no branch claims get random views.
+        common: What every row gets: a Flip, operations with bins (drawn at random), and functions of images [B, C, H, W] that
+            move no pixels, such as kornia's ColorJiggle. Functions run before all else and may draw from torch's random
+            state. adaug tries them on artificial images before the first batch, and refuses those that move pixels.
     """
 
     branches: Sequence[Branch]
@@ -199,7 +202,7 @@ class Policy:
 
     @cached_property
     def operations(self) -> dict[str, Operation]:
-        """Every operation by its full name, in the order in which they are done."""
+        """Every operation by its full name, in the order in which they are applied."""
         return {f"common.{operation.name}": operation for operation in self._common_operations()} | {
             branch.full_name(operation): operation for branch in self.branches for operation in branch.operations
         }
@@ -210,7 +213,7 @@ class Policy:
         return any(operation.hides == "features" for operation in self.operations.values())
 
     def on_image(self) -> Policy:
-        """The same policy with every mask on the image, for when no layer takes them."""
+        """The same policy with every mask on the image, for models without layers to mask."""
         branches = [replace(branch, operations=[op.on_image() for op in branch.operations]) for branch in self.branches]
         return replace(self, branches=branches)
 
@@ -227,7 +230,7 @@ class Policy:
         return "\n".join(lines) or "nothing"
 
     def describe(self) -> Any:
-        """The policy in plain lists, strings and numbers: what a saved state is checked against."""
+        """The policy in plain lists, strings and numbers. A saved state is checked against this."""
         return _plain(self)
 
     # ---- shares
@@ -244,9 +247,9 @@ class Policy:
         return shares
 
     def split(self, n: int, progress: float, stream: Stream) -> Tensor:
-        """Algorithm 1, line 1: which branch each of n rows falls to, 0 the random share. [n] long, on the CPU.
+        """Deals n rows to the branches (Algorithm 1, line 1): [n] long, on the CPU. 0 means random views.
 
-        The counts are within one of n x share and right on average, so that one or two rows serve as well.
+        A branch gets n x share rows, rounded up or down at random so that the average is right even for one or two rows.
         """
         ends = np.cumsum(self.shares(progress)) * n
         seats = np.arange(n) + stream.number()
@@ -264,7 +267,7 @@ class Policy:
         return tuple(item for item in self.common if not isinstance(item, Flip | Operation))
 
     def traits(self, image: Tensor) -> list[Trait]:
-        """What trying the functions in `common` shows, on images like these. They are tried once for each channel count."""
+        """Tries the functions in `common` on images like these and says what they do. Once for each number of channels."""
         known: dict[int, list[Trait]] = self._traits
         if image.shape[1] not in known:
             known[image.shape[1]] = traits_of(self.painters, image)
@@ -275,7 +278,7 @@ class Policy:
         return {}
 
     def paint(self, image: Tensor, stream: Stream) -> Tensor:
-        """Images [n, C, H, W] after the functions in `common`; neither they nor the global random state change."""
+        """Applies the functions in `common` to images [n, C, H, W]. The input and the global random state stay as they are."""
         if self.painters:
             with seeded(stream.seed, image.device):
                 image, dtype = image.clone(), image.dtype  # some write to what they are given
@@ -284,7 +287,7 @@ class Policy:
         return image
 
     def draw_random(self, n: int, stream: Stream) -> Magnitudes:
-        """What n rows get in random views: a flip, and every operation but those that hide cells."""
+        """Draws what n rows get in random views: a flip, and every operation except those that hide cells."""
         flip = {} if self.flip is None else {FLIP: stream.uniform(n) < self.flip.p}
         drawn = {name: operation.draw_random(n, stream) for name, operation in self.operations.items()}
         return flip | {name: magnitude for name, magnitude in drawn.items() if magnitude is not None}
@@ -299,9 +302,9 @@ class Policy:
         last: Branch | None = None,
         device: torch.device | None = None,
     ) -> View:
-        """The view of n rows in which everything is done by these magnitudes; what they do not name is not done.
+        """Makes the view of n rows that applies these magnitudes. Operations without a magnitude are left out.
 
-        The flip comes first and the operations of `last` come last, on the view that its generator saw.
+        The flip comes first. The operations of the branch `last` come last: they act on the view that its generator saw.
         """
         return make_view(
             [(name, operation, magnitudes[name]) for name, operation in self.operations.items() if name in magnitudes],
@@ -322,7 +325,7 @@ def _check_names(owner: str, names: list[str]) -> None:
 
 
 def _brief(value: Any) -> str:
-    """What a user would write to make it: fields of a dataclass that are not as by default."""
+    """How a user would write it: a dataclass with the fields that differ from their defaults."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return getattr(value, "__qualname__", None) or repr(value)
     fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]

@@ -1,1 +1,1 @@
-"""One question a file; `results/` holds what each printed, with the command and the machine."""
+"""Each file answers one question. `results/` has what they printed, with command and machine."""

@@ -1,19 +1,21 @@
-"""Does it help? The same network on the same real people or faces, in the same order, under several augmentations.
+"""Does it help? Trains the same network on the same real people or faces, in the same order, with several augmentations.
 
     python benchmarks/accuracy.py people --data DIR --arms none random uniform "asr+aho" "asr+aho --until 0.7" \\
         --seeds 0 1 2 --out runs/accuracy-300 --name accuracy_lsp_300 -- --people 300 --epochs 20 1 60
     python benchmarks/accuracy.py faces --data DIR --arms none random uniform adversarial --name accuracy_helen
 
-An arm is a name that the example's --arms knows (examples/hourglass_lsp.py, examples/face_alignment.py) with options of
-its own behind it (people's also those of benchmarks/paper/ablations.py), and perhaps what the tables should call it before it
-("late: asr+aho --epochs 40 1 40"); what follows `--` goes to every arm. Every run is paired by its seed: the same
-first weights and the same images. The grid goes seed by seed, writes its tables after each run and, killed, goes on where it
-was. Several processes may fill one --out with different arms; --finished then makes the tables. A run is known by its
-arguments: after a change of the code, choose another --out. A run from before there were audits is measured anew: people's from
-its checkpoint, without training; faces' have to train again.
+An arm is one way to train. It is written as a name that the example knows as --arms (examples/hourglass_lsp.py,
+examples/face_alignment.py), then options of its own (for people also those of benchmarks/paper/ablations.py). A name for the
+tables may come first: "late: asr+aho --epochs 40 1 40". Options after `--` go to every arm. Runs with the same seed start from
+the same weights and see the same images.
 
-Scores are the statistics of an audit on a grid of rotations and scales together: as it is, the grid's mean, its weakest view,
-the worst view of each image, the mean of each image's worst 10 %, and what is found in every view; then with a cell hidden.
+The script trains seed by seed and writes its tables after each run. If it was stopped, start it again, and it continues.
+Several processes may fill one --out with different arms; --finished then makes the tables. A run is recognised by its
+arguments, so choose another --out after changing the code. Runs that are older than the audits are measured again: people from
+their checkpoints, faces by training again.
+
+Scores come from an audit on a grid of rotations and scales: as it is, the mean of the grid, its weakest view, the worst view of
+each image, each image's worst 10 %, and what is found in every view; then the scores with a hidden cell.
 
     python benchmarks/accuracy.py people ... --arms "a: asr+aho" "b: uniform" --pairs "in one setting: a vs b"
     python benchmarks/accuracy.py people ... --arms "random, short: random" "random, long: random --epochs 60 1 180" --over-time
@@ -42,11 +44,11 @@ from examples import face_alignment
 from examples.audit_tables import each_view, statistics
 
 DRAWN = ("as it is", "grid mean", "worst per image", "in every view")
-VERSION = 2  # of a finished run; 2: its scores are the statistics of an audit
+VERSION = 2  # of the file of a finished run. 2: scores are the statistics of an audit
 
 
 def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
-    """One run of examples/hourglass_lsp.py: PCK@0.2 in per cent, larger is better."""
+    """Runs examples/hourglass_lsp.py. Scores are PCK@0.2 in per cent; larger is better."""
     words = ["--size", "64", *arguments, "--seeds", str(seed), "--out", str(folder)]
     arm = words.index("--arms") + 1
     if words[arm] == "global":  # one distribution for all images
@@ -73,7 +75,7 @@ def people(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
 
 
 def faces(arguments: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
-    """One run of examples/face_alignment.py: points found in per cent, and errors of which less is better but for the AUC."""
+    """Runs examples/face_alignment.py. Scores are points found in per cent, and errors: less is better, except for the AUC."""
     started = time.process_time()
     (found,) = face_alignment.main([*arguments, "--seed", str(seed)]).values()
     scores = {name: found[name] for name in sorted(found, key=lambda name: name in face_alignment.ERRORS)}  # errors last
@@ -89,7 +91,7 @@ DECIMALS = {"people": 1, "faces": 2}
 
 
 def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, train: bool = True) -> dict[str, Any] | None:
-    """A run, or what it left when it was finished before with the same arguments; None if it was not and is not to be made."""
+    """Makes a run, or reads it if it was finished with the same arguments. None if it is missing and should not be made."""
     arguments = [*rest, "--arms", *shlex.split(arm)]
     path = out / re.sub(r"[^a-z0-9.+]+", "-", arm.lower()) / f"seed{seed}" / "finished.json"
     make = partial(TASKS[task], arguments, seed)
@@ -97,7 +99,7 @@ def run_once(task: str, arm: str, seed: int, rest: Sequence[str], out: Path, tra
 
 
 def write(options: argparse.Namespace, runs: Runs) -> None:
-    """Results files of the runs that are there, and the tables on the screen."""
+    """Writes results files of the finished runs, and prints the tables."""
     decimals = DECIMALS[options.task]
     scores = {
         arm: {name: [r["scores"][name] for r in of_arm.values()] for name in next(iter(of_arm.values()))["scores"]}
@@ -140,15 +142,15 @@ def write(options: argparse.Namespace, runs: Runs) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("--data", required=True, help="the folder with lsp (and lspet), or trainset and testset")
+    parser.add_argument("--data", required=True, help="folder with lsp (and lspet), or trainset and testset")
     parser.add_argument("--arms", nargs="+", required=True)
-    parser.add_argument("--against", nargs="+", default=["random", "uniform"], help="arms that the others are compared with")
-    parser.add_argument("--pairs", nargs="+", help="compare these instead, 'NAME: ARM vs BASE', and all of them together")
+    parser.add_argument("--against", nargs="+", default=["random", "uniform"], help="arms to compare the others with")
+    parser.add_argument("--pairs", nargs="+", help="compare these pairs instead, 'NAME: ARM vs BASE', and all of them together")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
-    parser.add_argument("--name", required=True, help="of the files under results/")
-    parser.add_argument("--finished", action="store_true", help="train nothing: tables of what is there")
-    parser.add_argument("--over-time", action="store_true", help="draw a line for the arms named alike before a comma")
+    parser.add_argument("--name", required=True, help="name of the files under results/")
+    parser.add_argument("--finished", action="store_true", help="train nothing, only make tables of finished runs")
+    parser.add_argument("--over-time", action="store_true", help="draw a line through arms with the same name before a comma")
     words, rest = split_arguments()
     options = parser.parse_args(words)
     sides = {side for pair in options.pairs or () for side in named(pair)[1].split(" vs ")}

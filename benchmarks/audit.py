@@ -1,11 +1,11 @@
-"""What does an audit cost? Its time and its memory beside the bare forward passes, and beside a loop written by hand.
+"""What does an audit cost? Compares its time and memory with bare forward passes, and with a loop written by hand.
 
     python benchmarks/audit.py
     python benchmarks/audit.py --images 1000 --rounds 5
 
-The same images under the same views, on one thread. "Bare": the forward passes alone, on images that lie ready. "Loop": what a
-user would write: for every batch and view, `adaug.apply_view`, a forward pass, a score. The three take turns, so that a
-machine whose speed drifts slows all of them. Memory is the peak of a process of its own that runs the audit or the loop.
+All see the same images under the same views, on one thread. "Bare" runs only the forward passes, on prepared images. "Loop" is
+what a user would write: `adaug.apply_view`, a forward pass and a score for every batch and view. The three take turns, so a
+drift of the machine's speed affects all alike. Memory is the peak of a separate process that runs the audit or the loop.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def people(n: int) -> Batch:
 
 
 def near(output: list[Tensor], batch: Batch) -> Tensor:
-    """Joints within 6 pixels, [B, 16]."""
+    """Which joints are within 6 pixels of the truth, [B, 16]."""
     points, _ = adaug.keypoints.decode_heatmaps(output[-1], stride=2)
     return ((points - batch["keypoints"]).norm(dim=-1) < 6).float()
 
@@ -82,7 +82,7 @@ VIEWS = adaug.policies.wide()
 
 
 def main() -> None:
-    """Times every task, measures its memory, and writes what came of it."""
+    """Times every task, measures its memory, and writes the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -114,13 +114,13 @@ def main() -> None:
 
 
 def _ratio(values: list[float]) -> str:
-    """Median and range."""
+    """The median and the range as text."""
     over = spread(values)
     return f"{over['median']:.2f} × ({over['min']:.2f} to {over['max']:.2f})"
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The ratios of each round, and of the peak memories."""
+    """The time ratios of each round, and the ratios of peak memories."""
     task = TASKS[name]
     torch.manual_seed(0)
     network, data = task.network().eval(), batches(task, args.images, args.batch_size)
@@ -144,7 +144,7 @@ def timed(run: Callable[[Task, nn.Module, list[Batch]], None], task: Task, netwo
 
 
 def bare(task: Task, network: nn.Module, data: list[Batch]) -> None:
-    """The forward passes of every batch under every view, and nothing else."""
+    """Only the forward passes of every batch under every view."""
     with torch.no_grad():
         for batch in data:
             for _ in done():
@@ -157,7 +157,7 @@ def audit(task: Task, network: nn.Module, data: list[Batch]) -> None:
 
 
 def loop(task: Task, network: nn.Module, data: list[Batch]) -> None:
-    """What a user would write."""
+    """The loop that a user would write."""
     scores: list[Tensor] = []
     with torch.no_grad():
         for batch in data:
@@ -167,7 +167,7 @@ def loop(task: Task, network: nn.Module, data: list[Batch]) -> None:
 
 
 def done() -> list[list[tuple[Any, Any]]]:
-    """Operations and magnitudes, as many views as the audit has."""
+    """Pairs of operation and magnitude, for as many views as the audit has."""
     scale, rotate = VIEWS.branches[0].operations
     occlude = VIEWS.branches[1].operations[0].on_image()
     alone = [[(operation, centre)] for operation in (scale, rotate, occlude) for centre in operation.centres()]
@@ -183,13 +183,13 @@ def batches(task: Task, images: int, size: int) -> list[Batch]:
 
 
 def peak_of_this_process() -> int:
-    """In KiB. Not getrusage's number, which a new process inherits from the one that started it."""
+    """The peak memory in KiB. (getrusage would count the memory of the parent process too.)"""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def peak(name: str, run: str, args: argparse.Namespace) -> int:
-    """Peak memory in KiB of a process of its own."""
+    """The peak memory in KiB of a separate process."""
     command = [sys.executable, __file__, "--alone", run, "--tasks", name]
     command += ["--images", str(args.images), "--batch-size", str(args.batch_size)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])

@@ -1,4 +1,4 @@
-"""What does an audit show? The picture and the table of README, from the audits that a comparison of the hourglass left.
+"""What does an audit show? Makes the picture and the table of the README from two saved audits of the hourglass.
 
 python examples/hourglass_mpii.py --arms none uniform --out runs/audit_example
 python benchmarks/audit_example.py
@@ -20,7 +20,7 @@ ARMS = ("none", "uniform")
 
 
 def main() -> None:
-    """Reads both audits and writes what they say."""
+    """Reads both audits and writes their picture and table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/audit_example"))
     parser.add_argument("--seed", type=int, default=0)

@@ -1,17 +1,17 @@
-"""Where is a network weak that nobody here trained? MTCNN's O-Net, as facenet-pytorch ships it, on Helen's test faces.
+"""Where is a network weak that others trained? Audits MTCNN's O-Net from facenet-pytorch on Helen's test faces.
 
-    python -m venv elsewhere                             # the network wants an environment of its own
+    python -m venv elsewhere                             # the network needs an environment of its own
     elsewhere/bin/pip install torch==2.13.0 numpy "kornia>=0.9" typing-extensions pillow matplotlib tqdm requests
-    elsewhere/bin/pip install --no-deps facenet-pytorch  # with its dependencies it would bring an old torch
+    elsewhere/bin/pip install --no-deps facenet-pytorch  # its dependencies would bring an old torch
     elsewhere/bin/python benchmarks/audit_real.py --data DIR    # DIR/helen/trainset and DIR/helen/testset of 300-W
 
-The package imports torchvision for its detection cascade. O-Net uses nothing of it, so that an empty stand-in takes its
-place; class and weights are the package's own.
+The package imports torchvision, which O-Net does not use. So an empty stand-in replaces torchvision. Class and weights are the
+package's own.
 
-What it sees: a square window as wide as the 68 landmarks' box and a tenth of that further up, which is where the network finds
-most points on 200 faces of the trainset (`--windows` prints them); 48 x 48, cut from a canvas with the photograph's real
-surroundings. Points count as found within a tenth of the distance of the eyes. "Face" is a probability above the package's own
-threshold, 0.7. An independent loop, without adaug, makes the rotation curve again.
+The network sees a square window of 48 x 48 pixels, cut from a larger part of the photograph. The window is as wide as the box
+of the 68 landmarks, and a tenth of this further up: there the network finds most points on 200 faces of the trainset
+(`--windows` prints them). A point counts as found within a tenth of the distance of the eyes. "Face" means a probability above
+the package's threshold, 0.7. A separate loop without adaug makes the rotation curve again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from examples.datasets.w300 import read_pts
 
 Rows = dict[str, Tensor]
 SIDE, CANVAS = 48, 120  # pixels
-WIDE, UP = 1.0, 0.1  # the window, in sides of the landmarks' box
+WIDE, UP = 1.0, 0.1  # the window, in widths of the landmarks' box
 PHOTOGRAPHED = 156  # pixels of that box in Helen's photographs, as they come cropped
 NEAR, FACE = 0.1, 0.7
 GROUPS = {"eyes": (0, 1), "nose": (2,), "mouth": (3, 4)}
@@ -59,11 +59,11 @@ VIEWS = (
     Contrast(0.2, 5.0, 9, log=True),
     OccludeImage((4, 4), (1,)),
 )
-FACE_VIEWS = (*VIEWS[:2], *VIEWS[4:])  # pairs of shifts would be three quarters of the work
-TURNS = (-60.0, -30.0, 0.0, 30.0, 60.0)  # that the repaired model tries
+FACE_VIEWS = (*VIEWS[:2], *VIEWS[4:])  # without pairs of shifts, which would be three quarters of the work
+TURNS = (-60.0, -30.0, 0.0, 30.0, 60.0)  # rotations that the repaired model tries
 
 
-# ---- the network and what it is asked
+# ---- the network and its scores
 
 
 class Points(torch.nn.Module):
@@ -85,7 +85,7 @@ class Points(torch.nn.Module):
 
 
 class Upright(torch.nn.Module):
-    """A repair that trains nothing: looks at some turns of the crop and believes the one that is most like a face."""
+    """A repair without training: tries some rotations of the crop and takes the one that looks most like a face."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Upright(torch.nn.Module):
 
 
 class Finer(torch.nn.Module):
-    """The same network on crops of twice the side; its points in their pixels."""
+    """The same network on crops with twice the side. Points are in pixels of these crops."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Finer(torch.nn.Module):
 
 
 def load_network() -> tuple[torch.nn.Module, str]:
-    """The package's O-Net with its weights, and what tells these from others."""
+    """The package's O-Net with its weights, and their fingerprint."""
     for name in ("torchvision", "torchvision.transforms", "torchvision.ops", "torchvision.ops.boxes"):
         sys.modules.setdefault(name, MagicMock())
     module = importlib.import_module("facenet_pytorch.models.mtcnn")
@@ -126,7 +126,7 @@ def load_network() -> tuple[torch.nn.Module, str]:
 
 
 def errors(output: Rows, batch: Rows) -> Tensor:
-    """The distance of each point over that of the eyes. [B, 5]."""
+    """The error of each point over the distance of the eyes, [B, 5]."""
     truth = batch["keypoints"]
     eyes = (truth[:, 0] - truth[:, 1]).norm(dim=-1)
     return (output["keypoints"] - truth).norm(dim=-1) / eyes[:, None]
@@ -138,7 +138,7 @@ def found(output: Rows, batch: Rows) -> Tensor:
 
 
 def is_face(output: Rows, batch: Rows) -> Tensor:
-    """Which images it takes for a face, [B]."""
+    """Which images the network takes for a face, [B]."""
     return (output["face"] > FACE).float()
 
 
@@ -146,7 +146,7 @@ def is_face(output: Rows, batch: Rows) -> Tensor:
 
 
 def five_points(landmarks: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Eyes' centres, tip of the nose, corners of the mouth. [68, 2] -> [5, 2]."""
+    """The centres of the eyes, the tip of the nose and the corners of the mouth. [68, 2] -> [5, 2]."""
     eyes = [landmarks[eye].mean(0) for eye in (slice(36, 42), slice(42, 48))]
     return np.stack([*eyes, landmarks[30], landmarks[48], landmarks[54]])
 
@@ -168,13 +168,13 @@ def load_faces(folder: Path, most: int | None, side: int = SIDE, wide: float = W
 
 
 def batches(faces: Rows, size: int = 64) -> list[Rows]:
-    """What a loader gives: images in [0, 1] with their keypoints."""
+    """The batches of a loader: images in [0, 1] with their keypoints."""
     parts = zip(faces["image"].split(size), faces["keypoints"].split(size), strict=True)
     return [{"image": image.float() / 255, "keypoints": points} for image, points in parts]
 
 
 def windows(model: torch.nn.Module, folder: Path) -> str:
-    """The share of points that are found in windows of other sizes and places, as Markdown."""
+    """The fraction of points that are found in windows of other sizes and places, as Markdown."""
     lines = ["| window | up | points found | error |", "|--:|--:|--:|--:|"]
     for wide, up in itertools.product((0.8, 0.9, 1.0, 1.1, 1.2, 1.4), (0.0, 0.05, 0.1, 0.15, 0.2)):
         faces = load_faces(folder, 200, wide=wide, up=up)
@@ -186,11 +186,11 @@ def windows(model: torch.nn.Module, folder: Path) -> str:
     return "\n".join(lines)
 
 
-# ---- the same curve once more, without adaug
+# ---- the same curve again, without adaug
 
 
 def by_hand(network: Callable[[Tensor], Any], images: Tensor, folder: Path) -> tuple[list[float], list[float]]:
-    """The rotation curve of canvases [N, 3, 120, 120] uint8: points found, and their mean error. Nothing of adaug is in it."""
+    """The rotation curve of canvases [N, 3, 120, 120] uint8: points found, and their mean error. It uses nothing from adaug."""
     files = sorted(folder.glob("*.pts"))[: len(images)]
     rows = [[line.split() for line in file.read_text().split("{")[1].split("}")[0].split("\n") if line] for file in files]
     p = torch.tensor([[[float(x) - 1, float(y) - 1] for x, y in row] for row in rows])  # [N, 68, 2], counted from 0
@@ -216,20 +216,20 @@ def by_hand(network: Callable[[Tensor], Any], images: Tensor, folder: Path) -> t
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The largest one between two curves."""
+    """The largest difference between two curves."""
     return max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
 
 
-# ---- what was found, as Markdown
+# ---- the results as Markdown
 
 
 def per_cent(value: Any) -> str:
-    """An estimate with its interval."""
+    """An estimate with its interval in per cent."""
     return f"{100 * value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under a head; all but the first column to the right."""
+    """A table with a head. All columns but the first are aligned to the right."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -289,7 +289,7 @@ def groups(audit: Audit) -> str:
 
 
 def changes(before: Audit, after: Audit) -> str:
-    """What a repair changes."""
+    """The changes that a repair makes."""
     rows = []
     for change in before.compare(after).changes:
         low, high = 100 * change.difference.low, 100 * change.difference.high
@@ -304,11 +304,11 @@ def changes(before: Audit, after: Audit) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with helen/trainset and helen/testset of 300-W")
-    parser.add_argument("--out", type=Path, help="keeps the audits here, and goes on from those that stand there")
-    parser.add_argument("--images", type=int, help="how many faces; default: all")
-    parser.add_argument("--name", default="audit_real", help="of the files under results/")
-    parser.add_argument("--windows", action="store_true", help="prints how windows were chosen, and nothing else")
+    parser.add_argument("--data", type=Path, required=True, help="folder with helen/trainset and helen/testset of 300-W")
+    parser.add_argument("--out", type=Path, help="folder for the audits; those that are there are continued")
+    parser.add_argument("--images", type=int, help="number of faces; default: all")
+    parser.add_argument("--name", default="audit_real", help="name of the files under results/")
+    parser.add_argument("--windows", action="store_true", help="only print how windows were chosen")
     args = parser.parse_args()
 
     network, weights = load_network()

@@ -1,4 +1,4 @@
-"""What runs that are paired by their seed say of arms: means, differences, and both as Markdown."""
+"""Compares arms by runs that are paired by their seed: means and differences, as numbers and as Markdown."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from benchmarks.result_files import with_spread
 from examples.markdown_tables import markdown_table
 
 Scores = dict[str, float]
-Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> what a run found: its scores, cpu_seconds, machine
-MAIN = 7  # the first scores of a run, which are compared: statistics of its audit; errors and single views follow
+Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> the results of a run: scores, cpu_seconds, machine
+MAIN = 7  # the scores that are compared: statistics of a run's audit; errors and single views come after these
 
 
 def named(arm: str) -> tuple[str, str]:
-    """What the tables call an arm or a pair, and what it is: the example's name for it with its options."""
+    """The name of an arm or a pair in the tables, and what it is: the example's name for it with its options."""
     name, _, options = arm.rpartition(": ")
     return name or options, options
 
 
 def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> dict[str, float]:
-    """Of the seeds that both have: mean, standard deviation, and p of a paired t-test (two-sided)."""
+    """The difference over the seeds that both have: mean, standard deviation, and p of a paired t-test (two-sided)."""
     return summary([arm[seed][name] - base[seed][name] for seed in sorted(arm.keys() & base.keys())])
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """What is said of differences; from three on a p-value and the 95 % interval (t)."""
+    """A summary of differences. From three seeds on with a p-value and the 95 % interval (t)."""
     statistic = {"seeds": float(len(values)), "mean": statistics.fmean(values)}
     if len(values) > 1:
         statistic["sd"] = statistics.stdev(values)
@@ -50,7 +50,7 @@ def shown(statistic: dict[str, float], decimals: int = 1) -> str:
 
 
 def usual_machine(runs: Runs) -> str:
-    """The machine of most runs: the seconds of others do not compare."""
+    """The machine of most runs. Seconds from other machines cannot be compared."""
     return statistics.mode(run["machine"] for of_arm in runs.values() for run in of_arm.values())
 
 
@@ -61,7 +61,7 @@ def cpu_seconds(runs: dict[int, dict[str, Any]], where: str) -> str:
 
 
 def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
-    """Means of every arm, then differences paired by seed to the arms in `against`; as Markdown and as numbers."""
+    """The means of every arm, then differences from the arms in `against`, paired by seed. As Markdown and as numbers."""
     scores = {arm: {seed: run["scores"] for seed, run in of_arm.items()} for arm, of_arm in runs.items()}
     names, usual = list(next(iter(next(iter(scores.values())).values()))), usual_machine(runs)
 
@@ -102,7 +102,7 @@ def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, 
 
 
 def peaks(runs: dict[int, dict[str, Any]]) -> dict[str, str]:
-    """How sharp the generators of an arm ended, by head; nothing where no run says it, or all stayed uniform."""
+    """How sharp an arm's distributions ended, by operation. Empty if no run tells, or if all stayed uniform."""
     known = [run["peaks"] for run in runs.values() if max(run.get("peaks", {}).values(), default=1) > 1.01]
     return {name: with_spread([run[name] for run in known], decimals=2) for name in (known[0] if known else ())}
 
@@ -122,13 +122,13 @@ def of_pairs(runs: Runs, pairs: Sequence[str]) -> Differences:
 
 
 def together(pairs: Differences, name: str) -> list[float]:
-    """The mean difference of each seed over all pairs that have it: runs of one seed are not independent."""
+    """The mean difference of each seed over all pairs that have it, because runs with one seed are not independent."""
     seeds = sorted({seed for of_pair in pairs.values() for seed in of_pair})
     return [statistics.fmean(of_pair[seed][name] for of_pair in pairs.values() if seed in of_pair) for seed in seeds]
 
 
 def pairs_table(pairs: Differences, decimals: int = 1) -> str:
-    """What `of_pairs` found, as Markdown: the main scores of every pair, and every score of all of them together."""
+    """The result of `of_pairs` as Markdown: the main scores of every pair, and every score of all pairs together."""
     if not pairs:
         return "No pair is finished."
     names = list(next(iter(next(iter(pairs.values())).values())))
@@ -168,7 +168,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def corrected_tables(groups: Mapping[str, Differences], names: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
-    """Differences under their headings, with 95 % intervals and p corrected for all that is printed here."""
+    """Tables of differences with 95 % intervals, and with p corrected for the number of all differences here."""
     numbers = {
         heading: {
             pair: {name: summary([run[name] for run in of_pair.values() if name in run]) for name in names}
@@ -207,16 +207,16 @@ def _with_interval(statistic: dict[str, float], decimals: int) -> str:
 
 
 def family(arm: str) -> str:
-    """What arms that differ in an amount have in common: "uniform" of "uniform, share 1/2"."""
+    """The name of a family of arms: "uniform" for "uniform, share 1/2"."""
     return arm.partition(", ")[0]
 
 
 def at_equal(runs: Runs, base: str, x: str, names: Sequence[str]) -> Differences:
-    """How far every arm is above the line through the arms of family `base`, at its own score `x`.
+    """How far every arm lies above the line through the arms of family `base`, at the arm's own score `x`.
 
-    The line joins the means over the seeds. Each seed's number is its jackknife pseudo-value, whose mean and deviation are
-    those of the estimate: the line's own uncertainty and the pairing of the seeds are in it. Arms that lie beside the line
-    are left out.
+    The line joins means over the seeds. The number of a seed is its jackknife pseudo-value. So mean and deviation are those of
+    the estimate, and include the line's own uncertainty and the pairing of seeds. Arms whose `x` is beyond the line are left
+    out.
     """
     line = [arm for arm in runs if family(arm) == base]
     differences: Differences = {}
@@ -245,7 +245,7 @@ def at_equal(runs: Runs, base: str, x: str, names: Sequence[str]) -> Differences
 
 
 def interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
-    """On the lines between sorted points; beside them, on the nearest line."""
+    """Interpolates on the lines between sorted points, and beyond them on the nearest line."""
     right = min(max(bisect.bisect([at for at, _ in points], x), 1), len(points) - 1)
     (x0, y0), (x1, y1) = points[right - 1 : right + 1]
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else (y0 + y1) / 2

@@ -1,4 +1,4 @@
-"""Pictures of results, for the pages that show them. Each takes what a results file holds."""
+"""Draws pictures of results for the pages. Each function takes the numbers of a results file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = (GREY, BLUE, "#56B4E9", GREEN, "#CC79A7", ORANGE, "#D55E00", "#7B3294"
 
 
 def overhead(networks: Mapping[str, Any], targets: Sequence[float] = ()) -> Figure:
-    """Each variant's time over a plain step: the median as a dot, the rounds as a line. One row of dots a network."""
+    """Each variant's time over a plain step: a dot for the median, a line for the rounds. A row for each network."""
     names = list(next(iter(networks.values()))["ratio_to_plain"])
     figure = Figure(figsize=(7.2, 1.0 + 0.2 * len(names) * len(networks)), layout="constrained")
     axes = figure.subplots()
@@ -43,7 +43,7 @@ def overhead(networks: Mapping[str, Any], targets: Sequence[float] = ()) -> Figu
 
 
 def scaling(factors: Mapping[str, Mapping[int | str, Mapping[str, float]]]) -> Figure:
-    """Milliseconds beyond a plain step over each factor; the band is the rounds."""
+    """Milliseconds beyond a plain step for each factor. The band is the range of the rounds."""
     figure = Figure(figsize=(7.2, 2.4), layout="constrained")
     panels = figure.subplots(1, len(factors), sharey=True)
     for axes, (factor, times) in zip(panels, factors.items(), strict=True):
@@ -63,7 +63,7 @@ def scaling(factors: Mapping[str, Mapping[int | str, Mapping[str, float]]]) -> F
 
 
 def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]) -> Figure:
-    """A panel for each named score: every arm's seeds as dots, their mean as a bar. scores: arm -> name -> seeds."""
+    """A panel for each score: an arm's seeds as dots, their mean as a bar. scores: arm -> name -> seeds."""
     figure = Figure(figsize=(7.2, 0.9 + 0.28 * len(scores)), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
@@ -84,9 +84,9 @@ def accuracy(scores: Mapping[str, Mapping[str, Sequence[float]]], names: Sequenc
 
 
 def over_time(scores: Mapping[str, Mapping[int, Mapping[str, float]]], time: str, names: Sequence[str]) -> Figure:
-    """A panel for each named score, over the time of a run: a dot a run, and a line a seed. scores: arm -> seed -> name.
+    """A panel for each score over the time of a run: a dot for each run, a line for each seed. scores: arm -> seed -> name.
 
-    Arms whose names agree before the comma ("random, 80 epochs", "random, 140 epochs") are one line.
+    Arms with the same name before the comma ("random, 80 epochs", "random, 140 epochs") are one line.
     """
     lines: dict[str, dict[int, list[Mapping[str, float]]]] = {}
     for arm, of_arm in scores.items():
@@ -115,9 +115,9 @@ def over_time(scores: Mapping[str, Mapping[int, Mapping[str, float]]], time: str
 
 
 def frontier(scores: Mapping[str, Mapping[str, Sequence[float]]], x: str, y: str) -> Figure:
-    """One score over another: the means of arms with their deviation over the seeds. scores: arm -> name -> seeds.
+    """One score over another: means of arms with their standard deviation over the seeds. scores: arm -> name -> seeds.
 
-    Arms whose names agree before the comma ("uniform, share 1/3", "uniform, share 1/2") are joined by a line.
+    Arms with the same name before the comma ("uniform, share 1/3", "uniform, share 1/2") are joined by a line.
     """
     lines: dict[str, list[tuple[float, ...]]] = {}
     for arm, of_arm in scores.items():
@@ -141,7 +141,7 @@ def frontier(scores: Mapping[str, Mapping[str, Sequence[float]]], x: str, y: str
 
 
 def audited(points: Audit, face: Audit, repaired: Audit, loop: Sequence[float]) -> Figure:
-    """What an audit shows: each operation alone with its interval, hidden cells, and turns with sizes. Per cent."""
+    """An audit in per cent: each operation alone with its interval, hidden cells, and rotation with scale."""
     curves = [name for name in points.operations if isinstance(points.curve(name).axis.layout, int)]
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     panels = figure.subplots(2, 4)

@@ -1,4 +1,4 @@
-"""What a run found, kept in a small file: a grid of runs that was killed goes on where it was."""
+"""Keeps the results of each run in a small file, so that a stopped series of runs can continue."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from benchmarks.result_files import machine
 def run_once(
     path: Path, arguments: Sequence[str], make: Callable[[Path], dict[str, Any]], *, version: int, train: bool = True
 ) -> dict[str, Any] | None:
-    """What stands at `path` if it is of these arguments and this version, else what `make(folder)` finds, now kept there.
+    """Returns the results at `path` if they are of these arguments and this version. Otherwise calls `make(folder)` and saves.
 
-    None if it would have to be made and `train` is False. Several processes may share a folder: nothing is seen half written.
+    Returns None if there are no results and `train` is False. Several processes may share a folder.
     """
     if path.is_file() and (known := json.loads(path.read_text()))["arguments"] == list(arguments):
         if known.get("version") == version:

@@ -1,10 +1,10 @@
-"""How long would the paper's runs take, and in how much memory? Counted on one image, not measured on a GPU.
+"""How long would the paper's runs take, and how much memory do they need? Counted on one image, not measured on a GPU.
 
     python benchmarks/network_costs.py
 
-Operations of a forward pass by torch's counter, bytes that autograd keeps by its hooks. Hours are operations over an
-assumed sustained rate, for MPII's training people and `--paper`'s epochs; adversarial steps by the formula of
-docs/performance.md, with the measured depth of the look.
+Torch's counter gives the operations of a forward pass, and hooks of autograd the bytes that it keeps. Hours are operations
+divided by an assumed rate, for MPII's training people and the epochs of `--paper`. For adversarial steps the formula of
+docs/performance.md applies, with the measured depth of the look.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "dense, 1 × 6": {"block": "dense", "modules": 6},
     "residual, 8 × 1": {"stacks": 8},
 }
-PEOPLE = 22_246  # of MPII, training set without Tompson's validation people
-SHARE = 2 / 3  # of the rows in learned branches
-RATE = 10e12  # operations a second, sustained: assumed
+PEOPLE = 22_246  # MPII's training people without Tompson's validation people
+SHARE = 2 / 3  # share of the rows in learned branches
+RATE = 10e12  # assumed operations per second
 IMAGE = (1, 3, 256, 256)
 
 
@@ -41,7 +41,7 @@ class _Stop(Exception):
 
 
 def forward_operations(model: nn.Module, until: str | None = None) -> int:
-    """Multiplications and additions of a forward pass of one image, perhaps only until a layer has run."""
+    """Multiplications and additions of a forward pass of one image, up to a layer if one is named."""
 
     def stop(*_: Any) -> None:
         raise _Stop
@@ -55,7 +55,7 @@ def forward_operations(model: nn.Module, until: str | None = None) -> int:
 
 
 def kept_bytes(model: nn.Module) -> int:
-    """What autograd keeps of one image until the backward pass, without the weights."""
+    """The bytes that autograd keeps for one image until the backward pass, without weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -77,7 +77,7 @@ def measure(arguments: dict[str, Any]) -> dict[str, float]:
     forward, look = forward_operations(model), forward_operations(model, "hg.0.neck")
     depth = look / forward
     first, _, third = PAPER.epochs
-    plain = 3 * forward * PEOPLE  # an epoch: a forward pass is 1, a backward pass 2
+    plain = 3 * forward * PEOPLE  # a forward pass counts 1, a backward pass 2
     adversarial = (3 + SHARE * (depth + 2)) * forward * PEOPLE
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {

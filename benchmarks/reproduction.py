@@ -1,11 +1,11 @@
-"""Table 1's arms on people at hand: random, +ASR, +AHO and +ASR+AHO on the residual and the dense hourglass, on LSP.
+"""Trains the arms of the paper's Table 1 (random, +ASR, +AHO, +ASR+AHO) on LSP, with both kinds of hourglass.
 
     python benchmarks/reproduction.py --data DIR                              # 64 x 64, small networks, a CPU
     python benchmarks/reproduction.py --data DIR --name reproduction_256 -- --paper --device cuda
 
-DIR holds `lsp` and `lspet`. Every run is examples/hourglass_lsp.py in a folder of its own, in all three stages; one that
-has finished is read, one that was killed goes on. What follows `--` goes to every run; `--paper` there takes the place of
-the small settings. Writes the tables and figures of benchmarks/paper to results/, after each seed.
+DIR has `lsp` and `lspet`. Every run is examples/hourglass_lsp.py with all three stages, in a folder of its own. A finished run
+is read, and a stopped one continues. Options after `--` go to every run; `--paper` there replaces the small settings. After
+each seed the script writes the tables and figures of benchmarks/paper to results/.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ WIDTHS = {"residual": "48", "dense": "32"}  # of the small networks
 
 
 def run(data: str, block: str, arm: str, seed: int, folder: Path, rest: list[str]) -> None:
-    """One run, unless it has finished with the same arguments."""
+    """Makes one run, unless it has finished with the same arguments."""
     options = rest if "--paper" in rest else [*SMALL, "--width", WIDTHS[block], *rest]
     arguments = ["--block", block, "--arms", arm, "--seeds", str(seed), *options]
     made = folder / "arguments.txt"
     if (folder / FILE).is_file() and made.is_file() and made.read_text() == shlex.join(arguments):
         return
-    hourglass_lsp.main(["--data", data, *arguments, "--out", str(folder)])  # refuses a folder with a run of other settings
+    hourglass_lsp.main(["--data", data, *arguments, "--out", str(folder)])  # refuses a run of other settings
     made.write_text(shlex.join(arguments))
 
 
 def audits(comparison: Comparison) -> str:
-    """The statistics of the audits, and what a run costs, as Markdown."""
+    """The statistics of the audits, and the CPU seconds of a run, as Markdown."""
     rows = {}
     for arm, runs in comparison.runs.items():
         scores = [statistics(run["audit"]) for run in runs]
@@ -63,11 +63,11 @@ def section(comparison: Comparison) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="the folder with lsp and lspet")
+    parser.add_argument("--data", required=True, help="folder with lsp and lspet")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--blocks", nargs="+", choices=list(WIDTHS), default=list(WIDTHS))
-    parser.add_argument("--name", default="reproduction_lsp64", help="of the files under results/")
-    parser.add_argument("--out", type=Path, help="folder of the runs; by default runs/NAME")
+    parser.add_argument("--name", default="reproduction_lsp64", help="name of the files under results/")
+    parser.add_argument("--out", type=Path, help="folder for the runs; default: runs/NAME")
     words, rest = split_arguments()
     options = parser.parse_args(words)
     options.out = options.out or Path("runs") / options.name
@@ -81,11 +81,11 @@ def main() -> None:
 
 
 def write(folders: list[Path], options: argparse.Namespace) -> None:
-    """Tables and figures of what has finished."""
+    """Writes tables and figures of the finished runs."""
     comparisons = read_comparisons(folders)
     written = page.main([*map(str, folders), "--out", str(options.out / "page"), "--lsp", options.data])
     pictures = []
-    for picture in sorted(written.parent.glob("figure[56]*.png")):  # Figure 7 shows photographs, which are not ours to keep
+    for picture in sorted(written.parent.glob("figure[56]*.png")):  # Figure 7 shows photographs, which we may not publish
         target = RESULTS / f"{options.name}_{picture.name}"
         target.write_bytes(picture.read_bytes())
         pictures.append(f"![{picture.stem}]({target.name})")

@@ -1,4 +1,4 @@
-"""The files under results/: what a benchmark found, with the command, the machine and the date; and how a spread is written."""
+"""Writes the files under results/: results with command, machine and date. Also formats spreads."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
-RAW = Path("runs") / "results"  # the numbers behind them, which no page shows
+RAW = Path("runs") / "results"  # the numbers behind the pages
 
 
 def machine() -> str:
-    """What computes here: the GPU, or the processor and how many of its threads are used."""
+    """This machine: the GPU, or the processor and the number of threads in use."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return gpu or f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads"
 
@@ -41,14 +41,14 @@ def provenance() -> dict[str, Any]:
 
 
 def split_arguments() -> tuple[list[str], list[str]]:
-    """The command line before `--`, and what follows it."""
+    """Splits the command line at `--`."""
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     return words[:end], words[end + 1 :]
 
 
 def _shown(word: str) -> str:
-    """A word of the command line as it would be typed, without the folders of this machine."""
+    """A word of the command line as one would type it, without folders of this machine."""
     return "DIR" if word.startswith(("/", "..")) else shlex.quote(word)
 
 
@@ -61,12 +61,12 @@ def _processor() -> str:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
+    """The median, the least and the greatest, as text."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "", decimals: int = 1) -> str:
-    """The mean, ± the sample standard deviation of several. sign: "+" marks positive ones too."""
+    """The mean, with ± the sample standard deviation if there are several. sign: "+" marks positive numbers too."""
     mean = f"{statistics.fmean(values):{sign}.{decimals}f}".replace("-", "−")
     return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
 
@@ -74,9 +74,9 @@ def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "", decimal
 def save(
     name: str, result: dict[str, Any], markdown: str, figure: Figure | None = None, *, machines: Iterable[str] = ()
 ) -> Path:
-    """Writes what people read, `results/NAME.md`, NAME.svg, and the numbers in `runs/results/NAME.json`; returns the first.
+    """Writes `results/NAME.md`, its picture NAME.svg, and the numbers in `runs/results/NAME.json`. Returns the first path.
 
-    machines: those that ran, where it was not this one alone.
+    machines: the machines that ran, if there were others than this one.
     """
     RESULTS.mkdir(exist_ok=True)
     RAW.mkdir(parents=True, exist_ok=True)

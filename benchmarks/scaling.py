@@ -1,10 +1,10 @@
-"""How does what adaug adds to a step grow with images, joints, bins, cells, branches and ranks?
+"""How does the cost of adaug grow with images, joints, bins, cells, branches and ranks?
 
     python benchmarks/scaling.py
 
-One factor at a time, on a network so small that the step is nearly all ours: milliseconds of a step beyond a plain one
-under random views, in turns of one run. Two processes (gloo) then train together: bytes summed over the ranks, counted,
-and the time that it takes. What 8, 64 and 512 ranks would need is computed from the bytes, and said to be.
+It varies one factor at a time and measures the milliseconds of a step beyond a plain step with random views, in turns. The
+network is so small that adaug takes nearly the whole step. Then two processes (gloo) train together: it counts the bytes that
+they sum, and measures the time. The times of 8, 64 and 512 ranks are computed from these bytes.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ FACTORS = {
     "images": (6, 12, 24, 48, 96),
     "joints": (4, 16, 64, 256),
     "bins": (5, 9, 33, 129),
-    "cells": (2, 4, 8, 16),  # of a side of the grid
+    "cells": (2, 4, 8, 16),  # cells along a side of the grid
     "branches": (1, 2, 4, 8),
 }
 RANKS = (8, 64, 512)
-BANDWIDTH, LATENCY = 10e9, 20e-6  # bytes/s of a link and seconds of a message: one fast network card, for the estimate
+BANDWIDTH, LATENCY = 10e9, 20e-6  # bytes/s of a link and seconds per message, for the estimate: one fast network card
 
 
 def build(images: int, joints: int, bins: int, cells: int, branches: int) -> tuple[Callable[[], None], Callable[[], None]]:
-    """An adversarial and a plain step; half of the branches turn and scale, the others hide."""
+    """An adversarial and a plain step. Half of the branches rotate and scale, the others hide."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.ReLU(), nn.Conv2d(16, 4, 1))
     batch = {"image": torch.rand(images, 3, SIDE, SIDE), "keypoints": SIDE * torch.rand(images, joints, 2)}
@@ -76,7 +76,7 @@ def build(images: int, joints: int, bins: int, cells: int, branches: int) -> tup
 
 
 def extra(rounds: int, **factors: int) -> dict[str, float]:
-    """Milliseconds that a step takes beyond the plain one."""
+    """The milliseconds of a step beyond the plain one."""
     steps = build(**factors)
     for step in steps:
         step()
@@ -90,7 +90,7 @@ def extra(rounds: int, **factors: int) -> dict[str, float]:
 
 
 def rank_worker() -> None:
-    """One of two processes, started by torchrun: a step of the paper's policy on 256-channel features, its sums counted."""
+    """One of two processes of torchrun: counts the sums of a step of the paper's policy on 256-channel features."""
     dist.init_process_group("gloo")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 256, 4, 4), *(nn.MaxPool2d(2) for _ in range(4)))
@@ -116,19 +116,19 @@ def rank_worker() -> None:
 
 
 def two_ranks() -> dict[str, Any]:
-    """Bytes that a rank hands over in a step, and milliseconds of their sum over two processes of this machine."""
+    """The bytes that a rank sums in a step, and the milliseconds of this with two processes on this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     printed = subprocess.run([*command, "--rank-worker"], check=True, capture_output=True, text=True).stdout
     return dict(json.loads(next(line for line in printed.splitlines() if line.startswith("{"))))
 
 
 def ring_ms(handed: float, ranks: int) -> float:
-    """A ring all-reduce, computed: 2 (n - 1) messages of bytes / n each."""
+    """The computed time of a ring all-reduce: 2 (n - 1) messages of bytes / n each."""
     return 1e3 * 2 * (ranks - 1) * (LATENCY + handed / ranks / BANDWIDTH)
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was found, as Markdown."""
+    """The results as Markdown."""
     lines = ["| factor | ms a step beyond the plain one: median (least–greatest) |", "|---|---|"]
     for factor, times in results["factors"].items():
         cells = [f"**{value}**: {time['median']:.0f} ({time['min']:.0f}–{time['max']:.0f})" for value, time in times.items()]
@@ -151,7 +151,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--name", default="scaling", help="of the file under results/")
+    parser.add_argument("--name", default="scaling", help="name of the file under results/")
     parser.add_argument("--rank-worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank_worker:

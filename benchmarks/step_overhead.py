@@ -1,14 +1,13 @@
-"""What does `augmenter.step` cost beside a plain step? Ratios to a plain step, measured in turn in one run.
+"""What does `augmenter.step` cost? Measures its time and memory as ratios to a plain step.
 
     python benchmarks/step_overhead.py                                      # every network
     python benchmarks/step_overhead.py --networks hourglass-64 --rounds 20
     python benchmarks/step_overhead.py --device cuda --precision bf16 --compile --channels-last --name step_overhead_gpu
 
-A round runs every variant once, in an order that rotates, and gives one ratio each, so that a drift of the machine's
-speed falls on all alike. A plain step trains on random views of the paper's policy, which every variant has; "robust" learns
-by running difficulty, "uniform" learns nothing. Memory is the peak of a fresh process above
-what it held before its first step. Operations are those that PyTorch dispatches in a step, the mean of four: on a GPU each
-is a launch or some of the host's time.
+A round runs every variant once, in a rotating order, and gives one ratio for each. So a drift of the machine's speed affects
+all variants alike. A plain step trains on random views of the paper's policy, which every variant has. "robust" learns by
+running difficulty, and "uniform" does not learn. Memory is the peak of a fresh process minus its memory before the first step.
+Operations are those that PyTorch dispatches in a step, averaged over four steps; on a GPU each costs some time of the host.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ Step = Callable[[], None]
 
 
 def compiled(shapes: Sequence[Shape], layouts: Mapping[str, Layout]) -> adaug.Generator:
-    """A generator that inductor compiles."""
+    """A generator that torch.compile compiles."""
     generator = adaug.Generator(shapes, layouts)
-    generator.compile(dynamic=True)  # as many rows as it gets
+    generator.compile(dynamic=True)  # for any number of rows
     return generator
 
 
@@ -64,15 +63,15 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "uniform": {},
     "compiled generators": {"generator": compiled},
 }
-POLICIES: dict[str, Callable[[adaug.Policy], adaug.Policy]] = {  # the paper's with other learning, where it has no generators
+POLICIES: dict[str, Callable[[adaug.Policy], adaug.Policy]] = {  # the paper's policy, without generators
     "robust": adaug.policies.running,
     "uniform": adaug.policies.uniform,
 }
-COMPILED = "compiled generators"  # compiling takes longer than all the rest
+COMPILED = "compiled generators"  # without it, because compiling takes longer than all the rest
 USUAL = [variant for variant in VARIANTS if variant != COMPILED]
-DETAILED = ("plain", "default", "both, OneForAll", "robust")  # of which more is asked than the time
-REMEMBERED = ("plain", "default", "robust")  # of which the memory is asked too
-CYCLE = 4  # steps after which every variant has done all that it does
+DETAILED = ("plain", "default", "both, OneForAll", "robust")  # variants of which more than the time is measured
+REMEMBERED = ("plain", "default", "robust")  # variants of which the memory is measured too
+CYCLE = 4  # after so many steps every variant has done everything once
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     policy, arguments = adaug.policies.paper(flips), {**workload.layers, **VARIANTS[variant]}
     if variant in POLICIES:
         policy = POLICIES[variant](policy)
-        del arguments["features"]  # which only generators read
+        del arguments["features"]  # only generators read features
     augmenter = adaug.AdversarialAugmenter(policy, **arguments, seed=0)
     if variant != "plain":
         augmenter.bind(model, batch)  # before anything is compiled
@@ -168,7 +167,7 @@ class Dispatched(TorchDispatchMode):
 
 
 def operations(step: Step) -> int:
-    """How many a step dispatches, on average."""
+    """How many operations a step dispatches, on average."""
     with Dispatched() as dispatched:  # type: ignore[no-untyped-call]
         for _ in range(CYCLE):
             step()
@@ -176,7 +175,7 @@ def operations(step: Step) -> int:
 
 
 def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Machine) -> dict[str, Any]:
-    """Ratios of variants to the plain step, which is the first, and where the default step spends its time."""
+    """The ratios of variants to the plain step (the first variant), and the parts of the default step."""
     steps, first = {}, {}
     for variant in names:
         start = time.perf_counter()
@@ -187,7 +186,7 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Mach
     seconds: dict[str, list[float]] = defaultdict(list)
     for i in range(rounds):
         for variant in [*names[i % len(names) :], *names[: i % len(names)]]:
-            count = CYCLE if "update_every" in VARIANTS[variant] else 1  # any four steps in a row hold one comparison
+            count = CYCLE if "update_every" in VARIANTS[variant] else 1  # any four steps in a row include one comparison
             wait(machine)
             start = time.perf_counter()
             for _ in range(count):
@@ -210,7 +209,7 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Mach
 
 
 def shares(step: Step, repeat: int = 3) -> dict[str, float]:
-    """Where a step spends its time on a CPU."""
+    """The time of each part of a step, on a CPU."""
     parts: dict[str, float] = defaultdict(float)
     with clocks(parts):
         start = time.perf_counter()
@@ -222,7 +221,7 @@ def shares(step: Step, repeat: int = 3) -> dict[str, float]:
 
 
 def gpu_costs(steps: dict[str, Step], machine: Machine) -> dict[str, Any]:
-    """The host's time for a step (ms), and a step's peak memory above what it starts from (MiB); fails if one waits."""
+    """The host's time for a step (ms), and the memory that a step adds at its peak (MiB). Fails if a step waits for the GPU."""
     host, peak = {}, {}
     for variant in (variant for variant in DETAILED if variant in steps):
         torch.cuda.set_sync_debug_mode("error")
@@ -244,19 +243,19 @@ def gpu_costs(steps: dict[str, Step], machine: Machine) -> dict[str, Any]:
 
 
 def memory(network: str, variant: str, images: int) -> float:
-    """Peak MiB of two steps above what the process held before, in a fresh process."""
+    """The peak memory of two steps in a fresh process, minus its memory before, in MiB."""
     command = [sys.executable, __file__, "--probe-memory", network, variant, "--batch", str(images)]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["mib"])
 
 
 def peak_kib() -> int:
-    """The most memory that this process has held. (getrusage would start from its parent's.)"""
+    """The peak memory of this process in KiB. (getrusage would count the parent's too.)"""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def probe_memory(workload: Workload, variant: str) -> None:
-    """The child of `memory`."""
+    """The child process of `memory`."""
     step = build(workload, variant, Machine())
     before = peak_kib()
     for _ in range(2):
@@ -265,7 +264,7 @@ def probe_memory(workload: Workload, variant: str) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was found, as Markdown: a column for each network."""
+    """The results as Markdown, with a column for each network."""
     rows: dict[str, list[str]] = {"plain": [f"1 ({network['plain_seconds']['median']:.2f} s)" for network in results.values()]}
     for variant in next(iter(results.values()))["ratio_to_plain"]:
         cells = [network["ratio_to_plain"][variant] for network in results.values()]
@@ -294,14 +293,14 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _memory_ratio(peak: dict[str, float], variant: str) -> str:
-    # Below some MiB the interpreter's own memory hides what a step holds.
+    # Below some MiB, the interpreter's own memory hides that of a step.
     return f"{peak[variant] / peak['plain']:.2f}" if variant in peak and peak["plain"] > 50 else "–"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=USUAL, help="of steps, the plain one first")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=USUAL, help="variants, the plain one first")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
@@ -309,7 +308,7 @@ def main() -> None:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch", type=int, help="instead of each network's own")
-    parser.add_argument("--name", default="step_overhead", help="of the file under results/")
+    parser.add_argument("--name", default="step_overhead", help="name of the file under results/")
     parser.add_argument("--probe-memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.variants[0] != "plain" or len(options.variants) < 2:
@@ -331,7 +330,7 @@ def main() -> None:
             network["peak_mib"] = {variant: memory(name, variant, workload.images) for variant in known}
         results[name] = {"about": workload.about, "side": workload.side, "batch": workload.images, **network}
         figure = draw.overhead(results, targets=(1.15, 1.3))
-        save(options.name, {"rounds": options.rounds, "networks": results}, table(results), figure)  # what is done is kept
+        save(options.name, {"rounds": options.rounds, "networks": results}, table(results), figure)  # keep what is done
     print(table(results))
 
 

@@ -1,14 +1,14 @@
-"""How fast, and how exact, is one warp per view? Flip, scale and rotation of image, mask and keypoints.
+"""How fast, and how exact, is one warp per view? Flips, scales and rotates image, mask and keypoints.
 
     python benchmarks/warp.py                       # needs the extra [bench] for albumentations
     python benchmarks/warp.py --side 128 --images 48 --rounds 20
 
-Rivals with the same operations: kornia's AugmentationSequential on the same tensors; kornia's functions of geometry
-through torch.compile, which the container itself does not pass; and albumentations image by image in a DataLoader's
-workers, from uint8 arrays to the same tensors. "From a canvas": images come 1.5 times as large and are cut to the side,
-so that zooming out shows what is there. Error: an image holds a smooth blob at each keypoint; after the pipeline, the
-distance in pixels of a keypoint from its blob's centre, where the blob is whole. "Grid": where each output pixel comes
-from, in three ways that give the same points, as a multiple of the time that sampling the images at them takes.
+It compares adaug with three others that do the same: kornia's AugmentationSequential on the same tensors; compiled functions of
+kornia's geometry (the container cannot be compiled); and albumentations, image by image in a DataLoader's workers, from uint8
+arrays to the same tensors. "From a canvas" means that images are 1.5 times as large and are cut, so that zooming out shows real
+surroundings. Error: each keypoint has a smooth blob in the image; the error is the distance in pixels between both after the
+pipeline, for whole blobs. "Grid" compares three ways to compute where each output pixel comes from, as a multiple
+of the time of sampling.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from adaug.keypoints import render_heatmaps
 from benchmarks.result_files import save, spread
 
 Rows = dict[str, Tensor]
-SIGMA = 3.0  # of the blobs, pixels: bilinear interpolation moves the centre of a blob this smooth by nothing
+SIGMA = 3.0  # pixels, of the blobs: bilinear interpolation does not move the centre of so smooth a blob
 EPOCH = 8  # batches
 DEGREES, SCALE = 30.0, (0.75, 1.25)
 
 
 def scenes(n: int, size: int, side: int, seed: int = 0) -> Rows:
-    """Images [n, 3, size, size] with a blob for each of three keypoints in the central side x side, and a mask."""
+    """Images [n, 3, size, size] with a mask, and with a blob for each of three keypoints in the central side x side."""
     g = torch.Generator().manual_seed(seed)
     keypoints = (size - side) / 2 + side * (0.25 + 0.5 * torch.rand(n, 3, 2, generator=g))
     image = render_heatmaps(keypoints, size, SIGMA)
@@ -87,7 +87,7 @@ def kornia_pipeline(side: int) -> Callable[[Rows], Rows]:
 
 
 def compiled_kornia(side: int) -> Callable[[Rows], Rows]:
-    """Kornia's functions with one matrix for everything, as somebody in a hurry would write and compile them."""
+    """Kornia's functions with one matrix for everything, written by hand and compiled."""
 
     @torch.compile
     def warped(rows: Rows, angle: Tensor, factor: Tensor, mirrored: Tensor) -> Rows:
@@ -141,14 +141,14 @@ class Albumented(Dataset[Rows]):
 
 
 def albumentations_loader(rows: Rows, side: int, images: int, workers: int) -> Iterator[Rows]:
-    """Batches without end: the workers stay, and their start is not timed."""
+    """Endless batches, so that the start of the workers is not timed."""
     loader = DataLoader(Albumented(rows, side), images, num_workers=workers, persistent_workers=workers > 0)
     while True:
         yield from loader
 
 
 def pixel_errors(rows: Rows) -> Tensor:
-    """Distances of keypoints from their blobs' centres, of blobs that are whole. [m]."""
+    """The distances of keypoints from the centres of their blobs, for whole blobs, [m]."""
     image, points = rows["image"], rows["keypoints"]
     h, w = image.shape[-2:]
     margin = 4 * SIGMA * SCALE[1]
@@ -160,7 +160,7 @@ def pixel_errors(rows: Rows) -> Tensor:
 
 
 def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> dict[str, Any]:
-    """Images per second of each pipeline, their ratios to ours round by round, and their errors."""
+    """Images per second of each pipeline, ratios to adaug's in each round, and errors."""
     rows = scenes(images, canvas, side)
     ours, theirs = adaug_pipeline(side), kornia_pipeline(side)
     compiled = compiled_kornia(side)
@@ -182,7 +182,7 @@ def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> d
     for i in range(rounds + 1):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             start = time.perf_counter()
-            for _ in range(EPOCH):  # a whole one of the loader, after whose end its workers rest
+            for _ in range(EPOCH):  # a whole epoch of the loader, because its workers rest at the end
                 made = pipelines[name]()
             if i:  # the first round warms up
                 rates[name].append(EPOCH * images / (time.perf_counter() - start))
@@ -198,7 +198,7 @@ def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> d
 
 
 def sums_of_pairs(inverse: Tensor, side: int) -> Tensor:
-    """The grid [n, side, side, 2] of matrices [n, 2, 3] as a column's part plus a row's part."""
+    """The grid [n, side, side, 2] of matrices [n, 2, 3], as a part for the column plus a part for the row."""
     at = (torch.arange(side) * 2 + 1) / side - 1
     columns, rows = (inverse[:, None, :, i] * at[:, None] for i in (0, 1))
     return (rows + inverse[:, None, :, 2])[:, :, None] + columns[:, None]
@@ -212,14 +212,14 @@ GRIDS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def turned(n: int) -> Tensor:
-    """Matrices [n, 2, 3] of turns, in normalised coordinates."""
+    """Matrices [n, 2, 3] of rotations, in normalised coordinates."""
     angles = torch.linspace(-0.5, 0.5, n)
     rows = [torch.cos(angles), -torch.sin(angles), 0.1 * angles], [torch.sin(angles), torch.cos(angles), -0.1 * angles]
     return torch.stack([torch.stack(row, -1) for row in rows], 1)
 
 
 def grid_ratios(side: int, images: int, rounds: int) -> dict[str, Any]:
-    """The time of each of GRIDS over that of sampling the images."""
+    """The time of each of GRIDS divided by that of sampling the images."""
     inverse, image = turned(images), torch.rand(images, 3, side, side)
     points = F.affine_grid(inverse, [images, 3, side, side], align_corners=False)
 
@@ -240,7 +240,7 @@ def grid_ratios(side: int, images: int, rounds: int) -> dict[str, Any]:
 
 
 def grid_table(results: dict[int, Any]) -> str:
-    """What they found, as Markdown: a column for each side."""
+    """The ratios as Markdown, with a column for each side."""
     lines = [
         "| grid / sampling | " + " | ".join(f"{side} × {side}" for side in results) + " |",
         "|---|" + "--:|" * len(results),
@@ -253,7 +253,7 @@ def grid_table(results: dict[int, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """What was found, as Markdown."""
+    """The results as Markdown."""
     lines = ["| | | images/s | adaug is faster by | error px, mean (max) |", "|---|---|--:|--:|--:|"]
     for case, pipelines in results.items():
         for name, times in pipelines.items():
@@ -271,10 +271,10 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--images", type=int, default=24, help="in a batch")
+    parser.add_argument("--images", type=int, default=24, help="images in a batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2, help="of albumentations' DataLoader")
-    parser.add_argument("--name", default="warp", help="of the file under results/")
+    parser.add_argument("--name", default="warp", help="name of the file under results/")
     options = parser.parse_args()
     torch.manual_seed(0)
     results = {}

@@ -1,4 +1,4 @@
-"""What a step is timed on: networks, batches and losses; and Algorithm 2 as it stands in the paper, as a rival."""
+"""Networks, batches and losses to time a step on, and Algorithm 2 as written in the paper to compare with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LossFunction = Callable[[Any, Rows], Tensor]
 
 @dataclass(frozen=True)
 class Workload:
-    """A network in training: what to build, on what images, and which of its layers the augmenter works with."""
+    """A network to train: how to build it, its images, and the layers that the augmenter uses."""
 
     network: Callable[[], nn.Module]
     batch: Callable[[int, int], Rows]  # (images, side) -> rows
@@ -57,7 +57,7 @@ class SmallCNN(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet-18 in shape, [B, 3, H, W] -> logits [B, 10], of the blocks of examples/classification.py."""
+    """A network like ResNet-18 from the blocks of examples/classification.py: [B, 3, H, W] -> logits [B, 10]."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def _people(n: int, side: int) -> Rows:
 
 
 def _labelled(channels: int) -> Callable[[int, int], Rows]:
-    """Batches of images with a class each."""
+    """Batches of images with class labels."""
     return lambda n, side: {"image": torch.rand(n, channels, side, side), "label": torch.randint(10, (n,))}
 
 
@@ -145,9 +145,9 @@ WORKLOADS = {
 def algorithm_2(
     augmenter: AdversarialAugmenter, model: nn.Module, network: Any, batch: Rows, loss_fn: LossFunction
 ) -> Callable[[], Tensor]:
-    """Algorithms 1 and 2 line by line: every share by itself, whole forward passes, D trained on the scored pass.
+    """Algorithms 1 and 2 line by line: every share by itself, whole forward passes, and D trained on the scored pass.
 
-    Gives the loss of D, as `step` does; `network` is the model as it is called in training.
+    It returns the loss of D (the model), like `step`. `network` is the model as it is called in training.
     """
     bound, adversaries = augmenter._bound, augmenter._adversaries
     assert bound is not None

@@ -1,4 +1,4 @@
-"""Small tasks on real images for benchmarks/worst_view.py: a run of each takes well under a minute of one CPU core."""
+"""Small tasks on real images for benchmarks/worst_view.py. A run takes well under a minute on one CPU core."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
 Rows = Any  # a batch: a mapping or a tuple of tensors
 Measure = Callable[[Any, Rows], Tensor]
 STRIDE = 4
-SIZE, CANVAS = 64, 96  # of a view, and of the images in memory: zooming out shows what is there
-NEAR = 0.2  # of the torso: a joint that is so near is found
+SIZE, CANVAS = 64, 96  # sides of a view and of the images in memory; they are larger, so zooming out shows real surroundings
+NEAR = 0.2  # a joint counts as found within this part of the torso
 REGIONS = ("background", "face", "brows", "eyes", "nose", "mouth")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What there is to learn, and how well it was learned.
+    """A task: a network, its data, its loss and its score.
 
     Attributes:
-        about: What the scores are, for the page.
+        about: A description of the scores, for the page.
         network: Makes the network from torch's random state.
-        layers: Those that generators read and masks hide.
+        layers: The layers that generators read and masks multiply.
         loss_fn: (output, batch) -> [B].
-        error: A difficulty that does not depend on the object's size, (output, batch) -> [B]; None: the loss is one.
-        score: What an audit asks, (output, batch) -> [B] or [B, K].
+        error: A difficulty that does not grow with the object's size, (output, batch) -> [B]. None if the loss is one.
+        score: The score of an audit, (output, batch) -> [B] or [B, K].
         batches: (batch size, seed, epoch) -> the training batches of an epoch.
-        test: Batches to audit on.
-        pairs: Keypoints that change places in a mirror image; None: no flip.
-        hides: Whether cells are hidden in training.
-        targets: What the batch's entries are, where their names do not tell.
-        size: Side of a view; None: the images'.
-        rows: The training rows of these numbers, which are their "index" too; None: this is of no use here.
-        n: How many there are to train on.
-        epochs: By default.
-        batch_size: By default.
-        lr: The highest of Adam's one cycle.
+        test: The batches to audit on.
+        pairs: Keypoints that change places in a mirror image. None means no flip.
+        hides: Whether training hides cells.
+        targets: The kinds of entries whose names do not tell.
+        size: The side of a view. None means that of the images.
+        epochs: The default number of epochs.
+        batch_size: The default batch size.
+        lr: The highest learning rate of Adam's one cycle.
+        rows: Gives the training rows with these numbers, which are also their "index". None if rows have no numbers.
+        n: The number of training images.
     """
 
     about: str
@@ -105,7 +105,7 @@ def _layers(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _channels_last(model: nn.Module) -> nn.Module:
-    """In the layout that is faster on a CPU."""
+    """Converts to the memory layout that is faster on a CPU."""
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -116,12 +116,12 @@ def heatmap_loss(output: Tensor, batch: Rows) -> Tensor:
 
 
 def heatmap_error(output: Tensor, batch: Rows) -> Tensor:
-    """The mean error over the size of the person or face. -> [B]."""
+    """The mean error over the size of the person or face, [B]."""
     return normalized_error(predicted_heatmaps("cross-entropy", [output]), batch)
 
 
 def joints_found(output: Tensor, batch: Rows) -> Tensor:
-    """PCK@0.2: which joints are found (1) or not (0), [B, K]. The torso is as long as the view shows it."""
+    """PCK@0.2: which joints are found (1) or not (0), [B, K]. The torso's length is that in the view."""
     predicted, _ = decode_heatmaps(predicted_heatmaps("cross-entropy", [output]), stride=STRIDE)
     truth = batch["keypoints"]
     torso = (truth[:, 9] - truth[:, 2]).norm(dim=-1)  # left shoulder to right hip
@@ -159,7 +159,7 @@ def people(data: Path, train: int | None, test: int | None) -> Task:
 
 
 def faces(data: Path, train: int | None, test: int | None) -> Task:
-    """Helen, the part of 300-W: 68 points."""
+    """Helen, a part of 300-W: 68 points."""
     known, new = _helen(data, train, test)
     about = f"Points within {face_alignment.NEAR} of the distance of the outer eye corners, in per cent; faces of Helen:"
     return _points(about, known, new, points_found, 80)
@@ -174,7 +174,7 @@ def _parts(train: int, test: int) -> tuple[tuple[Any, int], tuple[Any, int]]:
 
 
 def _helen(data: Path, train: int | None, test: int | None) -> tuple[People, People]:
-    """The first faces in the order of their names. `data` holds trainset and testset, or face300w/helen with them."""
+    """The first faces, sorted by name. `data` has trainset and testset, or face300w/helen with both."""
     below = data / "face300w" / "helen"
     data = below if below.is_dir() else data
     sides: dict[str, Any] = {"size": SIZE, "canvas": CANVAS, "progress": False}
@@ -206,12 +206,12 @@ def _drawn(points: list[list[float]], side: int) -> np.ndarray[Any, Any]:
 
 
 def region_error(output: Tensor, batch: Rows) -> Tensor:
-    """1 - the mean IoU of an image's regions: small regions count as much as large ones. -> [B]."""
+    """1 - the mean IoU of an image's regions, [B]. Small regions count as much as large ones."""
     return 1 - segmentation.iou_of_each(output.detach(), batch).nanmean(1)
 
 
 def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
-    """Helen again: the regions of a face by a small U-Net."""
+    """Helen again: a small U-Net finds the regions of a face."""
     known, new = map(regions, _helen(data, train, test))
     return Task(
         about=f"IoU of {len(REGIONS)} regions of faces of Helen, the mean of an image, in per cent; "
@@ -250,7 +250,7 @@ class DigitNet(nn.Module):
 
 
 def digits(data: Path | None, train: int | None, test: int | None) -> Task:
-    """scikit-learn's handwritten digits, which ship with it: `data` is not read."""
+    """scikit-learn's handwritten digits, which come with it. `data` is not used."""
     first, last = classification.digits(1000)
     image, label = (torch.cat(part) for part in zip(first, last, strict=True))
     n = train or 300

@@ -1,4 +1,4 @@
-"""Where does training against the network win? The worst view of each image, at equal steps, time and accuracy as it is.
+"""Where does training against weak spots win? Compares arms by the worst view of each image.
 
     python benchmarks/worst_view.py people --data DIR --arms uniform running --seeds 0 1 --name worst_people
     python benchmarks/worst_view.py faces --data DIR --name worst_faces --arms \\
@@ -6,23 +6,24 @@
     python benchmarks/worst_view.py digits --arms uniform exact "uniform, longer: uniform --epochs 150" \\
         --equal-time "exact vs uniform, longer" --name worst_digits -- --epochs 60
 
-An arm is one of these kinds with options of its own behind it (`--help-arms` lists them), and perhaps what the tables call it
-before it; what follows `--` goes to every arm:
+An arm is one way to train. It is written as one of these kinds, then options of its own (`--help-arms` lists them). A name for
+the tables may come first. Options after `--` go to every arm.
 
-    plain       nothing but the flip
+    plain       only the flip
     random      random views of policies.wide
     uniform     its bins and cells, drawn evenly on their shares of the rows
-    even        every row scaled and turned evenly over the ranges
-    fixed       its shares, with the distribution that generators were seen to learn
+    even        every row scaled and turned, evenly over the ranges
+    fixed       its shares, with a distribution that generators once learned
     exact       the paper: a generator for every branch, exact scoring
     running     running difficulty
-    worst-of-K  K draws of uniform for every row, of which the hardest is trained on (Engstrom et al., ICML 2019)
-    both        uniform, two views of each image a step
+    worst-of-K  K draws of uniform for every row; the hardest one is trained on (Engstrom et al., ICML 2019)
+    both        uniform, with two views of each image in a step
 
-Runs are paired by their seed: the same first weights, and the same images in the same order. Each leaves a small file below
---out, and the grid goes on where it was; several processes may share one --out if they run other arms or seeds, and --finished
-then makes the tables. After a change of the code, choose another --out. Arms that are named alike before a comma are a family:
-one line of the figure; every other arm is also compared with the line of --family, at the score as it is that it has itself.
+Runs with the same seed start from the same weights and see the same images in the same order. Each run leaves a small file in
+--out, so that a stopped comparison can continue. Several processes may share one --out if they run other arms or seeds;
+--finished then makes the tables. Choose another --out after changing the code. Arms with the same name before a comma are a
+family, which is one line of the figure. Every other arm is also compared with the line of --family, at equal score on images
+as they are.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
 
 
 def write(options: argparse.Namespace, runs: Runs) -> None:
-    """Results files of the runs that are there, and the tables on the screen."""
+    """Writes results files of the finished runs, and prints the tables."""
     scores = {
         arm: {name: [r["scores"][name] for r in of_arm.values()] for name in next(iter(of_arm.values()))["scores"]}
         for arm, of_arm in runs.items()
@@ -143,17 +144,17 @@ def write(options: argparse.Namespace, runs: Runs) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("--data", type=Path, help="the folder with lsp; or with trainset and testset, or face300w/helen")
-    parser.add_argument("--train", type=int, help="how many images to train on")
-    parser.add_argument("--test", type=int, help="how many to audit on")
+    parser.add_argument("--data", type=Path, help="folder with lsp; or with trainset and testset, or face300w/helen")
+    parser.add_argument("--train", type=int, help="number of images to train on")
+    parser.add_argument("--test", type=int, help="number of images to audit on")
     parser.add_argument("--arms", nargs="+", default=["uniform", "running"])
-    parser.add_argument("--against", nargs="+", default=["uniform"], help="arms that the others are compared with")
-    parser.add_argument("--equal-time", nargs="+", help="further comparisons, 'ARM vs BASE', of arms whose epochs make it so")
-    parser.add_argument("--family", default="uniform", help="whose line the others are compared with")
+    parser.add_argument("--against", nargs="+", default=["uniform"], help="arms to compare the others with")
+    parser.add_argument("--equal-time", nargs="+", help="more comparisons, 'ARM vs BASE', of arms that take equal time")
+    parser.add_argument("--family", default="uniform", help="family whose line the others are compared with")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/worst_view"))
-    parser.add_argument("--name", help="of the files under results/; default: worst_view_TASK")
-    parser.add_argument("--finished", action="store_true", help="train nothing: tables of what is there")
+    parser.add_argument("--name", help="name of the files under results/; default: worst_view_TASK")
+    parser.add_argument("--finished", action="store_true", help="train nothing, only make tables of finished runs")
     parser.add_argument("--help-arms", action="version", version=arm_parser().format_help())
     words, rest = split_arguments()
     options = parser.parse_args(words)

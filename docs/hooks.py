@@ -1,8 +1,7 @@
-"""Puts what the benchmarks printed and what the modules say into the pages, so that none of it is written by hand.
+"""Puts the results of benchmarks and the list of modules into the pages, so that nobody has to copy them by hand.
 
-`<!-- results: PATTERN -->` on a line of its own becomes every benchmarks/results/PATTERN.md, its headings one level
-lower than the marker's section, or a note that there is none yet. Their pictures come along. `<!-- rooms -->` becomes the
-list of the library's modules.
+`<!-- results: PATTERN -->` on a line of its own becomes every benchmarks/results/PATTERN.md with its pictures, or a note
+that there is none yet. Headings become one level lower. `<!-- rooms -->` becomes the list of the library's modules.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ROOMS = "<!-- rooms -->"
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """What stands beside the results (pictures, JSON) becomes part of the site."""
+    """Adds the pictures and other files beside the results to the site."""
     for path in sorted(RESULTS.glob("**/*")):
         if path.is_file() and path.suffix in (".svg", ".png", ".json", ".csv"):
             name = path.relative_to(RESULTS).as_posix()

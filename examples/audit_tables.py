@@ -19,13 +19,13 @@ GRID = "rotate × scale"  # all rotations at all scales: the yardstick
 
 
 def said(audit: adaug.Audit) -> dict[str, Any]:
-    """What a results file keeps of an audit: the statistics of each kind of view and the curves, as plain values."""
+    """The parts of an audit that a results file keeps: statistics of each family of views and curves, as plain values."""
     everything = audit.to_dict()
     return {name: everything[name] for name in ("families", "curves", "excluded")}
 
 
 def statistics(kept: Mapping[str, Any]) -> dict[str, float]:
-    """The main numbers of what `said` keeps: as it is, of the grid, and of hidden cells. In per cent."""
+    """The main numbers from `said`, in per cent: as it is, on the grid, and with hidden cells."""
     families = kept["families"]
     grid, hidden = families[GRID], families["occlude"]
     values = {
@@ -42,7 +42,7 @@ def statistics(kept: Mapping[str, Any]) -> dict[str, float]:
 
 
 def each_view(kept: Mapping[str, Any]) -> dict[str, float]:
-    """The mean of each rotation and each scale alone, in per cent."""
+    """The mean score at each rotation and at each scale alone, in per cent."""
     curves = {name: kept["curves"][name] for name in ("rotate", "scale")}
     return {
         f"{name} {label}": _per_cent(mean)
@@ -52,7 +52,7 @@ def each_view(kept: Mapping[str, Any]) -> dict[str, float]:
 
 
 def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) -> str:
-    """What changes from one network to another, with 95 % intervals over the images, as Markdown in per cent."""
+    """The changes from one network to another in per cent, with 95 % intervals over the images, as Markdown."""
     comparison = before.compare(after)
     changes = {
         "as it is": comparison.mean("as it is"),
@@ -83,7 +83,7 @@ def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) ->
 
 
 def show(audits: Mapping[str, adaug.Audit], out: Path | None) -> list[str]:
-    """Prints how the last network differs from the first; with a folder it writes a page of both and says so."""
+    """Prints how the last network differs from the first. With a folder it also writes a page; returns lines that name it."""
     (first, before), *_, (last, after) = [*audits.items()] * 2
     if first != last:
         print(f"From {first} to {last}: {compared(before, after, (first, last))}\n", flush=True)

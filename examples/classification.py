@@ -1,11 +1,11 @@
-"""Handwritten digits (scikit-learn's, 8 x 8, enlarged to 32 x 32): training against weak spots or on random views.
+"""Classifies handwritten digits (scikit-learn's, 8 x 8, enlarged to 32 x 32): random views, or training against weak spots.
 
-    python examples/classification.py             # a minute or two; the same steps from the same weights for both
-    python examples/classification.py --out runs/digits                 # and a page of where both are weak
+    python examples/classification.py             # a minute or two; both take the same steps from the same weights
+    python examples/classification.py --out runs/digits                 # also writes a page about both networks
     python examples/classification.py --arms random running adversarial # the paper's generators too
 
-Batches are plain (image, label) tuples. There is no flip: a mirrored 2 is no digit. Both networks are audited, because a
-network can be right on upright digits for the wrong reasons. One seed is an anecdote: compare several.
+Batches are plain (image, label) tuples. Nothing is flipped, because a mirrored 2 is not a digit. The script audits each network
+on digits as they are, turned, scaled and hidden in part. One seed proves little: compare several.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ POLICY = adaug.Policy(
 
 
 def digits(train: int) -> tuple[Pair, Pair]:
-    """The first `train` digits and the last 797, by other writers: images [N, 1, 32, 32] in [0, 1], labels [N]."""
+    """The first `train` digits, and the last 797 by other writers. Images [N, 1, 32, 32] in [0, 1], labels [N]."""
     digits = load_digits()
     image = torch.from_numpy(digits.images).float()[:, None] / 16
     image = F.interpolate(image, (SIZE, SIZE), mode="bilinear", align_corners=False)
@@ -100,7 +100,7 @@ def loss_fn(output: Tensor, batch: Pair) -> Tensor:
 
 
 def batches(data: Pair, size: int, seed: int) -> Iterator[Pair]:
-    """One epoch in an order that depends on the seed alone; a last batch that is not full is left out."""
+    """The batches of one epoch, in an order that depends only on the seed. A last batch that is not full is left out."""
     order = torch.randperm(len(data[0]), generator=torch.Generator().manual_seed(seed))
     for index in order.split(size):
         if len(index) == size:
@@ -108,14 +108,14 @@ def batches(data: Pair, size: int, seed: int) -> Iterator[Pair]:
 
 
 def train(arm: str, data: Pair, args: argparse.Namespace) -> ResNet:
-    """A network after `args.epochs` epochs; the arms differ in the views that it is shown, and in nothing else."""
+    """Trains a network for `args.epochs` epochs. Arms differ only in the views that the network sees."""
     torch.manual_seed(args.seed)
     model = ResNet()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=3e-3, total_steps=args.epochs * (len(data[0]) // args.batch_size)
     )
-    layers = ["stages.*"]  # that generators read, and masks hide
+    layers = ["stages.*"]  # the layers that generators read and masks multiply
     more: dict[str, Any] = {"features": layers} if arm == "adversarial" else {}
     policy = adaug.policies.running(POLICY) if arm == "running" else POLICY
     augmenter = adaug.AdversarialAugmenter(policy, **more, occlude=layers, seed=args.seed)
@@ -134,24 +134,24 @@ def train(arm: str, data: Pair, args: argparse.Namespace) -> ResNet:
 
 
 def right(output: Tensor, batch: Pair) -> Tensor:
-    """Whether each digit is named right (1) or not (0), [B]."""
+    """Whether each digit is named correctly (1) or not (0), [B]."""
     return (output.argmax(1) == batch[1]).float()
 
 
 def audit(model: ResNet, data: Pair) -> adaug.Audit:
-    """Which digits are right as they are, turned by up to more than any training view was, scaled, and hidden in part."""
+    """Audits a network on digits as they are, turned (further than any training view), scaled, and hidden in part."""
     return adaug.audit(model, list(zip(*(part.split(64) for part in data), strict=True)), right, VIEWS, draws=0)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Trains and audits the arms, prints their accuracy, and returns it: arm -> statistic -> per cent."""
+    """Trains and audits the arms. Prints and returns their accuracy: arm -> statistic -> per cent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=25)
     parser.add_argument("--digits", type=int, default=300, help="digits to train on, at most 1000")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "running"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a folder for audit.html")
+    parser.add_argument("--out", type=Path, help="folder for audit.html")
     args = parser.parse_args(argv)
 
     data, test = digits(args.digits)

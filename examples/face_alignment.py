@@ -1,12 +1,13 @@
-"""68 landmarks on faces: training against the network's weak spots or on random views, for the same steps.
+"""Finds 68 landmarks on faces: random views, or training against weak spots, with the same number of steps.
 
     python examples/face_alignment.py                                   # drawn faces, about a minute
     python examples/face_alignment.py --data DIR --epochs 40            # DIR/trainset and DIR/testset of 300-W
-    python examples/face_alignment.py --data DIR --faces 100 300        # few to learn from
+    python examples/face_alignment.py --data DIR --faces 100 300        # 100 faces to learn from, 300 to test on
 
-Errors are 300-W's: NME by the distance of the outer eye corners, AUC and failure rate at 0.08, all in per cent. Then an audit
-counts the points that are found on faces that are turned, scaled and hidden in part; `--out DIR` writes it as a page. One seed
-is an anecdote: compare several before you believe a difference.
+It prints 300-W's errors in per cent: the NME (normalised mean error, over the distance of the outer eye corners), the AUC (area
+under the curve of errors up to 0.08), and the failure rate (faces with an error above 0.08). Then an audit counts the points
+that are found on turned, scaled and partly hidden faces; `--out DIR` writes it as a page. One seed proves little: compare
+several before you believe a difference.
 """
 
 from __future__ import annotations
@@ -42,23 +43,23 @@ POLICIES = {
 }
 STRIDE: Final = 4
 ERRORS = ("NME", "AUC@0.08", "FR@0.08", "NME, training")
-NEAR = 0.15  # of the distance of the outer eye corners: a point that is so near is found
-LAYERS = ["hg.0.skip*", "hg.0.neck"]  # that the generators read, and the masks hide
+NEAR = 0.15  # a point counts as found within this part of the distance of the outer eye corners
+LAYERS = ["hg.0.skip*", "hg.0.neck"]  # the layers that generators read and masks multiply
 
 
 def loss_fn(output: list[Tensor], batch: Batch) -> Tensor:
-    """Cross-entropy over the pixels of each heat map. -> [B]."""
+    """Cross-entropy over the pixels of each heat map, [B]."""
     target = render_heatmaps(batch["keypoints"], output[-1].shape[-1], stride=STRIDE, visibility=batch["visibility"])
     return heatmap_cross_entropy(output, target, batch["visibility"])
 
 
 def difficulty(output: list[Tensor], batch: Batch) -> Tensor:
-    """Error over the size of the face, so that enlarging a face does not make it "harder". -> [B]."""
+    """The error over the size of the face, [B]. So a face does not become "harder" by enlarging it."""
     return normalized_error(predicted_heatmaps("cross-entropy", output), batch)
 
 
 def policy_of(arm: str, policy: adaug.Policy) -> adaug.Policy:
-    """What is left of a policy in an arm. "global" learns it too, one distribution for all images."""
+    """The policy of an arm. "global" learns one distribution for all images."""
     asr, aho = policy.branches
     return {
         "none": adaug.Policy(()),
@@ -71,7 +72,7 @@ def policy_of(arm: str, policy: adaug.Policy) -> adaug.Policy:
 
 
 def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass:
-    """A network after `args.epochs` epochs; the arms differ in the views that it is shown, and in nothing else."""
+    """Trains a network for `args.epochs` epochs. Arms differ only in the views that the network sees."""
     torch.manual_seed(args.seed)
     depth = (args.size // STRIDE).bit_length() - 3  # the neck is 4 x 4
     model = StackedHourglass(len(W300), width=args.width, depth=depth, stride=STRIDE).to(args.device)
@@ -89,7 +90,7 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
         **more,
         occlude=LAYERS,
         targets=TARGETS,
-        output_size=args.size,  # the faces come on larger canvases: zooming out shows what is there
+        output_size=args.size,  # faces come in larger images, so zooming out shows real surroundings
         difficulty=difficulty,
         seed=args.seed,
     )
@@ -110,7 +111,7 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
 
 @torch.no_grad()
 def evaluate(model: StackedHourglass, faces: People, args: argparse.Namespace) -> Tensor:
-    """The NME [N] of each face's central crop, averaged with its mirror image."""
+    """The NME [N] on each face's central crop. Predictions are averaged with those on the mirror image."""
     model.eval()
     errors = []
     for batch in faces.cropped(args.size).batches(64, shuffle=False):
@@ -122,41 +123,45 @@ def evaluate(model: StackedHourglass, faces: People, args: argparse.Namespace) -
 
 
 def found(output: list[Tensor], batch: Batch) -> Tensor:
-    """Which points are found (1) or not (0), [B, 68]. The eyes are as far apart as the view shows them."""
+    """Which points are found (1) or not (0), [B, 68]. The distance of the eyes is that in the view."""
     predicted, _ = decode_heatmaps(predicted_heatmaps("cross-entropy", output), stride=STRIDE)
     distance = (predicted - batch["keypoints"]).norm(dim=-1)
     return (distance <= NEAR * inter_ocular(batch["keypoints"])[:, None]).float()
 
 
 def audit(model: StackedHourglass, faces: People, size: int) -> adaug.Audit:
-    """Which points are found on faces as they are, turned, scaled, and hidden in part."""
+    """Audits a network on faces as they are, turned, scaled, and hidden in part."""
     batches = list(faces.batches(64, shuffle=False))
     return adaug.audit(model, batches, found, VIEWS, targets=TARGETS, output_size=size, groups=W300.groups, draws=0)
 
 
 def errors_of(model: StackedHourglass, known: People, new: People, args: argparse.Namespace) -> dict[str, float]:
-    """The errors of a network in per cent."""
+    """The NME, AUC and failure rate of a network, in per cent."""
     error = evaluate(model, new, args)
     values = (float(error.mean()), auc(error), failure_rate(error), float(evaluate(model, known, args).mean()))
     return {name: 100 * value for name, value in zip(ERRORS, values, strict=True)}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Trains and audits the arms, prints what came of them, and returns it: arm -> measure -> per cent."""
+    """Trains and audits the arms. Prints and returns the results: arm -> measure -> per cent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a folder with 300-W's trainset/ and testset/; default: drawn faces")
+    parser.add_argument("--data", type=Path, help="folder with 300-W's trainset/ and testset/; default: drawn faces")
     parser.add_argument("--size", type=int, default=64, choices=(32, 64, 128, 256), help="side of a crop in pixels")
     parser.add_argument("--width", type=int, default=48, help="channels of the hourglass")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument(
-        "--faces", type=int, nargs=2, help="how many to train and to test on; default: 240 and 150, or DIR's all"
+        "--faces", type=int, nargs=2, help="numbers of faces to train and to test on; default: 240 and 150, or all in DIR"
     )
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "running"], help="differences: to the first")
-    parser.add_argument("--policy", choices=POLICIES, default="paper", help="ranges of all but none and trivial")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=["random", "running"], help="arms to train; differences are to the first"
+    )
+    parser.add_argument(
+        "--policy", choices=POLICIES, default="paper", help="policy whose ranges all arms but none and trivial use"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="a folder for audit.html")
+    parser.add_argument("--out", type=Path, help="folder for audit.html")
     args = parser.parse_args(argv)
 
     canvas = args.size * 3 // 2

@@ -1,10 +1,10 @@
-"""Random against adversarial augmentation on Leeds Sports Pose and its extension: PCK@0.2 of the torso.
+"""Compares random and adversarial augmentation on Leeds Sports Pose (LSP) and its extension, by PCK@0.2 of the torso.
 
     python examples/hourglass_lsp.py --data data --size 64
     python examples/hourglass_lsp.py --data data --paper --stacks 8 --modules 1 --device cuda
 
-The folder holds the published archives unpacked as `lsp` and `lspet`. Trains on LSP's first half and the extension,
-tests on LSP's second half.
+The folder `data` holds the published archives, unpacked as `lsp` and `lspet`. The script trains on LSP's first half and the
+extension, and tests on LSP's second half.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def main(
     """Runs the comparison and returns its results.
 
     Args:
-        make_augmenter: An augmenter of your own for the arms, as of `train`.
-        variant: What it is called.
+        make_augmenter: A function that makes the augmenter of an arm, as for `train`.
+        variant: A name for this function. Only runs of the same name can be resumed.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     defaults = starting_point(SMALL, arguments)
@@ -48,10 +48,10 @@ def main(
     people = parser.add_argument_group("people")
     people.add_argument("--data", type=Path, required=True, help="folder with lsp and lspet")
     people.add_argument("--extension", action=argparse.BooleanOptionalAction, default=True, help="train on LSPET too")
-    people.add_argument("--people", type=int, default=None, help="train on this many only, LSP's first")
+    people.add_argument("--people", type=int, default=None, help="train on only so many, LSP's first")
     people.add_argument("--test-people", type=int, default=None)
     people.add_argument("--skip-corrupt", action="store_true", help="leave out images that cannot be read")
-    people.add_argument("--cache", type=Path, default=None, help="folder of the crops (None: in ~/.cache)")
+    people.add_argument("--cache", type=Path, default=None, help="folder for the crops (None: in ~/.cache)")
     options = parser.parse_args(arguments)
     config = replace(config_from(options, defaults), variant=variant)
     data = of_lsp(

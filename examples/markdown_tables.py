@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 
 def difference(scores: Mapping[str, float], base: Mapping[str, float]) -> dict[str, str]:
-    """By how much each score is above (+) or below (−) the base."""
+    """Each score minus that of the base."""
     return {name: f"{value - base[name]:+.1f}".replace("-", "−") for name, value in scores.items()}
 
 
 def average(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each score over runs, e.g. over seeds."""
+    """The mean of each score over runs, such as seeds."""
     return {name: sum(run[name] for run in scores) / len(scores) for name in scores[0]}
 
 
 def markdown_table(rows: Mapping[str, Mapping[str, float | str]], corner: str = "") -> str:
-    """Rows under each other, the columns of the first one; numbers with one decimal, a missing one as a dash."""
+    """A table of rows with the columns of the first row. Numbers have one decimal; a missing one is a dash."""
     columns = list(next(iter(rows.values())))
     lines = [[corner, *columns], *([name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items())]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
@@ -30,7 +30,7 @@ def markdown_table(rows: Mapping[str, Mapping[str, float | str]], corner: str = 
 
 
 def with_differences(scores: Mapping[str, Mapping[str, float]], corner: str = "") -> str:
-    """A table of each arm, then of by how much each differs from the first."""
+    """A table of all arms, then a table of their differences from the first arm."""
     base = next(iter(scores))
     rows: dict[str, Mapping[str, float | str]] = dict(scores)
     rows |= {f"{arm} − {base}": difference(scores[arm], scores[base]) for arm in list(scores)[1:]}

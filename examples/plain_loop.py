@@ -1,7 +1,7 @@
 """The smallest complete script: four joints of drawn figures, plain PyTorch, random views and then adaug's.
 
-It needs nothing but adaug: copy it, and put your network, your data and your loss in. The test figures are turned further
-than those to train on. One seed is an anecdote: compare several before you believe a difference.
+It needs only adaug: copy it, and put in your network, your data and your loss. Test figures are turned further than training
+figures. One seed proves little: compare several before you believe a difference.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import adaug
 
 SIDE = 64  # of an image, in pixels
-FLIP_PAIRS = [(0, 1)]  # in a mirrored image the hands change their names; head and foot do not
+FLIP_PAIRS = [(0, 1)]  # in a mirror image the hands change places; head and foot do not
 
 
 def draw_figures(n: int, seed: int, turned: float = 0.0) -> dict[str, Tensor]:
-    """Bars from a middle to the two hands, the head and the foot, on noise, turned by up to so many radians."""
+    """Draws bars from a middle to two hands, head and foot, on noise, turned by up to so many radians."""
     random = torch.Generator().manual_seed(seed)
     angle = torch.tensor([0.0, 3.14, -1.57, 1.57]) + torch.randn(n, 4, generator=random) * torch.tensor([0.5, 0.5, 0.15, 0.15])
     angle = angle + turned * (2 * torch.rand(n, 1, generator=random) - 1)
@@ -25,7 +25,7 @@ def draw_figures(n: int, seed: int, turned: float = 0.0) -> dict[str, Tensor]:
     middle = SIDE * (0.45 + 0.1 * torch.rand(n, 1, 2, generator=random))
     limbs = length * torch.stack([angle.cos(), angle.sin()], -1)  # [n, 4, 2]
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    offset = torch.stack([x, y], -1) - middle[:, :, None, None]  # [n, 1, SIDE, SIDE, 2], of a pixel from the middle
+    offset = torch.stack([x, y], -1) - middle[:, :, None, None]  # [n, 1, SIDE, SIDE, 2], from the middle to each pixel
     limb = limbs[:, :, None, None]
     along = ((offset * limb).sum(-1, keepdim=True) / limb.square().sum(-1, keepdim=True)).clamp(0, 1)
     near = (3 - (offset - along * limb).norm(dim=-1)).clamp(0, 1)  # [n, 4, SIDE, SIDE]: 1 on a limb, 0 away from it
@@ -36,7 +36,7 @@ def draw_figures(n: int, seed: int, turned: float = 0.0) -> dict[str, Tensor]:
 
 
 def batches(data: dict[str, Tensor], size: int, seed: int) -> Iterator[dict[str, Tensor]]:
-    """One epoch in an order that depends on the seed alone."""
+    """The batches of one epoch, in an order that depends only on the seed."""
     for index in torch.randperm(len(data["image"]), generator=torch.Generator().manual_seed(seed)).split(size):
         yield {name: value[index] for name, value in data.items()}
 
@@ -48,11 +48,11 @@ def layer(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 def loss_fn(output: Tensor, batch: dict[str, Tensor]) -> Tensor:  # one number for each image: [B]
     target = adaug.keypoints.render_heatmaps(batch["keypoints"], (16, 16), stride=4, visibility=batch["visibility"])
     losses = -(target * output.clamp(min=1e-9).log()).sum((1, 2, 3))
-    return losses / target.sum((1, 2, 3)).clamp(min=1e-9)  # a cross-entropy over places, by what is in the frame
+    return losses / target.sum((1, 2, 3)).clamp(min=1e-9)  # cross-entropy over places, divided by the joints in the frame
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Trains both arms and returns their PCK in per cent."""
+    """Trains both arms and returns their PCK (correct joints) in per cent."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--people", type=int, default=300)

@@ -1,4 +1,4 @@
-"""results.json, where a comparison leaves its numbers."""
+"""Writes results.json, the numbers of a comparison."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from examples.safe_files import write_whole
 
 FILE = "results.json"
-VERSION = 3  # raise it when a reader could misread an older one. 3: audits in the place of turned and hidden views
+VERSION = 3  # raise it if a reader could misunderstand an older file. 3: audits instead of turned and hidden views
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Written whole. Lists and rows of numbers stand on one line, so that a person can read them."""
+    """Writes the whole file or nothing. Lists and rows of numbers stand on one line, so that a person can read them."""
     text = json.dumps(results, indent=1, ensure_ascii=False)
     text = re.sub(r"([\[{])\n\s+([^\[\]{}]*?)\n\s+([\]}])", lambda m: m[1] + re.sub(r"\n\s+", " ", m[2]) + m[3], text)
     write_whole(path, (text + "\n").encode())
 
 
 def plain(value: Any) -> Any:
-    """A dataclass in the terms of JSON, so that what was saved compares equal."""
+    """A dataclass as JSON would return it, so that it equals what was saved."""
     return json.loads(json.dumps(dataclasses.asdict(value)))

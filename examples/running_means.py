@@ -1,4 +1,4 @@
-"""Means of what training says of itself, over an epoch."""
+"""Running means of training metrics over an epoch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Means:
-    """Running means of metrics "kind/name", kept on the device: asking for a number would wait for it."""
+    """Running means of metrics "kind/name". They stay on the device, because reading a number would wait for it."""
 
     def __init__(self, device: torch.device, state: Mapping[str, Any] | None = None) -> None:
-        """state: what `state_dict` said before, to go on from."""
+        """state: a result of `state_dict` to continue from."""
         known: Mapping[str, Any] = state or {"sums": {}, "counts": {}}
         self.device = device
         self.sums: dict[str, Tensor] = {name: value.to(device) for name, value in known["sums"].items()}
@@ -28,11 +28,11 @@ class Means:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def of_kind(self, kind: str) -> dict[str, Tensor]:
-        """Name -> mean, of one kind."""
+        """Name -> mean, for one kind."""
         names = {key.partition("/")[2]: key for key in self.sums if key.partition("/")[0] == kind}
         return {name: self.sums[key] / self.counts[key] for name, key in names.items()}
 
     def total(self, kind: str) -> Tensor:
-        """The mean over everything of a kind."""
+        """The mean over all metrics of a kind."""
         means = [value.float() for value in self.of_kind(kind).values()]
         return torch.stack(means).mean() if means else torch.zeros((), device=self.device)

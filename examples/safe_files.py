@@ -1,6 +1,6 @@
-"""Files that are whole or not there and know when they are damaged, folders that one run has for itself, and an end when asked.
+"""Files that are never half written and show damage, folders for one run at a time, and a clean stop on a signal.
 
-What is written with a checksum ends with a line "sha256 ...": readers of zip files, such as `torch.load`, pass over it.
+A file with a checksum ends with a line "sha256 ...". Readers of zip files, such as `torch.load`, ignore it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any
 
-TEMPORARY = ".tmp"  # the end of a file's name until it is whole
+TEMPORARY = ".tmp"  # the end of a file's name until it is complete
 LOCK = ".lock"
 MARK = b"\nsha256 "
 TRAILER = len(MARK) + 64 + 1
 
 
 class DamagedError(ValueError):
-    """A file is not as it was written."""
+    """A file has changed since it was written."""
 
 
 class BusyError(OSError):
@@ -37,7 +37,7 @@ class FullDiskError(OSError):
 
 
 def in_one_line(main: Callable[[], object]) -> None:
-    """Runs a script; what its user can mend alone ends it with a line and no traceback."""
+    """Runs a script. An error that its user can fix ends it with one line instead of a traceback."""
     try:
         main()
     except (DamagedError, BusyError, FullDiskError) as error:
@@ -45,7 +45,7 @@ def in_one_line(main: Callable[[], object]) -> None:
 
 
 class Stopped(SystemExit):
-    """Leaves the program as a shell reports a signal: 128 and its number."""
+    """Ends the program with the exit code that shells use for a signal: 128 + its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -56,16 +56,16 @@ class Stopped(SystemExit):
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Written under another name and renamed: there is always a whole file, the old or the new.
+    """Writes to another name and renames. So there is always a whole file, the old or the new one.
 
-    Raises FullDiskError, which leaves the old one in place.
+    Raises FullDiskError; then the old file stays.
     """
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         with full_disk_said(path.parent), temporary.open("wb") as file:
             _put(file, content)
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file
     except OSError:
         with suppress(OSError):
             temporary.unlink()
@@ -74,12 +74,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_checked(path: Path, content: bytes) -> None:
-    """Written whole, with a checksum for `read_checked`."""
+    """Writes a whole file with a checksum for `read_checked`."""
     write_whole(path, b"".join([content, MARK, hashlib.sha256(content).hexdigest().encode(), b"\n"]))
 
 
 def read_checked(path: Path) -> bytes:
-    """What `write_checked` wrote. Raises DamagedError, which says what is wrong without the file's name."""
+    """Reads what `write_checked` wrote. Raises DamagedError, which says what is wrong, but not the file's name."""
     everything = path.read_bytes()
     content, trailer = everything[:-TRAILER], everything[-TRAILER:]
     if not everything:
@@ -87,7 +87,7 @@ def read_checked(path: Path) -> bytes:
     if not (trailer.startswith(MARK) and trailer.endswith(b"\n")):
         raise DamagedError("no checksum at its end: cut short, or written by another program or an older version")
     if trailer != b"".join([MARK, hashlib.sha256(content).hexdigest().encode(), b"\n"]):
-        raise DamagedError("its checksum is another: bits have changed")
+        raise DamagedError("its checksum is wrong: bits have changed")
     return content
 
 
@@ -97,12 +97,12 @@ def _put(file: IO[bytes], content: bytes) -> None:
 
 @contextmanager
 def full_disk_said(folder: Path) -> Iterator[None]:
-    """Says in one line, FullDiskError, that the disk is full, whoever notices it."""
+    """Turns any error about a full disk into a FullDiskError of one line."""
     try:
         yield
     except FullDiskError:
         raise
-    except (OSError, RuntimeError) as error:  # torch and TensorBoard have their own words for it
+    except (OSError, RuntimeError) as error:  # torch and TensorBoard word it differently
         cause: BaseException | None = error
         while cause is not None and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
             cause = cause.__cause__ or cause.__context__
@@ -119,12 +119,14 @@ def full_disk_said(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_of_a_run(folder: Path, leftovers: tuple[str, ...] = ()) -> Iterator[None]:
-    """A folder for this run alone: made, tried, locked, and without the files that a killed run left half written.
+    """Makes a folder for this run alone: tests it, locks it, and removes half-written files of a killed run.
 
-    leftovers: patterns of such files, beside those that `write_whole` leaves.
+    leftovers: patterns of such files, besides those of `write_whole`.
 
     Raises:
-        OSError: It cannot be written. BusyError, FullDiskError: another run is in it, the disk is full.
+        OSError: The folder cannot be written.
+        BusyError: Another run uses the folder.
+        FullDiskError: The disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +134,7 @@ def folder_of_a_run(folder: Path, leftovers: tuple[str, ...] = ()) -> Iterator[N
     except OSError as error:
         with full_disk_said(folder):
             raise OSError(
-                f"The output folder should be writable. Found {folder} that is not ({error.strerror}); choose another one."
+                f"The output folder should be writable. Found {folder}, which is not ({error.strerror}); choose another one."
             ) from error
     with locked(folder / LOCK) as other:
         if other is not None:
@@ -149,7 +151,7 @@ def folder_of_a_run(folder: Path, leftovers: tuple[str, ...] = ()) -> Iterator[N
 
 @contextmanager
 def one_run(folder: Path, leftovers: tuple[str, ...] = (), *, rank: int = 0, ranks: int = 1) -> Iterator[Stopping]:
-    """A folder for this run alone, which ends when asked. The first rank of a run has the folder for all."""
+    """Gives this run a folder of its own, and lets signals stop the run. The first rank takes the folder for all ranks."""
     alone = folder_of_a_run(folder, leftovers) if rank == 0 else full_disk_said(folder)
     with Stopping(folder, active=ranks == 1) as stopping, alone:
         yield stopping
@@ -157,13 +159,13 @@ def one_run(folder: Path, leftovers: tuple[str, ...] = (), *, rank: int = 0, ran
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[str], Any] | None = None) -> Iterator[str | None]:
-    """Only one process at a time holds the lock; the system frees that of a process that ends, however it ends.
+    """A lock that one process at a time holds. If a process ends, in whatever way, the system frees its lock.
 
-    Gives None to the one that holds it, otherwise who does. waiting: called with who it is before waiting for them.
+    Gives None to the holder, and to others the name of the holder. waiting: called with this name before waiting.
     """
     try:
         import fcntl
-    except ImportError:  # Windows, which has none
+    except ImportError:  # Windows has no such locks
         yield None
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +183,7 @@ def locked(path: Path, waiting: Callable[[str], Any] | None = None) -> Iterator[
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:  # a file system without locks
             pass
-        with suppress(OSError):  # on a full disk nobody is named
+        with suppress(OSError):  # on a full disk, the holder cannot write its name
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
@@ -192,13 +194,14 @@ def locked(path: Path, waiting: Callable[[str], Any] | None = None) -> Iterator[
 
 
 class Stopping:
-    """SIGTERM, which batch schedulers send, and Ctrl-C end a run where that suits, with a line that says how it goes on.
+    """Stops a run at a safe place on SIGTERM (from batch schedulers) or Ctrl-C, with a line that says how to continue.
 
-    They end it at once outside of `patient`; inside, `check` does. A second signal always ends it at once. Of several
-    processes of one run each would stop elsewhere, so those do not listen: they end and go on from the last epoch.
+    Outside of `patient` a signal ends the run at once. Inside, the next `check` does. A second signal always ends it at once.
+    A run of several processes does not listen, because each would stop at another place: it ends, and continues later from the
+    last epoch.
 
     Args:
-        folder: Where the run saves what it does, for the line.
+        folder: The folder of the run, for the line.
         active: Whether to listen. Only the main thread can.
     """
 
@@ -224,7 +227,7 @@ class Stopping:
 
     @contextmanager
     def patient(self, patient: bool = True) -> Iterator[None]:
-        """A signal that comes inside waits for `check`; with False, it does not wait any more."""
+        """A block in which a signal waits for `check`. With False, it does not wait."""
         before, self._patient = self._patient, patient
         try:
             if not patient:
@@ -234,7 +237,7 @@ class Stopping:
             self._patient = before
 
     def check(self) -> None:
-        """Ends the run, if a signal asked for it."""
+        """Ends the run if a signal asked for it."""
         if self.asked is not None:
             raise Stopped(self.asked)
 

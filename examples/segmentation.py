@@ -1,11 +1,11 @@
-"""Segmentation of textured shapes on clutter by a small U-Net: training against weak spots or on random views.
+"""Segments textured shapes on clutter by a small U-Net: random views, or training against weak spots.
 
-    python examples/segmentation.py               # a minute or two; the same steps from the same weights for both
-    python examples/segmentation.py --out runs/segmentation             # and a page of where both are weak
+    python examples/segmentation.py               # a minute or two; both take the same steps from the same weights
+    python examples/segmentation.py --out runs/segmentation             # also writes a page about both networks
 
-The masks mark the borders with the ignore index 255, and `Target("mask", fill=255)` gives it to whatever a rotation or
-zooming out brings in from outside: those pixels count neither in the loss, nor in "harder", nor in the audit of turned,
-scaled and hidden scenes. One seed is an anecdote.
+The ignore index 255 marks borders in the masks. `Target("mask", fill=255)` also gives it to pixels that a rotation or zooming
+out brings in from outside the image. Such pixels do not count: not in the loss, not in "harder", not in the audit. One seed
+proves little: compare several.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _scene(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float64], ND
     image, mask = _texture(rng, size, 20, 130), Image.new("L", (side, side))
     clutter = Image.new("L", (side, side))
     painter = ImageDraw.Draw(clutter)
-    for _ in range(rng.integers(3, 9)):  # thin lines and open arcs, which are none of the shapes
+    for _ in range(rng.integers(3, 9)):  # thin lines and open arcs, which do not count as shapes
         painter.line(rng.uniform(0, side, 4).tolist(), fill=255, width=int(rng.integers(2, 7)))
         (x, y), radius = rng.uniform(0, side, 2), rng.uniform(0.04, 0.12) * side
         start, length = rng.uniform([0, 60], [360, 270])
@@ -67,12 +67,12 @@ def _scene(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float64], ND
         mask.paste(label, mask=cover)
     samples = np.asarray(mask).reshape(size, FINE, size, FINE)
     labels, lowest = samples.max((1, 3)), samples.min((1, 3))
-    labels[labels != lowest] = IGNORE  # pixels that a border crosses, as annotators leave them out
+    labels[labels != lowest] = IGNORE  # pixels that a border crosses, which annotators leave out too
     return (image + rng.standard_normal(image.shape) * rng.uniform(2, 10)).clip(0, 255), labels
 
 
 def _pasted(image: NDArray[np.float64], texture: NDArray[np.float64], cover: Image.Image) -> NDArray[np.float64]:
-    """The texture over the image where the finer `cover` is white."""
+    """Pastes the texture over the image where the finer `cover` is white."""
     share = np.asarray(cover.reduce(FINE), np.float64)[..., None] / 255
     return image + share * (texture - image)
 
@@ -112,7 +112,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Down and up again with skips, at half the image's resolution, a quarter of the work.
+    """A small U-Net. It works at half the image's resolution, which is a quarter of the work.
 
     [B, 3, H, W] -> logits [B, classes, H, W], H and W divisible by 16.
     """
@@ -137,13 +137,13 @@ class UNet(nn.Module):
 
 
 def loss_fn(output: Tensor, batch: Rows) -> Tensor:
-    """Cross-entropy of each image over its valid pixels, [B, C, h, w] -> [B]: a view is not easier for having fewer."""
+    """Cross-entropy of each image, averaged over its valid pixels, [B, C, h, w] -> [B]. Fewer pixels do not make it easier."""
     losses = F.cross_entropy(output, batch["mask"].long(), ignore_index=IGNORE, reduction="none")  # [B, h, w]
     return losses.sum((1, 2)) / (batch["mask"] != IGNORE).sum((1, 2)).clamp(min=1)
 
 
 def class_iou(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """Intersection over union of each class over all valid pixels of label maps; NaN for a class in neither. [classes]."""
+    """Intersection over union of each class over all valid pixels of label maps, [classes]. NaN for a class in neither."""
     valid = mask != IGNORE
     pairs = mask[valid].long() * classes + predicted[valid].long()
     confusion = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).double()
@@ -166,7 +166,7 @@ def iou_of_each(output: Tensor, batch: Rows) -> Tensor:
 
 
 def batches(data: Rows, size: int, seed: int) -> Iterator[Rows]:
-    """One epoch in an order that depends on the seed alone; a last batch that is not full is left out."""
+    """The batches of one epoch, in an order that depends only on the seed. A last batch that is not full is left out."""
     order = torch.randperm(len(data["image"]), generator=torch.Generator().manual_seed(seed))
     for index in order.split(size):
         if len(index) == size:
@@ -174,14 +174,14 @@ def batches(data: Rows, size: int, seed: int) -> Iterator[Rows]:
 
 
 def train(arm: str, data: Rows, args: argparse.Namespace) -> UNet:
-    """A network after `args.epochs` epochs; the arms differ in the views that it is shown, and in nothing else."""
+    """Trains a network for `args.epochs` epochs. Arms differ only in the views that the network sees."""
     torch.manual_seed(args.seed)
     model = UNet()
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     steps = args.epochs * (len(data["image"]) // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    policy = adaug.policies.paper(flip_pairs=())  # scales and rotations; hidden features; flips, without names to exchange
-    layers = ["down.*"]  # that generators read, and masks hide
+    policy = adaug.policies.paper(flip_pairs=())  # scales, rotations, hidden features, and flips
+    layers = ["down.*"]  # the layers that generators read and masks multiply
     more: dict[str, Any] = {"features": layers} if arm == "adversarial" else {}
     augmenter = adaug.AdversarialAugmenter(
         adaug.policies.running(policy) if arm == "running" else policy,
@@ -214,22 +214,22 @@ def evaluate(model: UNet, data: Rows) -> dict[str, float]:
 
 
 def audit(model: UNet, data: Rows) -> adaug.Audit:
-    """The IoU of scenes as they are, turned, scaled, and hidden in part."""
+    """Audits a network on scenes as they are, turned, scaled, and hidden in part, by their IoU."""
     rows = [dict(zip(data, part, strict=True)) for part in zip(*(value.split(64) for value in data.values()), strict=True)]
     groups = {name: [label] for label, name in enumerate(CLASSES)}
     return adaug.audit(model, rows, iou_of_each, VIEWS, targets=TARGETS, groups=groups, draws=0)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Trains and audits the arms, prints their IoU, and returns it: arm -> class, "mIoU" or statistic -> per cent."""
+    """Trains and audits the arms. Prints and returns their IoU: arm -> class, "mIoU" or statistic -> per cent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=48, help="side of an image in pixels, divisible by 16")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--scenes", type=int, nargs=2, default=(150, 150), help="images to train on and to test on")
+    parser.add_argument("--scenes", type=int, nargs=2, default=(150, 150), help="numbers of images to train on and to test on")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "running"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a folder for audit.html")
+    parser.add_argument("--out", type=Path, help="folder for audit.html")
     args = parser.parse_args(argv)
 
     data = [draw_scenes(n, args.size, seed=i) for i, n in enumerate(args.scenes)]

@@ -543,7 +543,7 @@ def test_audits_of_other_things_are_not_compared() -> None:
         ({"loader": []}, ValueError, "at least one batch. Found none"),
         ({"loader": nets.make_batch(3)}, TypeError, r"Found dict, a batch itself; pass \[batch\]"),
         ({"views": "rotate"}, TypeError, "operations such as adaug.Rotate. Found 'rotate'"),
-        ({"groups": {"left": [0]}}, ValueError, r"of parts, as in scores \[B, K\]. Found left"),
+        ({"groups": {"left": [0]}}, ValueError, r"come with scores of parts, \[B, K\]. Found left"),
         (
             {"score": hits, "groups": {"left": [2]}},
             ValueError,
@@ -576,7 +576,7 @@ def test_a_mask_whose_outside_nobody_named_is_not_silent() -> None:
     def score(output: Any, batch: dict[str, Tensor]) -> Tensor:
         return (batch["mask"] == 1).float().mean((1, 2))
 
-    with pytest.warns(UserWarning, match=r"what lies outside the canvas.*Found no fill.*fill=255"):
+    with pytest.warns(UserWarning, match=r"should have a fill for pixels outside the canvas.*Found none.*fill=255"):
         adaug.audit(lambda image: image, [batch], score, [SCALE])
     adaug.audit(lambda image: image, [batch], score, [CELLS])  # nothing moves
     adaug.audit(lambda image: image, [batch], score, [SCALE], targets={"mask": adaug.Target("mask", fill=255)})

@@ -132,7 +132,7 @@ def test_what_is_not_known_of_a_sample_is_refused():
         adaug.Augment(TURN)((torch.rand(3, 16, 16), torch.rand(4, 2)))
     with pytest.raises(TypeError, match=r"a mapping, a tuple or an image. Found str"):
         adaug.Augment(TURN)("image.jpg")
-    with pytest.raises(ValueError, match="a value a pixel"):
+    with pytest.raises(ValueError, match="a value for each pixel"):
         adaug.Augment(TURN)({"image": torch.rand(3, 16, 16), "label": torch.zeros(16, 16)})
 
 

@@ -261,7 +261,7 @@ def test_pairs_come_in_either_order_as_lists_or_tuples():
 @pytest.mark.parametrize(("name", "kind"), [("labels", "label"), ("weight", "other")])
 def test_a_value_a_pixel_is_not_carried_along_by_its_name(name, kind):
     batch = {"pixel_values": torch.rand(2, 3, 8, 6), name: torch.zeros(2, 8, 6)}
-    with pytest.raises(ValueError, match=rf"'{name}' would be carried along.*\(2, 8, 6\).*targets=.*mask.*'{kind}'"):
+    with pytest.raises(ValueError, match=rf"'{name}' should hold nothing that moves.*\(2, 8, 6\).*targets=.*mask.*'{kind}'"):
         parse(batch, None)
     assert parse(batch, {name: kind}).kinds[name].kind == kind  # who says so means it
     assert parse({**batch, name: torch.zeros(2, 8)}, None).kinds[name].kind == kind

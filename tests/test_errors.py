@@ -139,7 +139,7 @@ def test_a_policy_without_generators_reads_no_layer_and_takes_none():
     augmenter = nets.make_augmenter(trivial)
     augmenter.step(nets.make_network(), nets.make_batch(10), nets.loss_fn)
     assert "features=the image" in repr(augmenter)
-    with pytest.raises(ValueError, match=r"`features` should be given where a branch learns by a generator"):
+    with pytest.raises(ValueError, match=r"`features` should be given only if a branch learns by a generator"):
         nets.make_augmenter(trivial, features=["encodr"])
 
 

@@ -142,7 +142,7 @@ def test_what_nothing_tells_is_left_out_and_said():
     layers = found(Model().eval(), 64)[0]
     assert layers.read == ("stem",)
     assert layers.skipped == ("table",)
-    assert "left out are table" in layers.said(reads=True, hides=True)
+    assert "it left out table" in layers.said(reads=True, hides=True)
 
 
 def test_as_many_channels_as_rows_are_told_apart_in_a_network():

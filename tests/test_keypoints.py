@@ -136,7 +136,7 @@ def test_normalized_error_without_labelled_joints_is_nan():
 @pytest.mark.parametrize(
     ("output", "truth", "match"),
     [
-        ((2, 4, 8, 8), (2, 3, 4, 2), r"one person an image.*Found \(2, 3, 4, 2\); crop"),
+        ((2, 4, 8, 8), (2, 3, 4, 2), r"keypoints of one person.*Found \(2, 3, 4, 2\); crop"),
         ((2, 5, 8, 8), (2, 4, 2), r"heat maps \[2, 4, h, w\] or keypoints \[2, 4, 2\].*Found \(2, 5, 8, 8\)"),
         ((2, 8), (2, 4, 2), r"Found \(2, 8\)"),
     ],

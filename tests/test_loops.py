@@ -503,7 +503,7 @@ def test_hugging_faces_trainer_saves_resumes_logs_and_evaluates(tmp_path):
     assert set(whole.evaluate()) >= {"eval_loss"}
     assert expected.steps == 3
     (tmp_path / "whole" / "checkpoint-2" / "adaug.pt").rename(tmp_path / "adaug.pt")
-    with pytest.raises(FileNotFoundError, match=r"Found none in .*checkpoint-2; pass AugmenterCallback"):
+    with pytest.raises(FileNotFoundError, match=r"Found none in .*checkpoint-2; pass the folder"):
         fit_transformers(tmp_path / "whole", 3, resume=str(tmp_path / "whole" / "checkpoint-2"))
     _, moved, _ = fit_transformers(tmp_path / "whole", 3, resume=str(tmp_path / "whole" / "checkpoint-2"), checkpoint=tmp_path)
     assert moved.steps == 3

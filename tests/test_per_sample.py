@@ -249,5 +249,5 @@ def test_what_is_refused_says_what_to_do():
         adaug.per_sample(nn.MSELoss(), target="maps")(output, batch)
     with pytest.raises(ValueError, match=r"should be one number.*Found shape \(1, 3\)"):
         adaug.per_sample(lambda output, batch: output.mean((2, 3)))(output, batch)
-    with pytest.raises(ValueError, match="tensors with one row a sample"):
+    with pytest.raises(ValueError, match="tensors with one row for each sample"):
         adaug.per_sample(of_batch)(3, batch)

@@ -55,7 +55,7 @@ def test_keypoints_are_drawn_where_they_are() -> None:
     assert not figure.axes[0].lines, "a limb to a joint that is not visible"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["not visible"]
     assert inked(figure)
-    with pytest.raises(ValueError, match=r"`titles` should have one text an image, 1\. Found 0"):
+    with pytest.raises(ValueError, match=r"`titles` should have a text for each of 1 images\. Found 0"):
         plots.draw_views(batch, titles=[])
 
 

@@ -206,6 +206,6 @@ def test_what_the_user_says_of_rows_counts() -> None:
 def test_rows_that_a_name_would_leave_behind_are_refused() -> None:
     images, rows = batch()
     mapped = [row | {"label": torch.zeros(SIDE, SIDE, dtype=torch.long)} for row in rows]
-    with pytest.raises(ValueError, match=r"\(1, 'label'\).*a value a pixel.*targets=\{\(1, 'label'\): \"mask\"\}"):
+    with pytest.raises(ValueError, match=r"\(1, 'label'\).*a value for each pixel.*targets=\{\(1, 'label'\): \"mask\"\}"):
         adaug.apply_view((images, mapped), [(adaug.Rotate(-90, 90, 9), 90.0)])
     adaug.apply_view((images, mapped), [(adaug.Rotate(-90, 90, 9), 90.0)], targets={(1, "label"): "label"})

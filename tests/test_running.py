@@ -352,8 +352,8 @@ def test_the_loss_as_a_last_resort_is_said_once(caplog):
     with caplog.at_level(logging.WARNING, "adaug"):
         for _ in range(3):
             augmenter.step(model, {"image": batch["image"], "points": batch["keypoints"], "seen": [1] * 8}, loss_fn)
-    assert [record.message for record in caplog.records if "sums up the loss" in record.message] != []
-    assert len([record for record in caplog.records if "sums up the loss" in record.message]) == 1
+    assert [record.message for record in caplog.records if "uses the loss" in record.message] != []
+    assert len([record for record in caplog.records if "uses the loss" in record.message]) == 1
     assert str(augmenter.difficulty_table()).startswith("difficulty: the loss")
 
 
@@ -405,13 +405,13 @@ def test_a_table_follows_some_steps():
 ], ids=str)  # fmt: skip
 def test_what_generators_alone_use_is_refused_without_one(arguments):
     policy = Policy(WIDE.branches[:1]) if arguments == {"features": ()} else WIDE
-    with pytest.raises(ValueError, match=r"should be given where a branch learns by a generator.*Found branches"):
+    with pytest.raises(ValueError, match=r"should be given only if a branch learns by a generator.*Found branches"):
         adaug.AdversarialAugmenter(policy, **arguments)
     adaug.AdversarialAugmenter(policies.wide(), **arguments)
 
 
 def test_pretraining_needs_generators():
-    with pytest.raises(ValueError, match="`pretrain` should be given where a branch learns by a generator"):
+    with pytest.raises(ValueError, match="`pretrain` should be given only if a branch learns by a generator"):
         nets.make_augmenter(WIDE).pretrain(nets.make_network(), [nets.make_batch()], nets.loss_fn, steps=1)
 
 

@@ -72,7 +72,7 @@ def test_lists_of_a_known_kind_say_what_to_do(key):
 @pytest.mark.parametrize("name", ["labels", "weights"])
 def test_maps_of_any_resolution_are_not_carried_along_by_their_name(name, value):
     batch = {"image": image(), name: value}
-    with pytest.raises((ValueError, TypeError), match=rf"'{name}' would be carried along.*targets="):
+    with pytest.raises((ValueError, TypeError), match=rf"'{name}' should hold nothing that moves.*targets="):
         seen(batch)
     seen(batch, targets={name: "other"})
 

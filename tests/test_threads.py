@@ -209,7 +209,7 @@ def test_a_second_thread_is_told_who_is_there(same, act):
     }
     with thread(augmenter.step, model, batch, gate.loss):
         assert gate.inside.wait(30)
-        with pytest.raises(RuntimeError, match=r"should have .* for itself\. Found thread 'the other one' inside `step`"):
+        with pytest.raises(RuntimeError, match=r"should be alone with .*\. Found thread 'the other one' inside `step`"):
             acts[act]()
         gate.open.set()
     assert {name: module.training for name, module in model.named_modules()} == flags

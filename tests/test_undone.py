@@ -204,7 +204,7 @@ def test_pretraining_refuses_what_would_learn_nothing(arguments, pattern):
 UPDATES = {
     "another shape": (lambda p: p[:, :2], r"shape|probabilities \(\d+, \d+\)\. Found shape"),
     "one row": (lambda p: p[0], "Found shape"),
-    "negative": (lambda p: p - 1, "none below 0"),
+    "negative": (lambda p: p - 1, "at least 0"),
     "a sum of 2": (lambda p: 2 * p, "sums to 2"),
     "NaN": (lambda p: p * torch.nan, "Found numbers from nan"),
     "a list": (lambda p: p.tolist(), "Found list"),
@@ -231,7 +231,7 @@ def frozen(shapes, layouts):
 
 OTHER = nn.Linear(2, 2)
 PARTS = {
-    "others' parameters": ({"optimizer": lambda p: torch.optim.SGD(OTHER.parameters(), 0.1)}, "Found 2 that are not"),
+    "others' parameters": ({"optimizer": lambda p: torch.optim.SGD(OTHER.parameters(), 0.1)}, "Found 2 others"),
     "not all": ({"optimizer": lambda p: torch.optim.SGD(list(p)[1:], 0.1)}, "leaves out"),
     "no optimizer": ({"optimizer": lambda p: None}, "`optimizer` should return a torch.optim.Optimizer. Found NoneType"),
     "a frozen generator": (

@@ -1,4 +1,4 @@
-"""Where is a network weak? The audit, and what it is made of."""
+"""The audit, which finds where a network is weak, and the classes of its results."""
 
 from adaug.audits._comparison import Change, Comparison
 from adaug.audits._plan import Axis

@@ -1,4 +1,4 @@
-"""What an audit checks, and how it knows a model and an image again."""
+"""The checks of an audit, and fingerprints of models and images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adaug.keypoints import labelled
 
 
 def weights_of(model: Any) -> str:
-    """What tells a model's weights from others."""
+    """A fingerprint of a model's weights. Empty if the model is not a torch.nn.Module."""
     if not isinstance(model, nn.Module):
         return ""
     digest = hashlib.blake2b(digest_size=8)
@@ -30,7 +30,7 @@ def weights_of(model: Any) -> str:
 
 
 def fingerprints(image: Tensor) -> list[str]:
-    """What tells an image from others, [n]."""
+    """A fingerprint of each image, [n]."""
     return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in image.detach().float().cpu().numpy()]
 
 
@@ -44,10 +44,10 @@ def check_scores(scores: Any, n: int) -> None:
 
 
 def check_groups(groups: Mapping[str, Sequence[int]], parts: tuple[int, ...]) -> None:
-    """Raises ValueError when groups name parts that scores do not have."""
+    """Raises ValueError if groups name parts that scores do not have."""
     if groups and not parts:
         raise ValueError(
-            f"`groups` should be of parts, as in scores [B, K]. Found {', '.join(groups)}, and scores of images, [B]."
+            f"`groups` should come with scores of parts, [B, K]. Found {', '.join(groups)}, and scores of images, [B]."
         )
     for name, members in groups.items():
         wrong = [part for part in members if not 0 <= part < parts[0]]
@@ -56,7 +56,7 @@ def check_groups(groups: Mapping[str, Sequence[int]], parts: tuple[int, ...]) ->
 
 
 def warn_of_fill(parsed: Batch, plan: Plan, targets: Mapping[Any, str | Target] | None) -> None:
-    """Warns where a mask gets class 0 outside the canvas without anybody having said so."""
+    """Warns if a mask gets class 0 outside the canvas and the user did not ask for it."""
     silent = [
         key
         for key, target in parsed.kinds.items()
@@ -64,14 +64,14 @@ def warn_of_fill(parsed: Batch, plan: Plan, targets: Mapping[Any, str | Target] 
     ]
     if silent and any(operation.moves for operation in plan.operations.values()):
         warnings.warn(
-            f"{silent[0]!r} should say what lies outside the canvas. Found no fill, so it is class 0 there; pass targets="
+            f"{silent[0]!r} should have a fill for pixels outside the canvas. Found none, so they get class 0; pass targets="
             f'{{{silent[0]!r}: adaug.Target("mask", fill=255)}} and leave 255 out of the score, or fill=0 if class 0 is meant.',
             stacklevel=5,
         )
 
 
 def without_what_left(scores: Tensor, seen: Batch) -> Tensor:
-    """NaN for keypoints that are not visible under a view, or not in its frame."""
+    """Replaces the scores of keypoints that are not visible under a view, or outside its frame, by NaN."""
     scores = scores.float()
     if scores.ndim < 2 or not seen.has("keypoints"):
         return scores

@@ -1,4 +1,4 @@
-"""Two audits of the same images, image by image: what got better and what got worse."""
+"""Compares two audits of the same images, image by image: what got better, and what got worse."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Change:
     """How one statistic changes.
 
     Attributes:
-        name: What it is, e.g. "worst per image, all views".
+        name: The statistic, such as "worst per image, all views".
         before: Its value in the first audit.
-        after: Its value in the other.
-        difference: after - before, with the paired interval over images.
-        gain: The same, turned so that above 0 is better. Among several changes its interval is wider: all of them hold
-            together with 95 %, because who looks at thirty figures will find one that moved by chance.
+        after: Its value in the second audit.
+        difference: after - before, with a 95 % interval from pairs of scores of the same image.
+        gain: The difference with its sign turned so that above 0 is better. In `Comparison.changes` its interval is wider: with
+            95 %, all intervals hold together. Otherwise one of thirty statistics would seem to move by chance.
         resampled: The gain in each resample of the bootstrap.
     """
 
@@ -52,21 +52,22 @@ class Change:
 
     @property
     def better(self) -> bool | None:
-        """Whether the whole interval of the gain lies above 0, or (False) below; None if it holds 0."""
+        """True if the whole interval of the gain lies above 0, False if below. None if it contains 0."""
         return True if self.gain.low > 0 else False if self.gain.high < 0 else None
 
 
 class Comparison:
-    """What changes from one audit to another of the same images, with paired intervals: `print` it for a page.
+    """Compares two audits of the same images. `print` shows the changes.
 
-    A difference is the other's number less the first one's. Both are resampled with the same images.
+    A difference is the number after minus the number before. Intervals are paired: both audits are resampled with the same
+    images.
 
     Args:
         before: The first audit.
-        after: The other one.
+        after: The second audit.
 
     Raises:
-        ValueError: They hold other images, views or groups.
+        ValueError: Their images, views or groups differ.
     """
 
     def __init__(self, before: Audit, after: Audit) -> None:
@@ -76,13 +77,13 @@ class Comparison:
         for what in ("families", "worse", "groups"):
             if getattr(before, what) != getattr(after, what):
                 raise ValueError(
-                    f"Two audits should have the same {what} to be compared. Found other ones; audit both with the same "
-                    "arguments."
+                    f"Two audits should have the same {what} to be compared. Found different ones; audit both with the "
+                    "same arguments."
                 )
         if list(before.images) != list(after.images) or before.scores.shape != after.scores.shape:
             raise ValueError(
-                f"Two audits should hold the same images in the same order. Found {len(before)} and {len(after)}, which are "
-                "not the same; audit both with a loader that does not shuffle."
+                f"Two audits should hold the same images in the same order. Found {len(before)} and {len(after)} images, "
+                "which are not the same; audit both with a loader that does not shuffle."
             )
         self.before, self.after = before, after
 
@@ -90,7 +91,7 @@ class Comparison:
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
-        """As it is, then of all views and of each family: mean, worst view, worst per image, CVaR, in every view."""
+        """All changes: images as they are, then each statistic over all views and over the views of each family."""
         changes = [self.mean(AS_IT_IS)]
         names: list[str | None] = [None, *(f.name for f in self.before.families if len(f.views) > 1)]
         for views in names:
@@ -100,28 +101,28 @@ class Comparison:
         return _together(changes)
 
     def mean(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
-        """The mean over images of each one's mean over views."""
+        """The change of the mean over images and views."""
         return self._of_images("mean", [np.asarray(nanmean(t, axis=1), dtype=float) for t in self._tables(views, group)], views)
 
     def worst_per_image(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
-        """The mean over images of each one's worst view."""
+        """The change of the mean over images of each image's worst score."""
         values = [np.asarray(nanmin(table, axis=1), dtype=float) for table in self._tables(views, group)]
         return self._of_images("worst per image", values, views)
 
     def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
-        """The mean over images of the mean over each one's worst share of views."""
+        """The change of `Audit.cvar`: the mean over the worst views of each image, a `share` of all views."""
         values = [lowest_share(table, share) for table in self._tables(views, group)]
         return self._of_images(f"worst {share * 100:g} % per image", values, views)
 
     def worst(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
-        """The mean of the worst view, which may be another one before and after."""
+        """The change of the mean of the worst view. Before and after, this may be different views."""
         tables = self._tables(views, group)
         (_, before), (_, after) = (worst_mean(table, self._drawn) for table in tables)
         resampled = [resampled_worst_mean(table, self._drawn) for table in tables]
         return self._change(self._named("worst view", views), float(before), float(after), resampled[1] - resampled[0])
 
     def in_every_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
-        """The share of images (or of their parts) that are right in every view in which they count."""
+        """The change of the fraction of images (or parts) that are right in every view in which they count."""
         before, after = (audit.in_every_view(views, group) for audit in (self.before, self.after))
         (hits, counts), (other_hits, other_counts) = (audit.always_right(views, group) for audit in (self.before, self.after))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -132,21 +133,22 @@ class Comparison:
         return Change(name, float(before), float(after), difference, difference, resampled)
 
     def by_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[Change, ...]:
-        """The change of each view's mean."""
+        """The change of the mean of each view."""
         names = [self.before.views[column] for column in self.before.columns(views)]
         before, after = self._tables(views, group)
         return _together([self._of_images("", [before[:, i], after[:, i]], [name], name=name) for i, name in enumerate(names)])
 
     def worse(self, by: float = 0.0) -> list[str]:
-        """What got worse beyond doubt, and by more than `by`, in the unit of the scores.
+        """Names what got worse beyond doubt, by more than `by` (in the unit of the scores).
 
-        Empty if nothing did, so that a test can say `assert not before.compare(after).worse(by=0.5)`: half a point, where
-        scores are 0 and 100. Beyond doubt is what the intervals of all `changes` together say.
+        "Beyond doubt" means that the interval of the gain, which holds for all `changes` together, lies below 0. The list is
+        empty if nothing did, so a test can say `assert not before.compare(after).worse(by=0.5)`: half a point for scores of 0
+        and 100.
         """
         return [change.name for change in self.changes if change.better is False and change.gain < -by]
 
     def better(self, by: float = 0.0) -> list[str]:
-        """What got better beyond doubt, and by more than `by`."""
+        """Names what got better beyond doubt, by more than `by`."""
         return [change.name for change in self.changes if change.better and change.gain > by]
 
     def __str__(self) -> str:
@@ -165,20 +167,20 @@ class Comparison:
         return self.before.drawn
 
     def _tables(self, views: str | Sequence[str] | None, group: str | None) -> list[Array]:
-        """Both tables [N, V], turned so that lower is worse."""
+        """Both tables [N, V], with signs such that lower is worse."""
         return [self._sign * audit.table(views, group) for audit in (self.before, self.after)]
 
     def _of_images(
         self, what: str, values: list[Array], views: str | Sequence[str] | None, *, name: str | None = None
     ) -> Change:
-        """The change of a mean over images of [N] before and [N] after; an image without one of them does not count."""
+        """The change of the mean of [N] numbers. An image counts only if it has a number before and after."""
         both = np.isfinite(values[0]) & np.isfinite(values[1])
         before, after = (np.where(both, value, np.nan) for value in values)
         means = [float(mean_of(value, self._drawn)) for value in (before, after)]
         return self._change(name or self._named(what, views), means[0], means[1], resampled_mean(after - before, self._drawn))
 
     def _change(self, name: str, before: float, after: float, resampled: Array) -> Change:
-        """Of numbers that were turned so that lower is worse."""
+        """Makes a Change of numbers whose signs are such that lower is worse."""
         gain = Estimate(after - before, *interval(resampled))
         low, high = sorted((self._sign * gain.low, self._sign * gain.high))
         difference = Estimate(self._sign * gain, low, high)
@@ -192,7 +194,7 @@ class Comparison:
 
 
 def _together(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Changes whose gains have intervals that hold all together: the largest deviation in each resample decides (max-t)."""
+    """Widens the intervals of the gains so that all hold together: the largest deviation in each resample decides (max-t)."""
     table = np.stack([change.resampled for change in changes])  # [C, R]
     centre = np.array([[float(change.gain)] for change in changes])
     spread = np.asarray(nanstd(table, axis=1, keepdims=True), dtype=float)

@@ -1,4 +1,4 @@
-"""An audit as one file: an .npz without pickles, whole or not there, with a checksum in the archive's comment."""
+"""Saves an audit as one file: an .npz without pickles, with a checksum in the archive's comment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMENT = len(MARK) + 64
 
 
 def write(audit: Audit, path: Path) -> Path:
-    """Writes an audit under another name, and renames it."""
+    """Writes an audit to another name first and renames it then, so that the file is never half written."""
     arrays: dict[str, Any] = {"scores": audit.scores}
     pictures = []
     for i, picture in enumerate(audit.pictures):
@@ -54,7 +54,7 @@ def write(audit: Audit, path: Path) -> Path:
         with beside.open("wb") as file:
             file.write(_sealed(archive.getvalue()))
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the name on an empty file
+            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file
         os.replace(beside, path)
     except OSError as error:
         with suppress(OSError):
@@ -63,30 +63,30 @@ def write(audit: Audit, path: Path) -> Path:
             raise
         raise OSError(
             error.errno,
-            f"There should be room for an audit at {path}. Found the disk full; make room. What stood there is whole",
+            f"There should be room for an audit at {path}. Found the disk full; make room. An older file there is unharmed",
         ) from error
     return path
 
 
 def _sealed(archive: bytes) -> bytes:
-    """The archive with the checksum of all of it as its comment, which ends it: zip's own ones leave names and sizes out."""
+    """Adds the checksum of the whole archive as its comment, at the end. Zip's own checksums leave out names and sizes."""
     body = archive[:-2]  # without the length of the comment, none so far
     return b"".join([body, COMMENT.to_bytes(2, "little"), MARK, hashlib.sha256(body).hexdigest().encode()])
 
 
 def _checked(content: bytes) -> bytes:
-    """What was sealed. Raises ValueError."""
+    """The content, if its checksum is right. Raises ValueError if not."""
     if not content:
         raise ValueError("it is empty")
     if content[-COMMENT:][: len(MARK)] != MARK:
-        raise ValueError("no checksum at its end: cut short, or of another program or version")
+        raise ValueError("no checksum at its end: cut short, or written by another program or version")
     if content != _sealed(content[:-COMMENT]):
-        raise ValueError("its checksum is another: bits have changed")
+        raise ValueError("its checksum is wrong: bits have changed")
     return content
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The fields of the audit that a file holds. Raises ValueError that names a file which is damaged or of another kind."""
+    """Reads the fields of an audit. Raises ValueError if the file is damaged or of another kind."""
     try:
         with np.load(io.BytesIO(_checked(Path(path).read_bytes())), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -1,4 +1,4 @@
-"""The gallery of an audit: a bounded number of images that a view hurts most, as the network saw them."""
+"""The gallery of an audit: the images that a view hurts most, as the network saw them, up to a fixed number."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from adaug.audits._statistics import worst_view
 from adaug.audits._table import Audit
 from adaug.keypoints import decode_heatmaps, labelled
 
-Case = tuple[float, float]  # how weak: by how much the worst view is worse than the image as it is, then the mean over views
+Case = tuple[float, float]  # how weak: the worst view minus the image as it is, then the mean over views
 
 
 class Gallery:
-    """The weakest cases so far, one an image."""
+    """The weakest cases so far, one for each image."""
 
     def __init__(self, worse: Worse, most: int) -> None:
         self.most = most
@@ -27,11 +27,11 @@ class Gallery:
         self.kept: list[tuple[Case, Picture]] = []
 
     def pictures(self) -> tuple[Picture, ...]:
-        """Weakest first."""
+        """The pictures, the weakest case first."""
         return tuple(picture for _, picture in self.kept)
 
     def candidates(self, scores: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
-        """(row, column) of the images [n, V] whose worst view would be among the weakest so far."""
+        """(row, column) of the images in scores [n, V] whose worst view is among the weakest so far."""
         if not self.most:
             return []
         cases = []
@@ -44,12 +44,12 @@ class Gallery:
         return [(row, column) for case, row, column in weakest if case < limit]
 
     def add(self, values: np.ndarray[Any, Any], image: int, column: int, seen: Batch, output: Any) -> None:
-        """Keeps a case: scores [V] of an image, its worst view, what the network saw there and gave."""
+        """Keeps a case: the scores [V] of an image, its worst view, what the network saw and what it returned."""
         picture = Picture(image, column, _pixels(seen.image[0]), _labels(seen), _predictions(output, seen))
         self._insert(self._case(values, column), picture)
 
     def keep(self, pictures: Sequence[Picture], known: Audit) -> None:
-        """Takes pictures of an audit that goes on."""
+        """Takes over pictures of the audit that is continued."""
         table = known.table()
         for picture in pictures:
             self._insert(self._case(table[picture.image], picture.view), picture)
@@ -63,7 +63,7 @@ class Gallery:
 
 
 def _pixels(image: Tensor) -> np.ndarray[Any, Any]:
-    """[C, H, W] -> [H, W, 3] uint8; images outside [0, 1] are stretched to it."""
+    """[C, H, W] -> [H, W, 3] uint8. Images with values outside [0, 1] are rescaled to it."""
     image = image.detach().float().cpu()
     low, high = image.min(), image.max()
     if low < -0.01 or high > 1.01:
@@ -73,7 +73,7 @@ def _pixels(image: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _labels(seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
-    """What the batch says of its first row."""
+    """The labels of the batch's first row."""
     labels: dict[str, Tensor] = {}
     if seen.has("keypoints"):
         points = seen.entries_of("keypoints")[0][:1]
@@ -86,7 +86,7 @@ def _labels(seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
 
 
 def _predictions(output: Any, seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
-    """What the output says of the first row, as far as its shape and the batch's entries tell."""
+    """The predictions for the first row, as far as the output's shape and the batch's entries tell."""
     if isinstance(output, Mapping):
         output = next((output[name] for name in ("heatmaps", "keypoints", "logits", "out") if name in output), None)
     if isinstance(output, (list, tuple)) and output:

@@ -1,4 +1,4 @@
-"""Which views an audit sees: the image as it is, each bin alone, pairs of geometric bins together, and joint draws."""
+"""The views of an audit: the image as it is, each bin alone, pairs of geometric bins, and joint draws."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MOST_BINS = 7  # of an operation in a pair
 
 @dataclass(frozen=True)
 class Axis:
-    """An operation along a curve or a side of a grid.
+    """An operation as the axis of a curve or of a grid.
 
     Attributes:
-        operation: Its name.
+        operation: The name of the operation.
         quantity: What its magnitude measures.
-        labels: What each of its bins is called.
-        centres: The magnitude (or the cell) of each.
-        layout: (rows, columns) where the bins are cells, else their number.
+        labels: The text for each bin.
+        centres: The magnitude (or the number of the cell) of each bin.
+        layout: The number of bins, or (rows, columns) of cells.
     """
 
     operation: str
@@ -45,7 +45,7 @@ class Axis:
 
     @staticmethod
     def of(name: str, operation: Operation, bins: Sequence[int]) -> Axis:
-        """Some bins of an operation."""
+        """The axis of some bins of an operation."""
         labels, centres = operation.labels(), operation.centres()
         layout = operation.layout if len(bins) == operation.bins else len(bins)
         return Axis(name, operation.quantity, tuple(labels[i] for i in bins), tuple(centres[i] for i in bins), layout)
@@ -56,12 +56,12 @@ class Family:
     """Views of one kind: a curve (one axis), a grid (two), or views without an order (none).
 
     Attributes:
-        name: E.g. "rotate", "scale × rotate", "draws".
+        name: Such as "rotate", "scale × rotate" or "draws".
         views: The name of each view.
-        axes: What changes from view to view.
-        done: (operation, its magnitude in each view: [V] or [V, ...]), in the order in which they are done.
-        mirrored: Which views are mirrored, [V] bool; None where none is.
-        details: What each view does, where its name does not tell.
+        axes: The operations that change from view to view.
+        done: Pairs (operation, its magnitude in each view: [V] or [V, ...]), in the order in which they are applied.
+        mirrored: Which views are mirrored, [V] bool. None if no view is.
+        details: What each view does, if its name does not tell.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Family:
     def view(
         self, numbers: Sequence[int], n: int, canvas: Size, view_size: Size, pairs: Pairs | None, device: torch.device
     ) -> View:
-        """Some of its views for n rows each: all rows under the first, then all under the second, and so on."""
+        """Makes the view of n rows under some of its views: all rows under the first, then all under the second, and so on."""
 
         def spread(value: Tensor) -> Tensor:
             return value[list(numbers)].repeat_interleave(n, 0).to(device, non_blocking=True)
@@ -90,7 +90,7 @@ class Family:
         )
 
     def effect(self, number: int) -> tuple[Any, ...]:
-        """What tells a view from others: all that it does but what leaves an image as it is, e.g. a turn by 0°."""
+        """What a view does, without what leaves an image as it is (a rotation by 0°). Views with equal effects are the same."""
         done = [(operation, magnitude[number]) for operation, magnitude in self.done]
         changes = [(operation, magnitude) for operation, magnitude in done if not _is_identity(operation, magnitude)]
         mirrored = self.mirrored is not None and bool(self.mirrored[number])
@@ -108,9 +108,9 @@ class Plan:
     """All views of an audit.
 
     Attributes:
-        families: The views, as it is first.
-        pairs: Keypoints that change places in mirrored views; None where there are no mirrored views.
-        operations: What may be done, by name.
+        families: The families of views. The first is the image as it is.
+        pairs: Keypoints that change places in mirrored views. None if there are no mirrored views.
+        operations: The operations by name.
     """
 
     families: tuple[Family, ...]
@@ -119,14 +119,14 @@ class Plan:
 
     @cached_property
     def first_like(self) -> dict[int, int]:
-        """Each view, by its place among all -> the first one that does the same: a grid repeats parts of its curves."""
+        """The number of each view -> that of the first view that does the same. A grid repeats parts of its curves."""
         seen: dict[Any, int] = {}
         effects = [family.effect(number) for family in self.families for number in range(len(family.views))]
         return {column: seen.setdefault(effect, column) for column, effect in enumerate(effects)}
 
 
 def plan_of(views: Policy | Sequence[Operation], draws: int, seed: int, *, pairs: bool = True) -> Plan:
-    """The views of a policy, or of operations. Masks on features become masks on the image."""
+    """Plans the views of a policy or of operations. Masks on features become masks on the image."""
     flip = views.flip if isinstance(views, Policy) else None
     operations = _named(list(views.operations.items()) if isinstance(views, Policy) else _listed(views))
     families = [Family(AS_IT_IS, (AS_IT_IS,))]
@@ -162,7 +162,7 @@ def _listed(operations: Sequence[Operation]) -> list[tuple[str, Operation]]:
 
 
 def _named(operations: Sequence[tuple[str, Operation]]) -> dict[str, Operation]:
-    """By their own names where these tell them apart, and every one once."""
+    """Operations by their own names, or by full names if several share one. Equal operations appear once."""
     different: dict[str, Operation] = {}
     for full, operation in operations:
         on_image = operation.on_image()
@@ -192,14 +192,14 @@ def _grid(one: tuple[str, Operation], other: tuple[str, Operation]) -> Family:
 
 
 def _thinned(bins: int) -> list[int]:
-    """At most MOST_BINS of the bins, evenly, with the first and the last."""
+    """At most MOST_BINS of the bins, evenly spaced, with the first and the last."""
     if bins <= MOST_BINS:
         return list(range(bins))
     return sorted({round(i * (bins - 1) / (MOST_BINS - 1)) for i in range(MOST_BINS)})
 
 
 def _draws(operations: dict[str, Operation], draws: int, seed: int, *, mirrors: bool) -> Family:
-    """Everything together, each operation at a bin that is drawn uniformly: the same for all images and all models."""
+    """Views in which every operation draws a bin uniformly. They are the same for all images and all models."""
     stream = Stream(seed)
     done = []
     for operation in operations.values():

@@ -1,4 +1,4 @@
-"""What an audit's statistics and pictures are made of: plain records."""
+"""Plain records: the curves, grids, cases and pictures of an audit."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class FamilyTable:
     """The views of one kind in an audit.
 
     Attributes:
-        name: E.g. "rotate", "scale × rotate", "draws".
+        name: Such as "rotate", "scale × rotate" or "draws".
         views: The name of each view.
-        start: Where they begin in the table.
-        axes: What changes from view to view: one operation, two, or nothing with an order.
-        details: What each view does, where its name does not tell.
+        start: The column of its first view in the table.
+        axes: The operations that change from view to view: one for a curve, two for a grid, none for views without an order.
+        details: What each view does, if its name does not tell.
     """
 
     name: str
@@ -34,7 +34,7 @@ class FamilyTable:
 
     @property
     def columns(self) -> range:
-        """Where its views stand in the table."""
+        """The columns of its views in the table."""
         return range(self.start, self.start + len(self.views))
 
 
@@ -44,8 +44,8 @@ class Curve:
 
     Attributes:
         axis: The operation.
-        mean: [k], a mean over images with its interval.
-        counted: [k], the share of images (or of their parts) that count there.
+        mean: [k], means over images with their intervals.
+        counted: [k], the fraction of images (or parts) that count at each bin.
     """
 
     axis: Axis
@@ -58,9 +58,9 @@ class Grid:
     """The mean score at each pair of bins of two operations together.
 
     Attributes:
-        axes: The two operations: down, and across.
+        axes: The two operations, down and across.
         mean: [k1, k2], means over images.
-        counted: [k1, k2], the share of images (or of their parts) that count there.
+        counted: [k1, k2], the fraction of images (or parts) that count at each pair.
     """
 
     axes: tuple[Axis, Axis]
@@ -75,7 +75,7 @@ class Case:
     Attributes:
         image: Its number in the loader's order.
         view: The name of the view.
-        score: The score there.
+        score: The score under this view.
         as_it_is: The score of the image as it is.
     """
 
@@ -87,14 +87,14 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What the network saw in a case, with labels and predictions.
+    """An image as the network saw it under a view, with labels and predictions.
 
     Attributes:
         image: Its number in the loader's order.
         view: The number of the view, a column of the table.
         pixels: [H, W, 3] uint8.
-        labels: "keypoints" [K, 2], "visible" [K], "mask" [h, w], "label" [] or whatever of these the batch holds.
-        predictions: The same names, as far as the network's output tells.
+        labels: Those of "keypoints" [K, 2], "visible" [K], "mask" [h, w] and "label" [] that the batch has.
+        predictions: The same, as far as the shape of the network's output tells.
     """
 
     image: int

@@ -1,4 +1,4 @@
-"""Runs an audit: every image under every view through the model, without a trace, saved as it goes."""
+"""Runs an audit: shows the model every image under every view, leaves no trace on it, and saves as it goes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from adaug.operations import Operation
 from adaug.policy import Policy
 
 Score = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> [B], or [B, K] for parts
-ROWS = 64  # in a pass: small batches are seen under several views at once, larger ones under one
+ROWS = 64  # in a pass: it shows a small batch under several views at once, a large one under one
 
 RULES = {
     "model": function(),
@@ -66,35 +66,35 @@ def audit(
     path: str | Path | None = None,
     progress: bool | None = None,
 ) -> Audit:
-    """Where is a network weak? Scores every image as it is and under every view of some operations.
+    """Finds where a network is weak: scores every image as it is and under every view of some operations.
 
-    The views are each bin of each operation alone, each pair of bins of every two geometric operations (at most 7 x 7),
-    and joint draws of everything, the same for all images and all models. The model is left without a trace, and may be any
-    callable. Only the table of scores grows with the number of images.
+    The views are each bin of each operation alone, each pair of bins of two geometric operations (at most 7 x 7), and joint
+    draws of all operations. They are the same for all images and all models. The audit leaves no trace on the model. Only the
+    table of scores grows with the number of images.
 
     Args:
-        model: Called with images [B, C, H, W].
-        loader: Batches. A DataLoader should not shuffle, if audits are to be compared.
-        score: (output, batch) -> one number per image [B], or one per part [B, K] (joints, classes), NaN where it does not
-            count. Right or wrong is 1 or 0, or 100 or 0 for statistics in per cent. Keypoints that a view moves out of the
-            frame do not count, whatever their score.
+        model: The network, or any function of images [B, C, H, W].
+        loader: The batches. To compare audits, pass a DataLoader that does not shuffle.
+        score: (output, batch) -> a number for each image [B], or for each part [B, K] (joints, classes). NaN does not count.
+            Return 1 for right and 0 for wrong, or 100 and 0 to get statistics in per cent. Keypoints that a view moves out of
+            the frame never count.
         views: A policy, or operations. Masks on features become masks on the image.
         worse: Whether "lower" or "higher" scores are worse.
-        targets: Key or position in the batch -> kind, where the name does not tell.
-        output_size: (height, width) of a view, by default the images'. A loader may hand larger canvases.
-        groups: Name -> the parts that belong to it, e.g. {"arms": [1, 2, 3]}.
+        targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
+        groups: Name -> the parts that belong to it, such as {"arms": [1, 2, 3]}.
         draws: The number of joint draws.
-        pairs: Whether pairs of geometric operations are seen together: up to 49 views a pair.
-        pictures: How many of the cases that a view hurts most are kept for the page, as the network saw them.
-        seed: Of the joint draws.
-        path: Where the audit is saved, from time to time and at its end. What stands there already, of the same model and the
-            same views, is not computed again.
-        progress: Whether a bar shows how far it is (needs tqdm); by default on a terminal.
+        pairs: Whether to try pairs of geometric operations together, with up to 49 views for each pair.
+        pictures: How many images to keep for the HTML page, as the network saw them: those that a view hurts most.
+        seed: The seed of the joint draws.
+        path: A file that the audit is saved in, from time to time and at its end. If it already has scores of the same model
+            and the same views, these are not computed again.
+        progress: Whether to show a progress bar (needs tqdm). By default only on a terminal.
 
     Raises:
-        TypeError: An argument, or what `score` returns, of the wrong type.
-        ValueError: An argument, a batch or scores that do not fit. What was computed so far is in the exception's `audit`,
-            and in the file at `path`.
+        TypeError: An argument, or what `score` returns, has the wrong type.
+        ValueError: An argument, a batch or the scores do not fit. The exception's `audit`, and the file at `path`, hold what
+            was computed before.
     """
     arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views, "worse": worse}
     arguments |= {"targets": targets, "output_size": output_size, "groups": groups, "draws": draws, "pairs": pairs}
@@ -111,7 +111,7 @@ def audit(
             if path is not None:
                 run.save(Path(path), least=1.1)
         run.finish()
-    except BaseException as error:  # nothing that was computed is lost
+    except BaseException as error:  # keep what was computed
         if run.images:
             error.audit = run.audit()  # type: ignore[attr-defined]
         if path is not None:
@@ -123,7 +123,7 @@ def audit(
 
 
 class _Run:
-    """The model, the plan, and what is known so far."""
+    """An audit in progress: the model, the plan, and the scores so far."""
 
     def __init__(
         self,
@@ -149,14 +149,14 @@ class _Run:
         self.images: list[str] = []
         self.excluded: dict[str, int] = {}
         self.gallery = Gallery(worse, pictures)
-        self.known: Audit | None = None  # what a file held already
+        self.known: Audit | None = None  # the audit that the file held before
         self.saved = 0  # images in the file
-        self.parts: tuple[int, ...] | None = None  # () or (K,), as the first score had them
+        self.parts: tuple[int, ...] | None = None  # () or (K,), the shape of the first scores
 
     # ---- what is known
 
     def audit(self) -> Audit:
-        """What is known so far."""
+        """The audit of the images so far."""
         scores = torch.cat(self.tables).numpy() if self.tables else np.zeros((0, sum(len(f.views) for f in self.families)))
         return Audit(
             scores.astype(np.float32),
@@ -171,13 +171,13 @@ class _Run:
         )
 
     def save(self, path: Path, *, least: float = 1.0) -> None:
-        """Saves if there are `least` times as many images as in the file, and more: it never loses any."""
+        """Saves if there are more images than in the file, and `least` times as many. So the file never loses any."""
         if len(self.images) > self.saved and len(self.images) >= least * self.saved:
             self.audit().save(path)
             self.saved = len(self.images)
 
     def resume(self, path: Path) -> None:
-        """Takes what a file holds. Raises ValueError when it is another audit."""
+        """Continues from a file. Raises ValueError if it holds another audit."""
         if not path.is_file():
             return
         known = Audit.load(path)
@@ -193,7 +193,7 @@ class _Run:
         self.known, self.saved = known, len(known)
 
     def finish(self) -> None:
-        """Raises ValueError when the loader gave nothing, or less than the file held."""
+        """Raises ValueError if the loader gave no images, or fewer than the file held."""
         if not self.images:
             raise ValueError("`loader` should give at least one batch. Found none; pass a list or a DataLoader.")
         if self.known is not None and len(self.images) < len(self.known):
@@ -210,7 +210,7 @@ class _Run:
         prints = fingerprints(parsed.image)
         if self._skipped(prints):
             return
-        columns: dict[int, Tensor] = {}  # of views that differ: [n] or [n, K]
+        columns: dict[int, Tensor] = {}  # scores [n] or [n, K] of all views that differ
         most = max(1, ROWS // len(parsed))
         for family, planned in zip(self.families, self.plan.families, strict=True):
             new = [i for i, column in enumerate(family.columns) if self.plan.first_like[column] == column]
@@ -230,14 +230,14 @@ class _Run:
             moved = {key: _to(entry, self.device) for key, entry in parsed.entries.items()}
             parsed = replace(parsed, entries=moved)
         if not self.images and any(family.mirrored is not None for family in self.plan.families):
-            check_flip(parsed, self.plan.pairs)  # the first batch tells what all are like
+            check_flip(parsed, self.plan.pairs)  # the first batch stands for all
         check_operations(parsed, list(self.plan.operations.values()), wait=not self.images)
         if not self.images:
             warn_of_fill(parsed, self.plan, self.targets)
         return parsed
 
     def _skipped(self, prints: list[str]) -> bool:
-        """Whether a file holds these images already, whose scores are then taken from there."""
+        """Takes the scores of these images from the file if it has them, and says whether it did."""
         start, end = len(self.images), len(self.images) + len(prints)
         if self.known is None or start >= len(self.known):
             return False
@@ -281,7 +281,7 @@ class _Run:
         return seen, scores.detach()
 
     def _under(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Batch:
-        """All rows under the first view, then all under the second, and so on."""
+        """The batch under several views: all rows under the first one, then all under the second, and so on."""
         n, size = len(parsed), self.view_size or parsed.size
         view = view_of(numbers, n, parsed.size, size, self.plan.pairs, parsed.image.device)
         repeated = parsed
@@ -291,7 +291,7 @@ class _Run:
 
     @contextmanager
     def _untouched(self) -> Iterator[None]:
-        """Eval behaviour without gradients; whatever moves is put back."""
+        """Runs the model in evaluation mode, without gradients, and puts back whatever changes."""
         if isinstance(self.model, nn.Module):
             with quiet(self.model, self.device or torch.device("cpu"), "audit"):
                 yield
@@ -300,7 +300,7 @@ class _Run:
                 yield
 
     def _count(self, table: Tensor) -> None:
-        """Names what cannot count, and how often."""
+        """Counts what has no score, by reason."""
         counts = torch.isfinite(table).flatten(2).any(2) if table.ndim == 3 else torch.isfinite(table)  # [n, V]
         for reason, number in {
             "images without a score": (~counts.any(1)).sum(),
@@ -312,7 +312,7 @@ class _Run:
     # ---- pictures
 
     def _picture(self, parsed: Batch, table: Tensor, first_image: int) -> None:
-        """Keeps what the network saw in the weakest cases of a batch, if they are weaker than those kept so far."""
+        """Keeps pictures of the weakest cases of a batch, if they are weaker than those kept so far."""
         by_image = (table if table.ndim == 2 else table.nanmean(2)).numpy()
         for row, column in self.gallery.candidates(by_image):
             family = next(f for f in self.families if column in f.columns)
@@ -353,7 +353,7 @@ def _bar(total: int | None, shown: bool, asked: bool) -> Iterator[Callable[[int]
 
 
 def _shown(loader: Iterable[UserBatch], progress: bool | None) -> Iterator[UserBatch]:
-    """The batches, with a bar that shows how far they are."""
+    """The batches, with a progress bar."""
     shown = sys.stderr.isatty() if progress is None else progress
     total = len(loader) if isinstance(loader, Sized) else None
     with _bar(total, shown, progress is True) as advance:

@@ -1,7 +1,7 @@
-"""What a table of scores says: means, worst cases and intervals. Pure functions of arrays; NaN does not count.
+"""Statistics of a table of scores: means, worst cases and intervals. Pure functions of arrays; NaN does not count.
 
-Every statistic is a mean over images of one number each, or the worst of such means, so that one bootstrap over images
-serves all. Tables are turned so that lower is worse.
+Every statistic is a mean of one number for each image, or the worst of such means, so one bootstrap over images serves all.
+The signs of tables are such that lower is worse.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing_extensions import Self
 
 Array = npt.NDArray[np.float64]
 RESAMPLES = 1000
-NUMBERS = 2 * 10**7  # that the bootstrap may hold: with very many images, whose intervals are narrow, it resamples less often
+NUMBERS = 2 * 10**7  # the most that the bootstrap may hold: with very many images it resamples less often
 LEVEL = 0.95
 T = TypeVar("T")
 
 
 class Estimate(float):
-    """A number with its interval: a float that knows how far it can be trusted.
+    """A number with its interval: a float with two more attributes.
 
     Attributes:
         low: The lower end of the 95 % bootstrap interval over images.
@@ -45,8 +45,8 @@ class Estimate(float):
 
 
 def weights(images: int, seed: int) -> Array:
-    """How often each image is drawn in each resample of the bootstrap, [R, N]."""
-    if images < 2:  # one image says nothing of others: its intervals are not known
+    """How often each resample of the bootstrap draws each image, [R, N]."""
+    if images < 2:  # there is no interval for one image
         return np.full((1, images), np.nan)
     random = np.random.default_rng(seed)
     resamples = max(100, min(RESAMPLES, NUMBERS // max(1, images)))
@@ -54,7 +54,7 @@ def weights(images: int, seed: int) -> Array:
 
 
 def quiet_nan(function: Callable[..., T]) -> Callable[..., T]:
-    """A NaN-aware function of NumPy's, without its warnings about rows that hold nothing."""
+    """Wraps a NaN-aware NumPy function: no warnings about rows of NaN."""
 
     def quiet(*args: object, **kwargs: object) -> T:
         with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -70,19 +70,19 @@ nanstd = quiet_nan(np.nanstd)
 
 
 def mean_of(values: Array, drawn: Array) -> Estimate:
-    """The mean over images of [N], with its interval."""
+    """The mean of [N], with its interval."""
     return ratio_of(np.where(np.isfinite(values), values, 0), np.isfinite(values).astype(float), drawn)
 
 
 def resampled_mean(values: Array, drawn: Array) -> Array:
-    """The mean over images of [N] (or [N, V]) in each resample, [R] (or [R, V])."""
+    """The mean over images in each resample: [N] -> [R], or [N, V] -> [R, V]."""
     finite = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((drawn @ np.where(finite, values, 0)) / (drawn @ finite.astype(float)), dtype=float)
 
 
 def ratio_of(hits: Array, counts: Array, drawn: Array) -> Estimate:
-    """Sum over images of [N] over sum of [N], with its interval."""
+    """The sum of `hits` [N] divided by the sum of `counts` [N], with its interval."""
     total = counts.sum()
     if not total:
         return Estimate(np.nan, np.nan, np.nan)
@@ -92,7 +92,7 @@ def ratio_of(hits: Array, counts: Array, drawn: Array) -> Estimate:
 
 
 def worst_mean(table: Array, drawn: Array) -> tuple[int, Estimate]:
-    """Which column of [N, V] has the lowest mean over images, and that mean with the interval of the minimum."""
+    """The column of [N, V] with the lowest mean, and this mean with the interval of the minimum."""
     means = np.asarray(nanmean(table, axis=0), dtype=float)
     if not np.isfinite(means).any():
         return 0, Estimate(np.nan, np.nan, np.nan)
@@ -101,12 +101,12 @@ def worst_mean(table: Array, drawn: Array) -> tuple[int, Estimate]:
 
 
 def resampled_worst_mean(table: Array, drawn: Array) -> Array:
-    """The lowest mean over images of the columns of [N, V] in each resample, [R]."""
+    """The lowest mean of a column of [N, V] in each resample, [R]."""
     return np.asarray(nanmin(resampled_mean(table, drawn), axis=1), dtype=float)
 
 
 def lowest_share(table: Array, share: float) -> Array:
-    """The mean of the lowest share of each row's numbers, at least one of them: CVaR. [N, V] -> [N]."""
+    """CVaR: the mean of the lowest `share` of each row's numbers, at least one of them. [N, V] -> [N]."""
     ordered = np.sort(table, axis=1)  # NaN last
     counts = np.isfinite(table).sum(1)
     taken = np.ceil(share * counts - 1e-9).clip(min=1)
@@ -115,13 +115,13 @@ def lowest_share(table: Array, share: float) -> Array:
 
 
 def worst_view(table: Array, row: int) -> int:
-    """The column of the lowest number in a row of [N, V]; among equals the one with the highest mean over all rows."""
+    """The column of the lowest number in a row of [N, V]. Of equal ones, that with the highest mean over all rows."""
     tied = table[row] == nanmin(table[row])
     return int(np.argmax(np.where(tied, np.nan_to_num(nanmean(table, axis=0), nan=-np.inf), -np.inf)))
 
 
 def interval(resampled: Array) -> tuple[float, float]:
-    """The ends between which a number lies in 95 % of the resamples [R]."""
+    """The ends of the interval that holds 95 % of the resamples [R]."""
     finite = resampled[np.isfinite(resampled)]
     if not len(finite):
         return np.nan, np.nan

@@ -1,4 +1,4 @@
-"""Audit: the scores of a model on every image under every view, and what they say."""
+"""Audit: the scores of a model on every image under every view, and their statistics."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """The scores of a model on every image under every view, from `adaug.audit`.
+    """What `adaug.audit` returns: the scores of a model on every image under every view, and their statistics.
 
-    `print(audit)` is a page of the most important. Statistics are computed over all views, or over those of one family:
-    `views="rotate"`, `"scale × rotate"`, `"draws"`, ... (`audit.families`). They are floats with `.low` and `.high`, a 95 %
-    bootstrap interval over images.
+    `print(audit)` shows the most important numbers. A statistic covers all views, or those that you choose: one family such as
+    `views="rotate"`, `"scale × rotate"` or `"draws"` (see `audit.families`), one view, or several by their names. It is a float
+    with `.low` and `.high`, a 95 % bootstrap interval over images.
 
     Attributes:
-        scores: [N, V] or with parts [N, V, K], float32. NaN does not count.
-        families: What the views are; their names in the order of the table are `audit.views`.
+        scores: [N, V], or [N, V, K] with parts, float32. NaN does not count.
+        families: The views by family. `audit.views` names them in the order of the table.
         worse: Whether "lower" or "higher" scores are worse.
         groups: Name -> the parts (joints, classes) that belong to it.
-        images: A fingerprint of each image, [N], by which two audits are compared.
-        seed: Of the joint draws and the bootstrap.
-        model: A fingerprint of the model's weights; empty for a model that is no torch.nn.Module.
-        excluded: What could not count, by reason, and how often.
-        pictures: What the network saw in the views that hurt an image most.
+        images: A fingerprint of each image, [N]. Only audits of the same images can be compared.
+        seed: The seed of the joint draws and of the bootstrap.
+        model: A fingerprint of the model's weights. Empty if the model is not a torch.nn.Module.
+        excluded: What did not count: reason -> how often.
+        pictures: Images as the network saw them, under the views that hurt them most.
     """
 
     scores: np.ndarray[Any, np.dtype[np.float32]]
@@ -75,21 +75,21 @@ class Audit:
         return len(self.scores)
 
     def detail(self, view: str) -> str:
-        """The name of a view, with what it does where the name does not tell: "draw 3 (scale 1.31, rotate -48°)"."""
+        """The name of a view, with what it does if the name does not tell: "draw 3 (scale 1.31, rotate -48°)"."""
         for family in self.families:
             if view in family.views and family.details:
                 return f"{view} ({family.details[family.views.index(view)]})"
         return view
 
     def family(self, name: str) -> FamilyTable:
-        """The views of one kind. Raises KeyError that names those there are."""
+        """The family of this name. If there is none, the KeyError names all families."""
         for family in self.families:
             if family.name == name:
                 return family
         raise KeyError(f"`views` should be one of {', '.join(family.name for family in self.families)}. Found {name!r}.")
 
     def columns(self, views: str | Sequence[str] | None = None) -> list[int]:
-        """Where views stand in the table: all, those of a family, one by its name, or those named."""
+        """The columns of views in the table: of all, of a family, or of one or several views by their names."""
         if views is None:
             return list(range(len(self.views)))
         if isinstance(views, str) and views in self.views and all(views != family.name for family in self.families):
@@ -102,11 +102,11 @@ class Audit:
         return [self.views.index(name) for name in views]
 
     def table(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Array:
-        """The score of each image under each view, the mean over its parts (or those of a group). [N, V]."""
+        """The score of each image under each view, averaged over its parts or over those of a group. [N, V]."""
         return self._by_image(self._chosen(views, group))
 
     def _chosen(self, views: str | Sequence[str] | None, group: str | None) -> Array:
-        """[N, V] or [N, V, K] of some views and parts."""
+        """The scores of some views and parts, [N, V] or [N, V, K]."""
         chosen = self.scores[:, self.columns(views)].astype(float)
         if group is None:
             return chosen
@@ -120,7 +120,7 @@ class Audit:
 
     @cached_property
     def drawn(self) -> Array:
-        """How often each image is drawn in each resample of the bootstrap."""
+        """How often each resample of the bootstrap draws each image, [R, N]."""
         return weights(len(self), self.seed)
 
     @property
@@ -128,31 +128,31 @@ class Audit:
         return 1.0 if self.worse == "lower" else -1.0
 
     def _turned(self, estimate: Estimate) -> Estimate:
-        """An estimate of scores that were turned so that lower is worse, turned back."""
+        """Restores the sign of an estimate that was computed with lower as worse."""
         low, high = sorted((self._sign * estimate.low, self._sign * estimate.high))
         return Estimate(self._sign * float(estimate), low, high)
 
     # ---- statistics
 
     def mean(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
-        """The mean over images of each one's mean over views."""
+        """The mean score: over views for each image, then over images."""
         return mean_of(np.asarray(nanmean(self.table(views, group), axis=1), dtype=float), self.drawn)
 
     def worst(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[str, Estimate]:
-        """The worst view: the one with the worst mean over images, and that mean.
+        """The view with the worst mean over images, and this mean.
 
-        In each resample another view may be the worst, so that the interval leans to the worse side.
+        Each resample of the bootstrap may have another worst view, so the interval leans to the worse side.
         """
         column, estimate = worst_mean(self._sign * self.table(views, group), self.drawn)
         return self.views[self.columns(views)[column]], self._turned(estimate)
 
     def worst_per_image(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
-        """The mean over images of each one's worst view: what an adversary who knows the network would leave."""
+        """The mean over images of each image's worst score: what an adversary who knows the network would leave."""
         worst = np.asarray(nanmin(self._sign * self.table(views, group), axis=1), dtype=float)
         return self._turned(mean_of(worst, self.drawn))
 
     def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
-        """Conditional value at risk: the mean over images of the mean over each one's worst share of views."""
+        """Conditional value at risk: like `worst_per_image`, but the mean over the worst `share` of each image's views."""
         if not 0 < share <= 1:
             raise ValueError(f"`share` should be in (0, 1]. Found {share}.")
         return self._turned(mean_of(lowest_share(self._sign * self.table(views, group), share), self.drawn))
@@ -164,17 +164,17 @@ class Audit:
         return any(bool(np.isin(finite, (0, top)).all()) for top in (1, 100))
 
     def in_every_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
-        """The share of images (or of their parts) that are right in every view in which they count, in the scores' own unit.
+        """The fraction of images (or parts) that are right in every view in which they count, in the unit of the scores.
 
         Raises:
-            ValueError: Scores are not right (1 or 100) or wrong (0).
+            ValueError: The scores are not all 0 and 1, or all 0 and 100.
         """
         share, top = ratio_of(*self.always_right(views, group), self.drawn), self.top
         return Estimate(top * share, top * share.low, top * share.high)
 
     @property
     def top(self) -> float:
-        """What a share of 1 is in the unit of right or wrong scores: 1, or 100 for per cent."""
+        """The score of what is right: 1, or 100 for per cent."""
         return 100.0 if (self.scores[np.isfinite(self.scores)] > 1).any() else 1.0
 
     def always_right(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[Array, Array]:
@@ -182,7 +182,7 @@ class Audit:
         if not self.right_or_wrong:
             raise ValueError(
                 "`in_every_view` should have scores of 0 and 1, or of 0 and 100. Found others; let `score` say whether an "
-                "image (or a part) is right, e.g. an error below a threshold."
+                "image (or a part) is right, such as whether an error is below a threshold."
             )
         chosen = self._chosen(views, group)
         chosen = chosen[..., None] if chosen.ndim == 2 else chosen  # [N, V, K]
@@ -192,17 +192,17 @@ class Audit:
         return always.sum(1).astype(float), counts.sum(1).astype(float)
 
     def by_view(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[Estimate, ...]:
-        """The mean over images of each view, [V]."""
+        """The mean score of each view, [V]."""
         return tuple(mean_of(column, self.drawn) for column in self.table(views, group).T)
 
     def counted(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Array:
-        """The share of images (or of their parts) that count in each view, of those that count as they are. [V]."""
+        """The fraction that counts in each view, of the images (or parts) that count as they are. [V]."""
         chosen, plain = self._chosen(views, group), self._chosen(AS_IT_IS, group)
         base = max(1, int(np.isfinite(plain).sum()))
         return np.asarray(np.isfinite(chosen).sum(axis=tuple(i for i in range(chosen.ndim) if i != 1)) / base, dtype=float)
 
     def in_all_views(self, views: str | Sequence[str] | None = None) -> float:
-        """The share of images (or of their parts) that count in all of some views: what bins can be compared on."""
+        """The fraction that counts in all of some views, of the images (or parts) that count as they are."""
         plain = np.isfinite(self._chosen(AS_IT_IS, None))[:, 0]
         always = np.isfinite(self._chosen(views, None)).all(1)
         return float(always.sum() / max(1, plain.sum()))
@@ -211,10 +211,10 @@ class Audit:
         """The mean score at each bin of an operation alone.
 
         Args:
-            operation: Its name.
-            group: Of parts.
-            alike: Whether to leave out every part that does not count at some bin. A joint that leaves the frame at one bin
-                then counts at none, and all bins are compared on the same joints.
+            operation: The name of the operation.
+            group: A group of parts. By default all parts count.
+            alike: Whether to leave out every part that does not count at some bin, so that all bins are compared on the same
+                parts. A joint that leaves the frame at one bin then counts at none.
         """
         if operation not in self.operations:
             raise KeyError(f"`operation` should be one of {', '.join(self.operations) or 'none'}. Found {operation!r}.")
@@ -245,15 +245,15 @@ class Audit:
         return tuple(family.name for family in self.families if len(family.axes) == 1)
 
     def relative(self) -> Audit:
-        """The same audit, each image's score less that of the image as it is."""
+        """The same audit with differences: each score minus that of the image as it is."""
         plain = self.scores[:, self.columns(AS_IT_IS)]
         return dataclasses.replace(self, scores=self.scores - plain)
 
     def weakest(self, most: int = 10, views: str | Sequence[str] | None = None, group: str | None = None) -> list[Case]:
-        """The images whose worst view is worst, each with that view.
+        """The images with the worst scores, each with its worst view, the worst first.
 
-        Among images with equal worst views those come first that are best as they are, so that it is the view's doing, and
-        then those that are worst on average. Among equal views of an image the one that is easiest for all others is named.
+        If worst scores are equal, images that are better as they are come first, because there the view is to blame; then those
+        that are worse on average. If views of an image are equally bad, the one that is easiest for all images is named.
         """
         table, plain = self._sign * self.table(views, group), self.table(AS_IT_IS, group)[:, 0]
         worst, average = (np.asarray(f(table, axis=1), dtype=float) for f in (nanmin, nanmean))
@@ -262,7 +262,7 @@ class Audit:
         return [Case(int(i), names[worst_view(table, i)], self._sign * float(worst[i]), float(plain[i])) for i in order]
 
     def compare(self, other: Audit) -> Comparison:
-        """What changes from this audit to another one of the same images: differences are the other's less this one's."""
+        """Compares this audit with a later one of the same images. A difference is the later number minus this one."""
         from adaug.audits._comparison import Comparison
 
         return Comparison(self, other)
@@ -279,40 +279,40 @@ class Audit:
         return f"<Audit: {len(self)} images, {len(self.views)} views{parts}; print it for a page>"
 
     def html(self, path: str | Path, *, compared: Audit | None = None, title: str = "Where is the network weak?") -> Path:
-        """Writes one self-contained page. Needs jinja2 and pillow (`pip install adaug[audit]`).
+        """Writes a self-contained HTML page. Needs jinja2 and pillow (`pip install adaug[audit]`).
 
         Args:
-            path: Of the page.
-            compared: Another audit of the same images, e.g. after training: the page shows what changed.
-            title: Of the page.
+            path: The file to write.
+            compared: A later audit of the same images. The page then shows what changed.
+            title: The title of the page.
         """
         from adaug.audits._html import write
 
         return write(self, Path(path), compared, title)
 
     def figure(self, compared: Audit | None = None) -> Figure:
-        """Curves and grids as a matplotlib figure (`pip install adaug[viz]`)."""
+        """Draws curves and grids with matplotlib (`pip install adaug[viz]`)."""
         from adaug.audits._html import draw
 
         return draw(self, compared)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the table and the pictures, as plain values: views, statistics of every family and group."""
+        """All views and statistics as plain values, without the table and the pictures."""
         from adaug.audits._text import summary
 
         return summary(self)
 
     def to_json(self) -> str:
-        """The same as text."""
+        """The text of `to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     # ---- to keep
 
     def save(self, path: str | Path) -> Path:
-        """Writes one file, an .npz without pickles. It is whole or not there."""
+        """Writes one file, an .npz without pickles. If it fails, an older file stays as it was."""
         return write(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> Audit:
-        """Reads what `save` wrote. Raises ValueError that names the file if it is damaged or of another kind."""
+        """Reads what `save` wrote. Raises ValueError if the file is damaged or of another kind."""
         return Audit(**read(path))

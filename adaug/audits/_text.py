@@ -1,4 +1,4 @@
-"""An audit in plain text: a page for the terminal, and the numbers as plain values."""
+"""An audit in plain text for the terminal, and its numbers as plain values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def page(audit: Audit) -> str:
     if stays < 0.995:
         lines += [
             "",
-            f"{stays:.0%} counts in all views; curve(..., alike=True) compares the bins of an operation on the like",
+            f"{stays:.0%} count in all views; curve(..., alike=True) compares all bins on the same images or parts",
         ]
     if audit.groups:
         lines += ["", *_groups(audit)]
@@ -75,13 +75,13 @@ def _curves(audit: Audit) -> list[str]:
     lines = []
     means = [float(mean) for name in audit.operations for mean in audit.curve(name).mean if math.isfinite(mean)]
     low, high = min(means, default=0.0), max(means, default=0.0)
-    high = max(high, low + 0.1 * abs(high))  # one range for all, and no cliff out of nothing
+    high = max(high, low + 0.1 * abs(high))  # one range for all curves, and tiny differences should not look large
     for name in audit.operations:
         curve = audit.curve(name)
         values = [float(mean) for mean in curve.mean]
         view, worst = audit.worst(name)
         fewest = min(curve.counted)
-        note = f"; {fewest:.0%} counts at the least" if fewest < 0.995 else ""
+        note = f"; at least {fewest:.0%} count" if fewest < 0.995 else ""
         ends = f"{curve.axis.labels[0]} to {curve.axis.labels[-1]}"
         where = view.removeprefix(name).strip()
         lines.append(f"  {name:12} {_sparkline(values, low, high)}  {ends}; worst {_number(worst)} at {where}{note}")
@@ -135,7 +135,7 @@ def _number(value: float, *, sign: bool = False) -> str:
 
 
 def summary(audit: Audit) -> dict[str, Any]:
-    """Everything but the table, as lists, strings and numbers."""
+    """All statistics as lists, strings and numbers, without the table of scores."""
     return {
         "images": len(audit),
         "worse": audit.worse,

@@ -1,1 +1,1 @@
-"""One small file per trainer, each under an extra of its name; none is imported by the core."""
+"""One small file for each trainer. Each needs the extra of its name, such as `adaug[lightning]`; the core imports none."""

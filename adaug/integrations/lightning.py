@@ -1,4 +1,4 @@
-"""Lightning: a callback that saves, restores and logs an augmenter that an ordinary `training_step` uses."""
+"""Lightning: a callback that saves, restores and logs the augmenter of a `training_step`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from adaug.augmenter import AdversarialAugmenter
 
 
 class AugmenterCallback(L.Callback):
-    """Keeps an augmenter's state in Lightning's checkpoints and its scalars in Lightning's loggers.
+    """Saves an augmenter in Lightning's checkpoints, and logs its scalars with Lightning's loggers.
 
         def training_step(self, batch, index):
             return self.augmenter.step(self.network, batch, self.loss_fn).loss
 
-    The augmenter looks at `self.network`, not at the LightningModule. The callback drives its `progress` from the trainer's
-    steps, unless it was given `total_steps`.
+    Give the augmenter the network (`self.network`), not the LightningModule. The callback sets the augmenter's `progress` from
+    the trainer's steps, unless the augmenter has `total_steps`.
 
     Args:
-        augmenter: What `training_step` uses.
-        log: Whether the scalars of each step are logged.
-        name: What stands before theirs, and tells the states of several callbacks apart.
+        augmenter: The augmenter that `training_step` uses.
+        log: Whether to log the scalars of each step.
+        name: The prefix of these scalars. With several callbacks, each needs its own.
     """
 
     def __init__(self, augmenter: AdversarialAugmenter, *, log: bool = True, name: str = "adaug") -> None:

@@ -1,4 +1,4 @@
-"""Hugging Face: a callback that saves, restores and logs an augmenter that an ordinary `compute_loss` uses."""
+"""Hugging Face: a callback that saves, restores and logs the augmenter of a Trainer's `compute_loss`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adaug.augmenter import AdversarialAugmenter
 
 
 class AugmenterCallback(TrainerCallback):
-    """Keeps an augmenter's state in the Trainer's checkpoints and its scalars in the Trainer's logs.
+    """Saves an augmenter in the Trainer's checkpoints, and adds its scalars to the Trainer's logs.
 
         class Augmented(Trainer):
             def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
@@ -21,15 +21,15 @@ class AugmenterCallback(TrainerCallback):
                 result = augmenter.step(model, inputs, loss_fn)
                 return (result.loss, result.output) if return_outputs else result.loss
 
-    The callback drives its `progress` from the Trainer's steps, unless it was given `total_steps`. What reports logs, such as
-    TensorBoardCallback, sees the scalars when it comes after this one: TrainingArguments(report_to="none") and
-    callbacks=[AugmenterCallback(augmenter), TensorBoardCallback()].
+    The callback sets the augmenter's `progress` from the Trainer's steps, unless the augmenter has `total_steps`. Put callbacks
+    that report logs, such as TensorBoardCallback, after this one, or they do not see its scalars:
+    TrainingArguments(report_to="none") and callbacks=[AugmenterCallback(augmenter), TensorBoardCallback()].
 
     Args:
-        augmenter: What `compute_loss` uses.
-        log: Whether the scalars of the latest step are logged with the Trainer's.
-        name: What stands before theirs, and the name of the file in a checkpoint.
-        checkpoint: The folder that training goes on from, where it is not the Trainer's own of that step in `output_dir`.
+        augmenter: The augmenter that `compute_loss` uses.
+        log: Whether to add the scalars of the latest step to the Trainer's logs.
+        name: The prefix of these scalars, and the name of the state's file in a checkpoint.
+        checkpoint: The folder to resume from, if it is not the Trainer's own checkpoint of that step in `output_dir`.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class AugmenterCallback(TrainerCallback):
         self.augmenter, self.log_scalars, self.name, self.checkpoint = augmenter, log, name, checkpoint
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Takes the state back when training goes on. Raises FileNotFoundError where the checkpoint has none."""
+        """Loads the state when training resumes. Raises FileNotFoundError if the checkpoint has none."""
         if not state.global_step:
             return
         folder = Path(self.checkpoint or args.resume_from_checkpoint or self._folder(args, state))
         path = folder / f"{self.name}.pt"
         if not path.exists():
             raise FileNotFoundError(
-                f"A checkpoint should hold the augmenter's state in {path.name}. Found none in {folder}; pass "
-                "AugmenterCallback(augmenter, checkpoint=...) the folder that training goes on from."
+                f"A checkpoint should hold the augmenter's state in {path.name}. Found none in {folder}; pass the folder "
+                "that training resumes from, AugmenterCallback(augmenter, checkpoint=...)."
             )
         self.augmenter.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
@@ -71,7 +71,7 @@ class AugmenterCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not self.log_scalars or logs is None or "loss" not in logs:  # not an evaluation's, nor the summary at the end
+        if not self.log_scalars or logs is None or "loss" not in logs:  # an evaluation, or the summary at the end
             return
         scalars = {f"{self.name}/{name}": float(value) for name, value in self.augmenter.metrics.items() if value.ndim == 0}
         logs.update(scalars)

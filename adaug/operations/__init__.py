@@ -1,7 +1,7 @@
-"""What can be done to a view: geometric, photometric and occluding operations, and the bases to write one's own.
+"""Operations: they move pixels, change colours or hide parts of a view. Base classes for your own.
 
-A generator learns which of an operation's bins or cells is hard. To add an operation, derive from `Geometric` (return a
-matrix), `Photometric` (return an image) or `OccludeImage`; nothing is registered.
+adaug learns which of an operation's bins or cells are hard. To add an operation, derive from `Geometric` (return a matrix),
+`Photometric` (return an image) or `OccludeImage`. You need not register it.
 """
 
 from adaug.operations._base import Binned, Operation

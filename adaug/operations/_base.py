@@ -1,4 +1,4 @@
-"""What an operation is: all that policies, views, generators, pre-training and pictures ask of one."""
+"""The base classes of operations: everything that the rest of the library asks of an operation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from adaug.operations._distributions import draw_without_replacement, truncated_
 class Operation(ABC):
     """One thing that can be done to a view, with k bins or cells.
 
-    Derive from `Geometric`, `Photometric` or `OccludeImage`, which leave one method, or none, to write. There is nothing
-    to register: the rest of the library asks an operation for what stands here and for nothing else.
+    To write one, derive from `Geometric`, `Photometric` or `OccludeImage`; then at most one method is left to write. You need
+    not register it: the library uses only the methods of this class.
 
-    What is drawn for an operation, one a row, is called its magnitude: numbers [n] for bins, masks [n, ...] for cells.
+    A magnitude is what is drawn for a row: numbers [n] if there are bins, masks [n, ...] if there are cells.
 
     Attributes:
         hides: Whether it hides parts of the "image", of the network's "features", or nothing (None).
@@ -42,7 +42,7 @@ class Operation(ABC):
 
     @property
     def name(self) -> str:
-        """Its name, unique in a branch."""
+        """The name of the operation, unique in a branch."""
         return type(self).__name__.lower()
 
     @property
@@ -53,7 +53,7 @@ class Operation(ABC):
     @property
     @abstractmethod
     def layout(self) -> int | tuple[int, int]:
-        """How its distribution is laid out: k bins, or (rows, columns) of cells."""
+        """The number of bins k, or (rows, columns) of the cells."""
 
     if TYPE_CHECKING:  # a property here would be taken for the default of `Binned`'s field
 
@@ -63,14 +63,14 @@ class Operation(ABC):
 
     @abstractmethod
     def centres(self) -> Sequence[float]:
-        """The magnitude (or the cell) that stands for each bin, as `at` takes it. [k]."""
+        """The magnitude in the middle of each bin (or the number of each cell), [k]. `at` accepts it."""
 
     @abstractmethod
     def label(self, magnitude: Tensor) -> str:
-        """What the magnitude of one row is called in a picture."""
+        """The text for the magnitude of one row in a picture."""
 
     def labels(self) -> list[str]:
-        """What each bin is called in a picture. [k]."""
+        """The text for each bin in a picture, [k]."""
         return [self.label(self.at(centre, 1)[0]) for centre in self.centres()]
 
     # ---- drawing
@@ -81,7 +81,7 @@ class Operation(ABC):
 
     @abstractmethod
     def chosen(self, bin: int, n: int, device: torch.device | None = None) -> Tensor:
-        """What `choose` gives when n rows all draw this bin. -> [n, s] long."""
+        """What `choose` would return if all n rows drew this bin: [n, s] long."""
 
     @abstractmethod
     def draw(self, chosen: Tensor, stream: Stream) -> Tensor:
@@ -89,68 +89,70 @@ class Operation(ABC):
 
     @abstractmethod
     def draw_random(self, n: int, stream: Stream) -> Tensor | None:
-        """Magnitudes in random views and in those of other branches. None: it is not done there."""
+        """Magnitudes for random views and for the views of other branches. None: they do without the operation."""
 
     @property
     def in_random_views(self) -> bool:
-        """Whether random views do it by a magnitude that is drawn."""
+        """Whether random views draw a magnitude for it."""
         return True
 
     def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor | None:
-        """Magnitudes of reference views, which adversarial ones with these bins are compared with.
+        """Magnitudes for the reference views that adversarial views with these bins are compared with.
 
-        None: those of `draw_random` serve.
+        None means: take those of `draw_random`.
         """
         return None
 
     @abstractmethod
     def membership(self, magnitude: Tensor) -> Tensor:
-        """Which bins or cells the magnitude of each row falls into. [n] or [n, ...] -> [n, k], 1 in them and 0 elsewhere."""
+        """Which bins or cells each magnitude falls into. [n] or [n, ...] -> [n, k], 1 if it does and 0 if not."""
 
     @abstractmethod
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:
-        """A magnitude (or cells) that a user gives, for n rows. Draws nothing. Raises TypeError or ValueError."""
+        """Turns a magnitude (or cells) that a user gives into one for n rows. Raises TypeError or ValueError."""
 
     # ---- effect
 
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor | None:
-        """How it moves pixels about the centre of a view of `size` (h, w): [n] -> [n, 3, 3]. None: not at all."""
+        """The matrix that moves pixels about the centre of a view of `size` (h, w): [n] -> [n, 3, 3]. None: nothing moves."""
         return None
 
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
-        """How it changes pixel values. [n, C, H, W], [n] -> [n, C, H, W]."""
+        """Changes pixel values. [n, C, H, W], [n] -> [n, C, H, W]."""
         return image
 
     def resized(self, mask: Tensor, size: Size, level: int) -> Tensor:
-        """What its magnitude hides of a layer of `size`, the `level`-th from the finest. [n, ...] -> [n, 1, *size].
+        """Resizes a mask to a layer of `size` (h, w), the `level`-th from the finest: [n, ...] -> [n, 1, *size].
 
-        Asked of operations that hide alone. 1 is kept, 0 is hidden.
+        1 keeps, 0 hides. Only operations that hide something need this method.
         """
         raise NotImplementedError(f"{type(self).__name__} should define resized(mask, size, level) -> [n, 1, *size].")
 
     def on_image(self) -> Operation:
-        """The operation that acts on the image alone, for networks whose features take no masks."""
+        """The same operation on the image instead of features, for models without layers to mask."""
         return self
 
     def votes(self, points: Tensor, visible: Tensor, size: Size) -> Tensor | None:
-        """How many visible points [n, ..., 2] fall into each of its cells, [k]; None: points say nothing of its bins."""
+        """How many visible points [n, ..., 2] fall into each cell, [k]. None: the operation has bins, not cells."""
         return None
 
 
 @dataclass(frozen=True)
 class Binned(Operation):
-    """An operation of one magnitude a row. Each bin is a small Gaussian bounded by truncation; the bins tile the range.
+    """An operation with bins, which draws one number for each row.
+
+    A bin is a small part of the range. Within it, magnitudes follow a Gaussian that is truncated at the bin's edges.
 
     Attributes:
         low: The lower end of the range.
         high: The upper end of the range.
         bins: The number of bins, k.
-        spread: The standard deviation within a bin, in half bin widths (the bound is one half).
-        log: Whether bins have equal ratio instead of equal width.
-        random: The random distribution, as an inverse distribution function [n] -> [n]. An adversarial magnitude is
-            compared with a draw from it. By default it is uniform over the range.
-        rest: The magnitude in random views and in those of other branches. By default they draw from the random
-            distribution, as in the paper.
+        spread: The standard deviation of the Gaussian in a bin; 1 is half the width of the bin.
+        log: Whether all bins span the same ratio (such as 1.2 to 1) instead of the same width.
+        random: The random distribution, for random and reference views, as an inverse distribution function: uniform numbers
+            [n] in (0, 1) -> magnitudes [n]. By default it is uniform over the range.
+        rest: A fixed magnitude for random views and for the views of other branches. By default they draw from `random`, as in
+            the paper.
     """
 
     low: float
@@ -251,7 +253,7 @@ class Binned(Operation):
         return given.expand(n)
 
     def _possible(self, magnitude: float) -> bool:
-        """Whether it can be done by this much."""
+        """Whether the operation allows this magnitude."""
         return math.isfinite(magnitude)
 
     def _random(self, noise: Tensor) -> Tensor:
@@ -259,7 +261,7 @@ class Binned(Operation):
         return self._place(noise) if self.random is None else self.random(noise)
 
     def _place(self, position: Tensor) -> Tensor:
-        """The magnitude at a position in [0, 1] of the range."""
+        """The magnitude at a position of the range, from 0 (low) to 1 (high)."""
         if self.log:
             return self.low * (self.high / self.low) ** position
         return self.low + (self.high - self.low) * position

@@ -1,4 +1,4 @@
-"""The bounded distributions that operations draw from: pure functions of uniform noise in (0, 1)."""
+"""The bounded distributions of operations, as pure functions of uniform noise in (0, 1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adaug._checks import Rules, check_fields, number, optional
 
 
 def truncated_normal(noise: Tensor, bound: float) -> Tensor:
-    """Standard normal conditioned on [-bound, bound], by its inverse distribution function: no mass at the edges."""
+    """A standard normal truncated to [-bound, bound], from uniform noise. No mass piles up at the bounds."""
     tail = NormalDist().cdf(-bound)
     return torch.special.ndtri(tail + noise * (1 - 2 * tail)).clamp(-bound, bound)
 
@@ -24,23 +24,23 @@ def gumbel(noise: Tensor) -> Tensor:
 
 
 def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Tensor:
-    """`most` different indices a row, in the order of their draw (Gumbel top-k). [n, k], [n, k] -> [n, most] long."""
+    """`most` different indices for each row, in the order of their draw (Gumbel top-k). [n, k], [n, k] -> [n, most] long."""
     return (log_probs + gumbel(noise)).topk(most, dim=-1).indices
 
 
 @dataclass(frozen=True)
 class ClippedNormal:
-    """A random distribution: N(mean, std) clipped to [low, high]. Give it to an operation as `random=`.
+    """A random distribution for an operation's `random`: N(mean, std) clipped to [low, high], as in the authors' code.
 
-    That of the authors' release. Mass piles up at the two ends, as it does there.
+    What lies outside the range becomes `low` or `high`, so these two have more mass.
 
     Attributes:
-        mean: The mean, and the magnitude of the rows that stay still.
+        mean: The mean before clipping.
         std: The standard deviation before clipping.
         low: The smallest value.
         high: The largest value.
-        still: The probability of `mean` itself.
-        base: If given, the value is an exponent of this base, e.g. 2 for octaves of scale.
+        still: The probability that a row gets exactly `mean`.
+        base: If given, draws are exponents of this base, such as 2 for scales 2^-1 to 2^1.
     """
 
     mean: float

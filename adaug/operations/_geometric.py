@@ -1,4 +1,4 @@
-"""Operations that move pixels: each is one matrix about the image's centre, and every entry of a batch follows it."""
+"""Operations that move pixels. Each is one matrix about the centre of the view, which all entries of a batch follow."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Axis = Literal["x", "y"]
 
 
 class Geometric(Binned):
-    """A binned operation that moves pixels, and what is at them, by one matrix a row."""
+    """An operation with bins that moves pixels, and the labels that belong to them, by one matrix for each row."""
 
     moves = True
 
     @override
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
-        """The matrix about the image's centre (x right, y down) for views of `size` (h, w). [n] -> [n, 3, 3]."""
+        """The matrix about the centre of a view of `size` (h, w), x to the right and y down. [n] -> [n, 3, 3]."""
         raise NotImplementedError(f"{type(self).__name__} should define matrix(magnitude [n], size) -> [n, 3, 3].")
 
 
 @dataclass(frozen=True)
 class Scale(Geometric):
-    """Factor of the object's size: above 1 enlarges."""
+    """Scales the object by a factor; above 1 enlarges it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +58,7 @@ class Scale(Geometric):
 
 @dataclass(frozen=True)
 class Rotate(Geometric):
-    """Degrees, counter-clockwise as seen."""
+    """Rotates by degrees, counter-clockwise as you see it."""
 
     @property
     @override
@@ -76,7 +76,7 @@ class Rotate(Geometric):
 
 @dataclass(frozen=True)
 class _AlongAxis(Geometric):
-    """An operation along `axis`, which its name tells."""
+    """An operation along `axis`, which is part of its name."""
 
     _: KW_ONLY
     axis: Axis = "x"
@@ -91,7 +91,7 @@ class _AlongAxis(Geometric):
 
 @dataclass(frozen=True)
 class Translate(_AlongAxis):
-    """A shift along `axis`, as a fraction of the view's width ("x", right is positive) or height ("y", down)."""
+    """Shifts along `axis` by a fraction of the view's width ("x": positive is right) or height ("y": positive is down)."""
 
     @override
     def matrix(self, magnitude: Tensor, size: Size) -> Tensor:
@@ -103,7 +103,7 @@ class Translate(_AlongAxis):
 
 @dataclass(frozen=True)
 class Shear(_AlongAxis):
-    """Degrees along `axis`; positive leans the top of the object to the right ("x") or its right side down ("y")."""
+    """Shears by degrees. A positive angle moves the top of the object right (axis "x") or its right side down ("y")."""
 
     @override
     def label(self, magnitude: Tensor) -> str:

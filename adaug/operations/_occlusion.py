@@ -1,4 +1,4 @@
-"""Operations that hide cells of a grid laid over the view: of the image, or of the network's features (section 4.2)."""
+"""Operations that hide cells of a grid over the view, in the image or in the network's features (section 4.2)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from adaug._warp import Size, inside
 from adaug.operations._base import Operation
 from adaug.operations._distributions import draw_without_replacement
 
-LEVELS = 5  # resolutions with masks of their own in the "independent" variant: 64 to 4, as in an hourglass
-FINE = 16  # pixels a cell in the "down" variant: a 4 x 4 grid drawn at 64 x 64
+LEVELS = 5  # the "independent" variant has a mask for each of so many resolutions: 64 to 4, as in an hourglass
+FINE = 16  # the "down" variant draws a cell as so many pixels, a 4 x 4 grid as 64 x 64
 
 
 @dataclass(frozen=True)
 class Occlusion(Operation):
-    """Hides some cells of a grid laid over the view.
+    """Hides some cells of a grid over the view.
 
     Attributes:
         grid: (rows, columns) of cells.
-        cells: How many cells a row may lose. One of these numbers is drawn, all equally likely.
+        cells: How many cells a row loses: one of these numbers, all equally likely.
     """
 
     hides: ClassVar[Literal["image", "features"]] = "image"
@@ -73,7 +73,7 @@ class Occlusion(Operation):
 
     @property
     def fields(self) -> int:
-        """How many masks a row draws: one, or one a resolution."""
+        """How many masks a row gets: one, or one for each resolution."""
         return 1
 
     @override
@@ -82,7 +82,7 @@ class Occlusion(Operation):
 
     @override
     def label(self, magnitude: Tensor) -> str:
-        """The cells that are hidden, as (row, column) from 1."""
+        """The hidden cells, as (row, column) from 1."""
         cells = F.adaptive_avg_pool2d(magnitude[:1].float(), self.grid)[0] < 0.5  # of the finest mask
         return " ".join(f"({row + 1}, {column + 1})" for row, column in torch.nonzero(cells).tolist())
 
@@ -90,7 +90,7 @@ class Occlusion(Operation):
     def choose(self, log_probs: Tensor, stream: Stream) -> Tensor:
         """Draws the cells that each row loses, for each of its masks. [n, k] -> [n, s] long, s = fields x most.
 
-        A row that loses fewer cells than others repeats its first one.
+        A row that loses fewer cells than others repeats its first cell.
         """
         numbers = constant(self.cells, stream.device, torch.long)
         count = numbers[(stream.uniform(len(log_probs)) * len(self.cells)).long()]  # [n]
@@ -106,7 +106,7 @@ class Occlusion(Operation):
 
     @override
     def draw_random(self, n: int, stream: Stream) -> None:
-        return None  # nobody is occluded outside an occlusion branch
+        return None  # only the rows of an occlusion branch lose cells
 
     @property
     @override
@@ -115,9 +115,9 @@ class Occlusion(Operation):
 
     @override
     def draw_reference(self, chosen: Tensor, stream: Stream) -> Tensor:
-        """As many cells, drawn uniformly.
+        """The same number of cells, drawn uniformly.
 
-        An open view shows all that a hidden one does, and more, so a comparison with it would say nothing of where.
+        A view without hidden cells is nearly always easier, so a comparison with it would not tell hard cells from easy ones.
         """
         first = chosen.unflatten(1, (self.fields, -1))[:, 0]  # [n, most] of the first mask
         count = 1 + (first[:, 1:] != first[:, :1]).sum(1)
@@ -125,12 +125,12 @@ class Occlusion(Operation):
 
     @override
     def membership(self, magnitude: Tensor) -> Tensor:
-        """How much of each cell is hidden, the mean of a row's masks."""
+        """How much of each cell is hidden, averaged over a row's masks: [n, k]."""
         return 1 - F.adaptive_avg_pool2d(magnitude.mean(1), self.grid).flatten(1)
 
     @override
     def at(self, magnitude: Any, n: int, device: torch.device | None = None) -> Tensor:
-        """The mask of given cells: a number or some, hidden in every row, or [n, s] for each its own."""
+        """The mask that hides given cells: one cell or several for all rows, or [n, s] for each row."""
         name = type(self).__name__
         try:
             cells = torch.as_tensor(magnitude, device=device)
@@ -147,7 +147,7 @@ class Occlusion(Operation):
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
-        """The image with its cells in black. [n, C, H, W], masks [n, fields, ...] -> [n, C, H, W]."""
+        """Blackens the hidden cells of images. [n, C, H, W], masks [n, fields, ...] -> [n, C, H, W]."""
         return image * self.resized(magnitude, (image.shape[-2], image.shape[-1]), 0).to(image.dtype)
 
     @override
@@ -160,7 +160,10 @@ class Occlusion(Operation):
         return votes.index_add_(0, row * self.grid[1] + column, counts.float())
 
     def mask(self, chosen: Tensor, noise: Tensor) -> Tensor:
-        """1 to keep, 0 to hide. [n, s] long -> [n, fields, rows, columns]; `noise` [n, 2] is for those that jitter."""
+        """Masks of chosen cells, 1 to keep and 0 to hide. [n, s] long -> [n, fields, rows, columns].
+
+        The variant "down" shifts its cells by `noise` [n, 2].
+        """
         cells = chosen.unflatten(1, (self.fields, -1))
         mask = torch.ones(*cells.shape[:2], self.bins, device=chosen.device).scatter_(2, cells, 0.0)
         return mask.unflatten(2, self.grid)
@@ -169,10 +172,10 @@ class Occlusion(Operation):
     def resized(self, mask: Tensor, size: Size, level: int) -> Tensor:
         if size[0] >= mask.shape[-2] and size[1] >= mask.shape[-1]:
             return F.interpolate(mask[:, :1], size=size, mode="nearest")
-        return F.adaptive_avg_pool2d(mask[:, :1], size)  # coarser than the grid: as much as is left of each pixel
+        return F.adaptive_avg_pool2d(mask[:, :1], size)  # coarser than the grid: each pixel keeps the part that is not hidden
 
     def _choose(self, log_probs: Tensor, count: Tensor, stream: Stream) -> Tensor:
-        """`count` [n] different cells for each of a row's masks. [n, k] -> [n, s] long."""
+        """Draws `count` [n] different cells for each mask of a row. [n, k] -> [n, s] long."""
         n, k = log_probs.shape
         most = max(self.cells)
         cells = draw_without_replacement(log_probs[:, None], stream.uniform(n, self.fields, k), most)  # [n, fields, most]
@@ -182,7 +185,7 @@ class Occlusion(Operation):
 
 @dataclass(frozen=True)
 class OccludeImage(Occlusion):
-    """Hides cells of the image itself."""
+    """Hides cells of the image, in black."""
 
 
 Variant = Literal["up", "down", "independent"]
@@ -190,15 +193,14 @@ Variant = Literal["up", "down", "independent"]
 
 @dataclass(frozen=True)
 class OccludeFeatures(Occlusion):
-    """AHO: hides cells of the bridge features at every resolution (section 4.2).
+    """Hides cells of the network's features at every resolution: AHO, adversarial hierarchical occluding (section 4.2).
 
-    When no layer takes masks they multiply the image, as those of OccludeImage do.
+    If there is no layer to mask, it hides the cells in the image, like OccludeImage.
 
     Attributes:
-        variant: "up" is one mask of the lowest resolution, scaled up (the paper's choice). "down" is one mask of the
-            highest resolution, not bound to the coarse grid, scaled down so that whatever it touches is hidden (more than
-            needed). "independent" draws cells of its own at every resolution (what one hides another may show). The last
-            two are those that the paper's discussion compares.
+        variant: "up", the paper's choice, draws one mask at the lowest resolution and scales it up. The paper discusses two
+            others: "down" draws one mask at the highest resolution, not bound to the grid, and hides every coarser pixel that
+            it touches. "independent" draws other cells at every resolution, so one may show what another hides.
     """
 
     hides = "features"
@@ -234,7 +236,7 @@ class OccludeFeatures(Occlusion):
         return super().resized(mask, size, level)
 
     def _shifted(self, mask: Tensor, noise: Tensor) -> Tensor:
-        """The cells drawn at FINE pixels a cell and moved by up to half a cell: [n, 1, FINE*rows, FINE*columns]."""
+        """The mask with FINE pixels for each cell, moved by up to half a cell: [n, 1, FINE*rows, FINE*columns]."""
         fine = F.interpolate(mask, scale_factor=FINE, mode="nearest")
         shift = ((noise - 0.5) * FINE).round().long()  # [n, 2] rows, columns
         rows = torch.arange(fine.shape[-2], device=mask.device)[None, :, None] - shift[:, 0, None, None]

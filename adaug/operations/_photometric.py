@@ -1,4 +1,4 @@
-"""Operations that change pixel values and move nothing."""
+"""Operations that change pixel values and move no pixels."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from adaug.operations._base import Binned
 
 
 class Photometric(Binned):
-    """A binned operation that changes pixel values in [0, 1] and moves nothing."""
+    """An operation with bins that changes pixel values in [0, 1] and moves no pixels."""
 
     unit_range = True
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
-        """The changed image. [n, C, H, W], [n] -> [n, C, H, W]."""
+        """Returns the changed images. [n, C, H, W], [n] -> [n, C, H, W]."""
         raise NotImplementedError(f"{type(self).__name__} should define apply(image, magnitude [n]) -> image.")
 
 
 @dataclass(frozen=True)
 class Brightness(Photometric):
-    """Factor of the brightness; 1 changes nothing."""
+    """Multiplies the brightness by a factor; 1 changes nothing."""
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Brightness(Photometric):
 
 @dataclass(frozen=True)
 class Contrast(Photometric):
-    """Factor of the distance to the mean grey; 1 changes nothing."""
+    """Multiplies each pixel's difference from the mean grey by a factor; 1 changes nothing."""
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class Contrast(Photometric):
 
 @dataclass(frozen=True)
 class Saturation(Photometric):
-    """Factor of the distance to the grey image; 1 changes nothing, 0 is grey."""
+    """Multiplies the difference from the grey image by a factor; 1 changes nothing, 0 gives a grey image."""
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Saturation(Photometric):
 
 @dataclass(frozen=True)
 class Gain(Photometric):
-    """Factor of one colour channel; 1 changes nothing."""
+    """Multiplies one colour channel by a factor; 1 changes nothing."""
 
     _: KW_ONLY
     channel: int = 0
@@ -87,7 +87,7 @@ class Gain(Photometric):
 
 @dataclass(frozen=True)
 class Apply(Photometric):
-    """Any function of images [n, C, H, W] and magnitudes [n] that moves no pixels, e.g. kornia.enhance.adjust_gamma."""
+    """Applies any function of images [n, C, H, W] and magnitudes [n] that moves no pixels, e.g. kornia.enhance.adjust_gamma."""
 
     _: KW_ONLY
     function: Callable[[Tensor, Tensor], Tensor]

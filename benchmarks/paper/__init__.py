@@ -1,1 +1,1 @@
-"""The experiments of Peng, Tang et al., CVPR 2018: the tables, the figures, and the arms that the example leaves out."""
+"""The experiments of Peng, Tang et al., CVPR 2018: tables, figures, and arms that the example does not have."""

@@ -1,10 +1,10 @@
-"""Arms that the example leaves out: one change each of its augmenter, built from what the library offers everybody.
+"""Arms that the example does not have: each changes one thing in its augmenter, with public parts of adaug.
 
     python -m benchmarks.paper.ablations --data DIR --arms asr+aho --until 0.7 --out runs/until
     python -m benchmarks.paper.ablations --data DIR --arms asr+aho --one-for-all --update-every 4 --out runs/global
 
-Runs examples/hourglass_lsp.py, whose options follow as they are. `benchmarks/accuracy.py people` takes the same options behind
-the name of an arm, and calls "asr+aho --one-for-all" also "global".
+It runs examples/hourglass_lsp.py and takes all its options too. `benchmarks/accuracy.py people` takes the same options after
+the name of an arm; there, "global" is short for "asr+aho --one-for-all".
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Ablation:
     """How an augmenter differs from the example's.
 
     Attributes:
-        random: How random views are drawn from the ranges: "uniform", or "normal" about the image as it is, where 60 % are
-            not turned, as in the authors' release.
-        rest: Only the rows of ASR are scaled and turned.
-        share: Of each branch.
-        until: The fraction of stage 3 after which the branches rest.
-        reads: Layers that the generators read; none for the image.
-        hides: Layers that the masks of AHO multiply; none for the image.
-        one_for_all: One distribution for all images, in the place of one for each.
-        scoring, update_every: As of the augmenter.
+        random: How random views are drawn: "uniform" over the ranges, or "normal" around the image as it is with 60 % not
+            turned, as in the authors' code.
+        rest: Whether only the rows of ASR are scaled and turned.
+        share: The share of each branch.
+        until: The fraction of stage 3 after which the branches stop.
+        reads: The layers that generators read. None means the image.
+        hides: The layers that AHO's masks multiply. None means the image.
+        one_for_all: Whether there is one distribution for all images instead of one for each.
+        scoring, update_every: As in the augmenter.
     """
 
     random: Literal["uniform", "normal"] = "uniform"
@@ -55,7 +55,7 @@ class Ablation:
     update_every: int = 1
 
     def __str__(self) -> str:
-        """What differs, as it is typed; nothing when nothing does."""
+        """The options that differ from the defaults, as one types them."""
         words = []
         for field in fields(self):
             value = getattr(self, field.name)
@@ -78,7 +78,7 @@ class Ablation:
         return make_augmenter(config, joints, steps, policy=policy, occlude=self.hides, **of_generators)
 
     def change(self, policy: adaug.Policy, config: Config) -> adaug.Policy:
-        """The policy of an arm with other random draws and shares; "none" and "trivial" have none of the paper's to change."""
+        """The policy of an arm with other random draws and shares. The policies of "none" and "trivial" stay as they are."""
         if config.arm in ("none", "trivial"):
             return policy
         share = adaug.policies.Window(self.share, 0.0, self.until)
@@ -89,7 +89,7 @@ class Ablation:
         return replace(policy, branches=tuple(branches), common=tuple(self._drawn(one, config) for one in policy.common))
 
     def _drawn(self, operation: Any, config: Config) -> Any:
-        """Scale and rotation with this ablation's random draws; anything else as it is."""
+        """Scale and rotation with the random draws of this ablation. Other operations stay as they are."""
         (low, high), angle = config.scale, config.rotation
         changes: dict[str, Any] = {}
         if isinstance(operation, adaug.Scale):
@@ -106,7 +106,7 @@ class Ablation:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Ablation, list[str]]:
-    """The ablation in a command line, and the words that are the example's."""
+    """The ablation in a command line, and the remaining arguments, which are the example's."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--random", choices=("uniform", "normal"))
     parser.add_argument("--rest", action="store_true")
@@ -124,7 +124,7 @@ def parse(arguments: Sequence[str]) -> tuple[Ablation, list[str]]:
 
 
 def run(arguments: Sequence[str]) -> dict[str, Any]:
-    """What examples/hourglass_lsp.py returns, with the ablation that its arguments name."""
+    """Runs examples/hourglass_lsp.py with the ablation in `arguments`, and returns its results."""
     ablation, rest = parse(arguments)
     if not str(ablation):
         return hourglass_lsp.main(rest)

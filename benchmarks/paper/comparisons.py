@@ -1,4 +1,4 @@
-"""What finished comparisons left in their folders: results.json with its seeds put together, and the models."""
+"""Reads finished comparisons from their folders: results.json, with seeds put together, and models."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from examples.hourglass.training import make_model
 from examples.markdown_tables import average
 from examples.results_file import FILE, VERSION
 
-Arm = Sequence[dict[str, Any]]  # the runs of an arm, one a seed
+Arm = Sequence[dict[str, Any]]  # the runs of an arm, one for each seed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs on the same data and with the same settings, from one or several folders; they differ in arm and seed.
+    """Runs with the same data and settings, from one or several folders. They differ in arm and seed.
 
     runs: arm -> its runs as in results.json, with "path", their folder.
     """
@@ -43,7 +43,7 @@ class Comparison:
         return {group: with_spread([score[group] for score in scores]) for group in scores[0]}
 
     def gain(self, arm: str, base: str = "random") -> tuple[int, dict[str, str]]:
-        """By how much an arm is above another: the number of seeds that both have, and the means with their spread."""
+        """The difference between two arms: the number of seeds that both have, and the means with their spread."""
         threshold = str(self.metric["threshold"])
         above, below = ({run["seed"]: scores_of(run)[threshold] for run in self.runs.get(name, [])} for name in (arm, base))
         common = [seed for seed in above if seed in below]
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def scores_of(run: dict[str, Any]) -> dict[str, Scores]:
-    """Threshold -> scores: as the benchmark counts them where there are photographs, otherwise of the crops."""
+    """Threshold -> scores: as the benchmark counts them if there are photographs, else on the crops."""
     scores: dict[str, Scores] = run["benchmark"] or run["pck"]
     return scores
 
@@ -68,7 +68,7 @@ def curve_of(runs: Arm) -> dict[float, Scores]:
 
 
 def read_comparisons(folders: Sequence[Path]) -> list[Comparison]:
-    """The comparisons in some folders (or results.json files). Those of the same data and settings become one."""
+    """Reads the comparisons in folders (or results.json files). Those with the same data and settings become one."""
     merged: dict[str, Comparison] = {}
     for folder in folders:
         path = folder if folder.is_file() else folder / FILE
@@ -104,7 +104,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def load_model(folder: Path, joints: Joints, device: str = "cpu") -> tuple[Config, StackedHourglass]:
-    """The config and the model of a folder that `train` wrote. Raises FileNotFoundError when it has no checkpoint."""
+    """The config and the model of a folder that `train` wrote. Raises FileNotFoundError if there is no checkpoint."""
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(f"{folder} should hold the checkpoint of a run. Found no {NAME}; train there first.")

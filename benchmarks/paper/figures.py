@@ -1,4 +1,4 @@
-"""The paper's Figures 5 to 7, from what runs recorded and predict.
+"""Draws the paper's Figures 5 to 7 from the records and predictions of runs.
 
 python -m benchmarks.paper.figures 5 runs/demo --out runs/demo/figures
 """
@@ -29,25 +29,25 @@ from examples.hourglass.progress import Epoch
 
 ADVERSARIAL, RANDOM, GENERATOR = "#D55E00", "#0072B2", "#009E73"  # Okabe and Ito
 COLOURS = {"random": RANDOM, "asr+aho": ADVERSARIAL, "asr": "#E69F00", "aho": "#CC79A7", "uniform": "#56B4E9"}
-SHOWN = 3  # people of Figure 7 whom the adversarial network gains most on, and as many whom it loses most on
+SHOWN = 3  # Figure 7 shows so many people with the largest gains, and as many with the largest losses
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with what it shows. name: of its file, without the suffix."""
+    """A figure with its caption. name: the name of its file, without the suffix."""
 
     name: str
     caption: str
     figure: Figure
 
     def write(self, folder: Path) -> Path:
-        """Writes the figure as a file; returns its path."""
+        """Writes the figure to a file and returns its path."""
         path = folder / f"{self.name}.png"
         path.write_bytes(self.png())
         return path
 
     def png(self) -> bytes:
-        """The figure as a file's content."""
+        """The content of the figure's file."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png")
         return buffer.getvalue()
@@ -62,10 +62,10 @@ def draw_training_status(
     measure: str = "mean error",
     moments: int = 5,
 ) -> Figure:
-    """Figure 5: the distribution of a branch's generator over an operation's bins, and the error that the network of the
-    adversarial and that of the random run make in each bin, at some moments of the training."""
+    """Figure 5: a generator's distribution over an operation's bins, and the errors of the adversarial and of the random
+    network in each bin, at some moments of training."""
     name = f"{branch}.{operation.name}"
-    proposals: dict[int, list[float]] = {}  # images seen by the network -> distribution; stage 2 adds no images
+    proposals: dict[int, list[float]] = {}  # images that the network has seen -> distribution; stage 2 adds none
     for epoch in adversarial:
         if name in epoch.distribution:
             proposals[epoch.images] = epoch.distribution[name]
@@ -120,7 +120,7 @@ def draw_pck_curves(
     data: str = "",
     groups: Sequence[str] = ("Mean", "Wri.", "Knee", "Ank."),
 ) -> Figure:
-    """Figure 6: PCK over thresholds for each arm, of all joints and of those that are hard to find."""
+    """Figure 6: PCK over thresholds for each arm, for all joints and for those that are hard to find."""
     figure = Figure(figsize=(2.6 * len(groups), 3.1), dpi=150, layout="constrained")
     axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     markers = dict(zip(curves, "osD^v", strict=False))
@@ -151,9 +151,9 @@ def draw_pck_curves(
 def draw_people_under_both(
     people: People, predicted: Mapping[str, Tensor], picks: Sequence[int], correct: Mapping[str, Tensor], *, title: str
 ) -> Figure:
-    """Figure 7: some people, cropped, with what each network predicts [N, J, 2], one row each, and the labels in the last.
+    """Figure 7: crops of some people, with a row for each network's predictions [N, J, 2] and a last row for the labels.
 
-    correct: how many joints of each person each network found, [N].
+    correct: the number of joints that each network found, for each person, [N].
     """
     few, index = people.subset(picks), torch.as_tensor(picks)
     everywhere = torch.ones_like(few.visibility)
@@ -178,7 +178,7 @@ def draw_people_under_both(
 
 
 def figure_5(comparison: Comparison, number: int, options: argparse.Namespace) -> Picture | str:
-    """Where the networks of both runs are weak over the training, and what the generator asks for; or why there is none."""
+    """Figure 5 of a comparison: errors of both networks in each bin, and the generator's distribution. Or why there is none."""
     pair, name = _pair(comparison, ("asr+aho", "asr")), _name(comparison)
     if pair is None:
         return f"{name}: Figure 5 needs the arms random and asr+aho (or asr) with the same seed."
@@ -198,7 +198,7 @@ def figure_5(comparison: Comparison, number: int, options: argparse.Namespace) -
 
 
 def figure_6(comparison: Comparison, number: int, _: argparse.Namespace) -> Picture:
-    """PCK over thresholds, the mean over the seeds."""
+    """Figure 6 of a comparison: PCK over thresholds, averaged over seeds."""
     curves = {arm: curve_of(runs) for arm, runs in comparison.runs.items()}
     name, seeds = comparison.metric["name"], max(len(runs) for runs in comparison.runs.values())
     caption = f"{_name(comparison)}. {name} over thresholds, " + (f"means of {seeds} seeds." if seeds > 1 else "one seed.")
@@ -206,7 +206,7 @@ def figure_6(comparison: Comparison, number: int, _: argparse.Namespace) -> Pict
 
 
 def figure_7(comparison: Comparison, number: int, options: argparse.Namespace) -> Picture | str:
-    """The same people under both networks, or why they are not shown: the largest gains and, as many, the largest losses."""
+    """Figure 7 of a comparison: people with the largest gains, and as many with the largest losses. Or why there is none."""
     pair, name = _pair(comparison, ("asr+aho", "asr", "aho")), _name(comparison)
     if pair is None:
         return f"{name}: Figure 7 needs the arm random and an adversarial one with the same seed."
@@ -234,7 +234,7 @@ def figure_7(comparison: Comparison, number: int, options: argparse.Namespace) -
 
 
 def _pair(comparison: Comparison, adversarial: Sequence[str]) -> list[tuple[str, int]] | None:
-    """The first adversarial arm that shares a seed with random: (its name, index of the run), and the same of random."""
+    """The first adversarial arm that has a seed in common with random: (its name, number of the run), and that of random."""
     seeds = {arm: [run["seed"] for run in runs] for arm, runs in comparison.runs.items()}
     for arm in adversarial:
         for index, seed in enumerate(seeds.get(arm, [])):
@@ -283,20 +283,20 @@ FIGURES: dict[int, tuple[str, Callable[[Comparison, int, argparse.Namespace], Pi
 
 
 def add_options(parser: argparse.ArgumentParser, out: str) -> None:
-    """The options of what draws figures."""
+    """Adds the options of scripts that draw figures."""
     parser.add_argument(
-        "runs", nargs="+", type=Path, help="folders with results.json; those of the same settings are put together"
+        "runs", nargs="+", type=Path, help="folders with results.json; those with the same settings are put together"
     )
-    parser.add_argument("--out", type=Path, default=Path(out), help="folder of what is written")
-    parser.add_argument("--mpii", type=Path, metavar="DIR", help="for Figure 7 of runs on MPII")
-    parser.add_argument("--lsp", type=Path, metavar="DIR", help="for Figure 7 of runs on LSP")
-    parser.add_argument("--people", type=int, default=200, help="first test people among whom Figure 7 looks; 0: no Figure 7")
-    parser.add_argument("--cache", type=Path, default=None, help="folder of the crops (None: in ~/.cache)")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
+    parser.add_argument("--mpii", type=Path, metavar="DIR", help="folder of MPII, for Figure 7")
+    parser.add_argument("--lsp", type=Path, metavar="DIR", help="folder with lsp, for Figure 7")
+    parser.add_argument("--people", type=int, default=200, help="Figure 7 chooses among so many test people; 0: no Figure 7")
+    parser.add_argument("--cache", type=Path, default=None, help="folder for the crops (None: in ~/.cache)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes one figure of each comparison, and prints what it shows."""
+    """Writes one figure for each comparison and prints its caption."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper.figures", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("number", type=int, choices=FIGURES)
     add_options(parser, "figures")

@@ -1,4 +1,4 @@
-"""One page of the paper's Tables 1 to 3 and Figures 5 to 7 with our runs: Markdown in the terminal, and HTML.
+"""Makes one page of the paper's Tables 1 to 3 and Figures 5 to 7 with our runs, as Markdown and as HTML.
 
 python -m benchmarks.paper.page runs/demo [runs/mpii ...] [--out page] [--mpii DIR] [--lsp DIR]
 """
@@ -23,7 +23,7 @@ SOURCE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
-    """Prints and writes the page; returns its path."""
+    """Prints the page, writes it and returns its path."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper.page", description=(__doc__ or "").splitlines()[0])
     add_options(parser, "page")
     options = parser.parse_args(arguments)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
 
 
 def sections_of(comparisons: Sequence[Comparison], options: argparse.Namespace) -> list[Section]:
-    """The tables, then the figures of each comparison."""
+    """The sections of the page: the tables, then the figures of each comparison."""
     sections = [Section(f"Table {number}: {title}", tables_of(number, comparisons)) for number, title in TITLES.items()]
     sections[0] = Section(sections[0].heading, [SOURCE, *sections[0].parts])
     for number, (title, figure) in FIGURES.items():

@@ -1,4 +1,4 @@
-"""How a page of tables and figures is written as Markdown, and as HTML that needs no other file, also on a phone."""
+"""Writes a page of tables and figures as Markdown, and as HTML that needs no other file and fits on a phone."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ figcaption { color: #555; font-size: .875rem; max-width: 75ch; }
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands under it; a string is a paragraph."""
+    """A heading and the parts below it. A string is a paragraph."""
 
     heading: str
     parts: Sequence[str | Table | Picture]
 
     def markdown(self) -> str:
-        """As Markdown, figures as links to their files."""
+        """The section as Markdown, with links to the files of figures."""
         texts = [f"## {self.heading}"]
         for part in self.parts:
             if isinstance(part, Table):
@@ -57,7 +57,7 @@ class Section:
 
 
 def page_of(title: str, sections: Sequence[Section]) -> str:
-    """The whole page, pictures inside it."""
+    """The whole page as HTML, with its pictures inside."""
     body = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:
         body.append(f"<h2>{html.escape(section.heading)}</h2>")
@@ -99,6 +99,6 @@ def _table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    """The spread is smaller than the mean, so that eight columns fit."""
+    """A cell with its spread in small letters, so that eight columns fit."""
     mean, _, spread = text.partition(" ± ")
     return html.escape(mean) + (f" <small>± {html.escape(spread)}</small>" if spread else "")

@@ -1,4 +1,4 @@
-"""Predictions as files: JSON to keep, and the .mat that MPII's evaluation server takes."""
+"""Writes predictions to files: as JSON, and as the .mat for MPII's evaluation server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from examples.datasets.people import MPII
 
 
 def write_json(path: str | Path, predicted: Array, people: Sequence[Annotation]) -> None:
-    """Joints [N, 16, 2] in pixels of the photographs, (0, 0) the centre of the first one, beside whose they are."""
+    """Writes joints [N, 16, 2] with the people that they belong to. Pixels of the photographs; (0, 0) is a pixel's centre."""
     _check(predicted, people)
     rows = [
         {"image": person.image, "source": person.source, "joints": np.round(points, 3).tolist()}
@@ -28,7 +28,7 @@ def write_json(path: str | Path, predicted: Array, people: Sequence[Annotation])
 
 
 def write_server_file(path: str | Path, predicted: Array, people: Sequence[Annotation], release: Release) -> None:
-    """`pred`, a struct per test image as in the official file, with the joints [N, 16, 2] of all separated people.
+    """Writes `pred`: a struct for each test image as in the official file, with the joints [N, 16, 2] of all separated people.
 
     The server counts pixels from 1 and joints from 0. It wants the name `pred_keypoints_mpii.mat`.
     """
@@ -71,7 +71,7 @@ def _points(joints: Array) -> NDArray[np.void]:
 
 
 def _structs(count: int, *fields: str) -> NDArray[np.void]:
-    """MATLAB's struct array of 1 x count, every field empty."""
+    """A MATLAB struct array of 1 x count with empty fields."""
     structs = np.empty((1, count), dtype=[(name, object) for name in fields])
     for name in fields:
         for i in range(count):

@@ -1,4 +1,4 @@
-"""The predictions of finished runs on MPII as files: JSON of the validation people, or the .mat that the test server takes.
+"""Writes the predictions of finished runs on MPII: validation people as JSON, or test people as .mat for MPII's server.
 
 python -m benchmarks.paper.server_file runs/stacks/asr+aho-seed0 --mpii DIR --file pred_keypoints_mpii.mat
 """
@@ -22,7 +22,7 @@ from examples.hourglass.evaluation import predict
 
 
 def check_predictions(file: Path, root: Path) -> None:
-    """Raises ValueError when the file could not be written from what `root` holds."""
+    """Raises ValueError if the file cannot be made from the files in `root`."""
     if file.suffix not in (".json", ".mat"):
         raise ValueError(f"`--file` should end in .json or .mat. Found {file.name!r}.")
     if file.suffix == ".mat":
@@ -32,10 +32,10 @@ def check_predictions(file: Path, root: Path) -> None:
 def write_predictions(
     file: Path, folders: Sequence[Path], root: Path, test: Source, *, device: str = "cpu", **cache: Any
 ) -> list[Path]:
-    """One file a run, named after its folder when there are several. Returns their paths.
+    """Writes one file for each run and returns the paths. If there are several, their names include the run's folder.
 
-    .json: the validation people, the first `test.number` of them. .mat: all test people, as the server wants them; needs
-    the official annotations.
+    .json has the first `test.number` validation people. .mat has all test people, as the server needs them, and requires the
+    official annotations.
     """
     server = file.suffix == ".mat"
     everybody = mpii.read_mat(_official(root)) if server else mpii.select(mpii.read_annotations(root), "valid")
@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Path]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper.server_file", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders with a checkpoint, of networks with MPII's joints")
     parser.add_argument("--mpii", type=Path, required=True, metavar="DIR", help="folder with images/ and annotations")
-    parser.add_argument("--file", type=Path, required=True, help=".json of the validation people, or .mat for the server")
-    parser.add_argument("--test-people", type=int, default=None, help="of the .json: this many only")
-    parser.add_argument("--cache", type=Path, default=None, help="folder of the crops (None: in ~/.cache)")
+    parser.add_argument("--file", type=Path, required=True, help=".json for the validation people, or .mat for the server")
+    parser.add_argument("--test-people", type=int, default=None, help="only so many people in the .json")
+    parser.add_argument("--cache", type=Path, default=None, help="folder for the crops (None: in ~/.cache)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     check_predictions(options.file, options.mpii)

@@ -1,4 +1,4 @@
-"""Tables 1 to 3 of the paper with our runs beside its rows. A table never calls drawn people MPII.
+"""Prints Tables 1 to 3 of the paper with our runs beside its rows. No table calls drawn people MPII.
 
 python -m benchmarks.paper.tables 1 runs/residual runs/dense
 """
@@ -15,39 +15,39 @@ from benchmarks.paper.comparisons import Comparison, read_comparisons
 from examples.markdown_tables import markdown_table
 
 BLOCKS = {"residual": "residual hourglass (in the paper 3 modules, “38M”)", "dense": "dense hourglass (6 layers, “18M”)"}
-OURS = {  # what the paper does not have
+OURS = {  # arms that the paper does not have
     "uniform": "Uniform bins and cells",
     "none": "No augmentation",
     "trivial": "In TrivialAugment's manner",
 }
-ORDER = (*published.ARMS, *OURS)  # of the rows
-WHOLE = {"mpii-valid": 2958, "lsp-test": 1000}  # people in the benchmarks' sets
+ORDER = (*published.ARMS, *OURS)  # the order of the rows
+WHOLE = {"mpii-valid": 2958, "lsp-test": 1000}  # the number of people in the benchmarks' test sets
 TITLES = {1: "which augmentation helps", 2: "eight stacks on MPII", 3: "Leeds Sports Pose"}
 SOURCES = {1: "MPII validation set, PCKh@0.5", 2: "MPII test set, PCKh@0.5", 3: "LSP test set, PCK@0.2"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under a title, with what a reader has to know about them. rows: name -> column -> cell."""
+    """A table with a title and notes for the reader. rows: name -> column -> cell."""
 
     title: str
     rows: Mapping[str, Mapping[str, str]]
     notes: Sequence[str] = ()
 
     def markdown(self) -> str:
-        """As Markdown, the title in bold."""
+        """The table as Markdown, with its title in bold."""
         return "\n\n".join([f"**{self.title}**", markdown_table(self.rows), *self.notes])
 
 
 def number_of(comparison: Comparison) -> int:
-    """The table that a comparison belongs to: 3 on LSP, 2 on MPII with several stacks, otherwise 1."""
+    """The number of a comparison's table: 3 on LSP, 2 on MPII with several stacks, otherwise 1."""
     if comparison.data["kind"] == "lsp-test":
         return 3
     return 2 if comparison.data["kind"] == "mpii-valid" and comparison.config["stacks"] > 1 else 1
 
 
 def tables_of(number: int, comparisons: Sequence[Comparison]) -> list[Table]:
-    """One table for each comparison that belongs there, those of the paper first when they were measured on other people."""
+    """A table for each comparison with this number. If it has other people than the paper, the paper's table comes first."""
     placed = [comparison for comparison in comparisons if number_of(comparison) == number]
     tables = []
     for block in BLOCKS if number == 1 else [""]:
@@ -100,7 +100,7 @@ def _table(number: int, block: str, comparison: Comparison) -> Table:
 
 
 def people_of(comparison: Comparison) -> str:
-    """What the test people really were, for headings."""
+    """The test people in words, for headings."""
     data = comparison.data
     if data["kind"] == "drawn" or _is_whole(comparison):
         return str(data["test"])
@@ -108,7 +108,7 @@ def people_of(comparison: Comparison) -> str:
 
 
 def millions(number: int) -> str:
-    """A number of parameters, e.g. 9.41 M or 3 K."""
+    """A number of parameters as text, such as 9.41 M or 3 K."""
     return f"{number / 1e6:.2f} M" if number >= 1e5 else f"{number / 1e3:.0f} K"
 
 
@@ -131,7 +131,7 @@ def _is_whole(comparison: Comparison) -> bool:
 
 
 def _same_people(number: int, comparison: Comparison) -> bool:
-    """Whether the paper's table was measured on the same people, so that the rows may stand in one table."""
+    """Whether the paper measured the same people, so that its rows may stand in the same table."""
     return (number, comparison.data["kind"]) in ((1, "mpii-valid"), (3, "lsp-test")) and _is_whole(comparison)
 
 
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper.tables", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("number", type=int, choices=TITLES)
-    parser.add_argument("runs", nargs="*", type=Path, help="folders with results.json; none: the paper's rows alone")
+    parser.add_argument("runs", nargs="*", type=Path, help="folders with results.json; none: only the paper's rows")
     options = parser.parse_args(arguments)
     tables = tables_of(options.number, read_comparisons(options.runs))
     print("\n\n".join([f"# Table {options.number}: {TITLES[options.number]}", *(table.markdown() for table in tables)]))

@@ -1,1 +1,1 @@
-"""Data sets that the examples share: people and faces, drawn from a seed or read from the files as published."""
+"""Data sets of the examples: people and faces, drawn from a seed or read from the published files."""

@@ -1,8 +1,8 @@
-"""Says what is missing or broken in a copy of MPII or LSP, file by file, and where to get it.
+"""Lists what is missing or broken in a copy of MPII or LSP, file by file, and where to get it.
 
     python -m examples.datasets.check --mpii DIR [--lsp DIR]
 
-The exit code is 0 when everything is there, 1 when not.
+The exit code is 0 if everything is there, else 1.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ To get Leeds Sports Pose (http://sam.johnson.io/research/lsp.html and lspet.html
 
 @dataclass
 class Inspection:
-    """What was found in one data set: what is there, what is wrong, and how to mend it."""
+    """The result of checking one data set: what is there, what is wrong, and how to repair it."""
 
     name: str
     help: str
@@ -58,7 +58,7 @@ class Inspection:
         return self.text()
 
     def text(self, shown: int | None = SHOWN) -> str:
-        """For a person to read; at most `shown` problems are listed."""
+        """The result as text, with at most `shown` problems."""
         lines = [f"{self.name}: {f'{len(self.problems)} problems' if self.problems else 'complete'}"]
         lines += [f"  {line}" for line in self.present]
         lines += [f"  ✗ {line}" for line in self.problems[:shown]]
@@ -68,7 +68,7 @@ class Inspection:
 
 
 def check_mpii(root: Path, *, quick: bool = False, progress: bool = True) -> Inspection:
-    """Annotations and images of MPII. quick: whether the images exist, without decoding them."""
+    """Checks MPII's annotations and images. quick: check only that images exist, without decoding them."""
     inspection = Inspection(f"MPII in {root}", MPII_HELP.format(root=root))
     try:
         paths = mpii.find_annotations(root)
@@ -94,7 +94,7 @@ def check_mpii(root: Path, *, quick: bool = False, progress: bool = True) -> Ins
 
 
 def check_lsp(root: Path, *, quick: bool = False, progress: bool = True) -> Inspection:
-    """LSP, and its extension where there is one."""
+    """Checks LSP, and its extension if there is one."""
     inspection = Inspection(f"LSP in {root}", LSP_HELP.format(root=root))
     for name, read, count in (("lsp", lsp.read_lsp, 2000), ("lspet", lsp.read_lspet, 10000)):
         if name == "lspet" and not (root / name).exists():
@@ -102,7 +102,7 @@ def check_lsp(root: Path, *, quick: bool = False, progress: bool = True) -> Insp
             continue
         try:
             people = read(root / name)
-        except Exception as error:  # scipy raises whatever it stumbles over
+        except Exception as error:  # scipy raises all kinds of errors
             inspection.problems.append(f"{root / name / 'joints.mat'}: {error}")
             continue
         inspection.present.append(f"{name}: {len(people):,} people" + (f" of {count:,}" if len(people) < count else ""))
@@ -112,7 +112,7 @@ def check_lsp(root: Path, *, quick: bool = False, progress: bool = True) -> Insp
 
 def _check_images(inspection: Inspection, files: Iterable[Path], quick: bool, progress: bool) -> None:
     names = sorted(set(files))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases Python's lock while it decodes
         results = pool.map(partial(_wrong_with, quick=quick), names)
         wrong = [text for text in tqdm(results, "images", len(names), disable=not progress) if text]
     inspection.present.append(
@@ -137,7 +137,7 @@ def _wrong_with(path: Path, quick: bool) -> str | None:
 
 @contextmanager
 def pointing_at_check(options: str) -> Iterator[None]:
-    """Whatever is missing, the message says how to see all of it; a list of 17,000 files is cut short."""
+    """Adds to errors how to list all that is missing, and shortens long lists of files."""
     try:
         yield
     except (OSError, ValueError) as error:
@@ -152,11 +152,11 @@ def pointing_at_check(options: str) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints what is wrong; returns the exit code."""
+    """Prints what is wrong and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m examples.datasets.check", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mpii", type=Path, metavar="DIR", help="folder with images/ and the annotations")
     parser.add_argument("--lsp", type=Path, metavar="DIR", help="folder with lsp/ and lspet/")
-    parser.add_argument("--quick", action="store_true", help="only whether the images exist, without decoding them")
+    parser.add_argument("--quick", action="store_true", help="check only that images exist, without decoding them")
     parser.add_argument("--all", action="store_true", help="list every file, however many")
     options = parser.parse_args(arguments)
     if options.mpii is None and options.lsp is None:

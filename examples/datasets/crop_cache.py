@@ -1,8 +1,8 @@
-"""Crops that are cut once, by several processes, into a memory map: for sets that do not fit into memory.
+"""A cache of crops: several processes cut them once into a memory map, for data sets that do not fit into memory.
 
-A finished cache is a folder `NAME-FINGERPRINT` with `images.npy`, uint8 [N, 3, C, C], and `targets.npz`, which holds a
-checksum of each image and ends with one of its own. While it is cut it is called `.partial` and holds `done.npy`, from
-which a run that was killed goes on. Damaged images are found when the cache is opened, and cut again.
+A finished cache is a folder `NAME-FINGERPRINT` with `images.npy`, uint8 [N, 3, C, C], and `targets.npz`, which has a checksum
+of each image and one of itself. An unfinished cache ends in `.partial` and has `done.npy`, so that a killed run can continue.
+Opening a cache finds damaged images, and cuts them again.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from examples.datasets.cropping import Originals, cut_rows, end_with_parent
 from examples.datasets.people import People
 from examples.safe_files import DamagedError, full_disk_said, locked, read_checked, write_checked
 
-FORMAT = 2  # raise it when the crops change: older caches are then not found
-CHUNK = 32  # people that a process cuts before it reports
-SEVERAL = 256  # people for whom it pays to start processes
+FORMAT = 2  # raise it if crops change, so that older caches are not used
+CHUNK = 32  # people that a process cuts between two reports
+SEVERAL = 256  # from so many people on, starting processes pays
 
 
 def load_crops(
@@ -46,12 +46,12 @@ def load_crops(
     skip_corrupt: bool = False,
     progress: bool = True,
 ) -> tuple[People, Originals]:
-    """Everybody's crop, from the cache or cut now, and where each stands in the photograph, in the same order.
+    """Loads everybody's crop from the cache, or cuts it now. Also returns where the people stand in their photographs.
 
-    The images are a view of the file: reading some reads those from the disk, and nothing is copied. Files that cannot
-    be read raise an error that names all of them; with `skip_corrupt=True` they are left out, a warning counts them,
-    and the last people take their places. Several processes may call this at once: one cuts and the others wait.
-    workers: processes that cut, by default one a core, at most 16. A script that starts them needs
+    Images are a view of the file: reading an image reads it from the disk. If files cannot be read, an error names all of them.
+    With `skip_corrupt=True` these people are left out, a warning counts them, and the last people take their places. Several
+    processes may call this function at once: one cuts, and the others wait.
+    workers: how many processes cut, by default one for each core and at most 16. The script then needs
     `if __name__ == "__main__"`.
     """
     if not 1 <= size <= canvas or not len(originals):
@@ -61,7 +61,7 @@ def load_crops(
     cached = _published(folder, now, canvas, progress)
     if cached is None:
         with full_disk_said(folder.parent), locked(folder.with_suffix(".lock"), _waiting(folder, progress)):
-            cached = _published(folder, now, canvas, progress)  # by another process, while this one waited
+            cached = _published(folder, now, canvas, progress)  # another process cut it while this one waited
             if cached is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 _build(originals, folder, now, size, canvas, workers, skip_corrupt, progress)
@@ -82,14 +82,14 @@ def load_crops(
 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
-    """`cache_dir`, or `adaug` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """`cache_dir`, or by default the folder `adaug` in `$XDG_CACHE_HOME` or `~/.cache`."""
     if cache_dir is not None:
         return Path(cache_dir)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaug"
 
 
 def fingerprint(originals: Originals, parameters: object) -> str:
-    """Changes with the list of images, the labels and the parameters of the crop."""
+    """A fingerprint of the list of images, the labels and the parameters of the crop."""
     digest = hashlib.sha256(json.dumps([originals.joints.name, parameters]).encode())
     digest.update("\n".join(path.name for path in originals.files).encode())
     for array in (originals.centre, originals.side, originals.keypoints, originals.visibility, originals.pck_length):
@@ -98,7 +98,7 @@ def fingerprint(originals: Originals, parameters: object) -> str:
 
 
 def stamps(files: Iterable[Path]) -> NDArray[np.int64]:
-    """Size and time of change of each file [N, 2]; zeros where it is missing."""
+    """Size and modification time of each file, [N, 2]. Zeros if it is missing."""
     known: dict[Path, tuple[int, int]] = {}
     for path in files:
         if path not in known:
@@ -111,7 +111,7 @@ def stamps(files: Iterable[Path]) -> NDArray[np.int64]:
 
 
 def targets(originals: Originals, size: int, canvas: int) -> dict[str, NDArray[np.generic]]:
-    """What `People` hold beside the images, float32, in pixels of the canvas."""
+    """What `People` have besides images: float32, in pixels of the canvas."""
     return {
         "keypoints": originals.to_crop(originals.keypoints, size, canvas).astype(np.float32),
         "visibility": originals.visibility.astype(np.float32),
@@ -120,7 +120,7 @@ def targets(originals: Originals, size: int, canvas: int) -> dict[str, NDArray[n
 
 
 def unreadable(failed: Mapping[str, str], total: int) -> OSError:
-    """An error that names every file: path -> what was wrong with it."""
+    """An error that names every file. failed: path -> what was wrong."""
     lines = "".join(f"\n  {path}: {error}" for path, error in failed.items())
     return OSError(
         f"All {total} people's images should be readable. Found {len(failed)} that are not:{lines}\n"
@@ -131,7 +131,7 @@ def unreadable(failed: Mapping[str, str], total: int) -> OSError:
 def _published(
     folder: Path, now: NDArray[np.int64], canvas: int, progress: bool
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]] | None:
-    """Images and targets of a finished cache; None where there is none, it can be cut again, or images have changed."""
+    """Images and targets of a finished cache. None if there is none, or if it must be cut again."""
     if not folder.is_dir():
         return None
     damaged = folder / "targets.npz"
@@ -139,12 +139,12 @@ def _published(
         with np.load(io.BytesIO(read_checked(damaged)), allow_pickle=False) as stored:
             rows = dict(stored)
         damaged = folder / "images.npy"
-        images = np.load(damaged, mmap_mode="c")  # torch warns of read-only memory; this never writes back
+        images = np.load(damaged, mmap_mode="c")  # torch warns about read-only memory, but nothing writes to it
         if images.shape != (len(now), 3, canvas, canvas) or images.dtype != np.uint8 or not images.flags.c_contiguous:
             raise ValueError(f"{images.dtype} of shape {images.shape}")
         wrong = np.flatnonzero(_sums(images, range(len(rows["sums"]))) != rows["sums"])
         if len(wrong):
-            raise ValueError(f"images {wrong[:10].tolist()} have another checksum")
+            raise ValueError(f"images {wrong[:10].tolist()} have a wrong checksum")
     except Exception as error:  # a damaged file can fail in any way
         if (now == 0).all(1).any():
             raise DamagedError(
@@ -155,7 +155,7 @@ def _published(
             print(f"{damaged} is damaged ({error}); cutting again.", flush=True)
         return None
     stamp, kept = rows["stamps"], rows["kept"]
-    gone = (now == 0).all(1) & np.isin(np.arange(len(now)), kept)  # who deletes the photographs may keep their crops
+    gone = (now == 0).all(1) & np.isin(np.arange(len(now)), kept)  # users may delete the photographs and keep the crops
     return (images, rows) if ((stamp == now).all(1) | gone).all() else None
 
 
@@ -185,12 +185,12 @@ def _build(
     known = np.flatnonzero((done[:, 0] == 1) & (done[:, 1:3] == now).all(1))
     pending = np.setdiff1d(np.arange(n), known[done[known, 3] == _sums(images, known)])
     needed, free = len(pending) * 3 * canvas**2, shutil.disk_usage(partial).free
-    if needed > free:  # a memory map on a full disk does not fail: it kills the process
+    if needed > free:  # on a full disk a memory map does not raise an error but kills the process
         raise OSError(
             f"{folder.parent} should have {needed / 1e9:.1f} GB free for the crops. Found {free / 1e9:.1f} GB. "
             "Give another `cache_dir`, or a smaller `canvas`."
         )
-    # Neighbours often share a photograph, which the system then still has in memory.
+    # Neighbours in the list often share a photograph, which is then still in memory.
     chunks = [pending[first : first + CHUNK].tolist() for first in range(0, len(pending), CHUNK)]
     calls = [
         (
@@ -217,7 +217,7 @@ def _build(
     wrong_files = {str(originals.files[row]): failed[row] for row in sorted(failed)}
     if failed and (not skip_corrupt or len(failed) == n):
         raise unreadable(wrong_files, n)
-    # The last people move into the gaps, so that those who are kept are one piece that needs no copy.
+    # The last people move into the gaps, so that all kept people are one block and need no copy.
     kept = np.arange(n - len(failed))
     gaps = [row for row in sorted(failed) if row < len(kept)]
     kept[gaps] = [row for row in range(len(kept), n) if row not in failed]
@@ -239,7 +239,7 @@ def _build(
 
 
 def _open_partial(partial: Path, n: int, canvas: int) -> tuple[NDArray[np.uint8], np.memmap[Any, np.dtype[np.int64]]]:
-    """The files of a cache that is being cut: those that a killed run left, or new ones."""
+    """Opens the files of an unfinished cache: those of a killed run, or new ones."""
     try:
         images = np.lib.format.open_memmap(partial / "images.npy", mode="r+")
         done = np.lib.format.open_memmap(partial / "done.npy", mode="r+")
@@ -250,7 +250,7 @@ def _open_partial(partial: Path, n: int, canvas: int) -> tuple[NDArray[np.uint8]
             and done.shape == (n, 4)
         ):
             return images, done
-    except Exception:  # nothing there, killed while the files were made, or damaged in any way
+    except Exception:  # there are none, they are incomplete, or they are damaged
         pass
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -260,17 +260,17 @@ def _open_partial(partial: Path, n: int, canvas: int) -> tuple[NDArray[np.uint8]
 
 
 def _sums(images: NDArray[np.uint8], rows: Iterable[int]) -> NDArray[np.int64]:
-    """The checksum of some images."""
+    """The checksums of some images."""
     return np.array([zlib.crc32(images[row]) for row in rows], np.int64)
 
 
 def _results(calls: Sequence[tuple[Any, ...]], workers: int) -> Iterator[tuple[list[int], dict[int, str]]]:
-    """The rows of each call of `cut_rows` and those that failed, as they are finished."""
+    """The rows of each call of `cut_rows` and their failures, in the order in which calls finish."""
     if workers <= 1:
         for call in calls:
             yield call[1], cut_rows(*call)
         return
-    # Spawned, not forked: a fork of a process with threads, which torch has, may hang.
+    # Spawn, do not fork: torch has threads, and a fork of a process with threads may hang.
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
         futures = {pool.submit(cut_rows, *call): call[1] for call in calls}
         try:

@@ -1,6 +1,6 @@
-"""From a photograph to the crop of one person and back, exactly; and what is to be cropped.
+"""Cuts the crop of one person from a photograph, and maps points exactly between both.
 
-Without torch, so that the processes that cut crops start quickly.
+It does not import torch, so that the processes that cut crops start quickly.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 @dataclass(frozen=True, eq=False)
 class Originals:
-    """N people where they stand in their photographs. Pixels of the photograph, (0, 0) the centre of its first one.
+    """N people in their photographs. Coordinates are pixels; (0, 0) is the centre of the photograph's first pixel.
 
-    files       of the photographs, N; several people may share one
+    files       the photographs, N; several people may share one
     centre      [N, 2]     of the square window around the person
     side        [N]        of that window: the pixels that become `size`
     keypoints   [N, J, 2]
@@ -64,16 +64,16 @@ class Originals:
         )
 
     def to_crop(self, points: Array, size: int, canvas: int | None = None) -> Array:
-        """Points [N, K, 2] of the photographs in everybody's crop."""
+        """Maps points [N, K, 2] from the photographs to everybody's crop."""
         return to_crop(points, self.centre, self.side, size, canvas)
 
     def to_image(self, points: Array, size: int, canvas: int | None = None) -> Array:
-        """Points [N, K, 2] of everybody's crop in the photographs: the inverse."""
+        """Maps points [N, K, 2] from everybody's crop to the photographs."""
         return to_image(points, self.centre, self.side, size, canvas)
 
 
 def concatenate(parts: Sequence[Originals]) -> Originals:
-    """Several sets of the same joints as one."""
+    """Joins several sets of people with the same joints."""
     if len({part.joints.name for part in parts}) != 1:
         raise ValueError(f"`parts` should be people of the same joints. Found {[part.joints.name for part in parts]}.")
     return Originals(
@@ -88,9 +88,10 @@ def concatenate(parts: Sequence[Originals]) -> Originals:
 
 
 def to_crop(points: Array, centre: Array, side: Array, size: int, canvas: int | None = None) -> Array:
-    """Photograph -> crop, points [..., K, 2]. The window's centre [..., 2] becomes the middle of the canvas.
+    """Maps points [..., K, 2] from a photograph to a crop. The window's centre [..., 2] becomes the middle of the canvas.
 
-    A crop of `size` pixels spans from -0.5 to size - 0.5, hence the half. canvas: the crop with its surroundings.
+    The halves come from pixel centres: a crop of `size` pixels reaches from -0.5 to size - 0.5. The canvas is the crop with its
+    surroundings.
     """
     middle = (canvas or size) / 2 - 0.5
     mapped: Array = (points - centre[..., None, :]) * (size / np.asarray(side))[..., None, None] + middle
@@ -98,24 +99,24 @@ def to_crop(points: Array, centre: Array, side: Array, size: int, canvas: int | 
 
 
 def to_image(points: Array, centre: Array, side: Array, size: int, canvas: int | None = None) -> Array:
-    """Crop -> photograph, points [..., K, 2]: the inverse of `to_crop`."""
+    """Maps points [..., K, 2] from a crop to its photograph: the inverse of `to_crop`."""
     middle = (canvas or size) / 2 - 0.5
     mapped: Array = (points - middle) * (np.asarray(side) / size)[..., None, None] + centre[..., None, :]
     return mapped
 
 
 def cut(path: Path, centre: Array, side: float, size: int, canvas: int) -> NDArray[np.uint8]:
-    """The canvas [3, canvas, canvas] around one person, zero outside the photograph."""
+    """Cuts the canvas [3, canvas, canvas] around one person. It is zero outside the photograph."""
     scale = size / side
-    corner = centre + 0.5 - side / 2 * canvas / size  # in edge coordinates: the first pixel spans 0 to 1
+    corner = centre + 0.5 - side / 2 * canvas / size  # here the first pixel reaches from 0 to 1
     with Image.open(path) as image:
         width, height = image.size
-        # A JPEG decodes faster at a half or a quarter of its size, where the crop needs no more.
+        # A JPEG decodes faster at a half or a quarter of its size, if the crop needs no more.
         image.draft("RGB", (math.ceil(width * scale), math.ceil(height * scale)))
-        drawn = 1 / round(width / image.width)  # an odd side is rounded up, so the ratio of the sides is not the scale
+        drawn = 1 / round(width / image.width)  # an odd side is rounded up, so the ratio of the sides is not exactly the scale
         left, top = corner * drawn
         right, bottom = (corner + canvas / scale) * drawn
-        # `crop` fills what is outside with zeros but knows whole pixels only; `resize` cuts the fractions off.
+        # `crop` fills the outside with zeros but takes only whole pixels; `resize` then cuts off the fractions.
         x, y = math.floor(left), math.floor(top)
         region = image.convert("RGB").crop((x, y, math.ceil(right), math.ceil(bottom)))
         box = (left - x, top - y, min(right - x, region.width), min(bottom - y, region.height))
@@ -126,7 +127,7 @@ def cut(path: Path, centre: Array, side: float, size: int, canvas: int) -> NDArr
 def cut_rows(
     target: Path, rows: Sequence[int], files: Sequence[Path], centre: Array, side: Array, size: int, canvas: int
 ) -> dict[int, str]:
-    """Cuts some people into their rows of the array file `target`; returns the row and error of each that failed."""
+    """Cuts some people into their rows of the array file `target`. Returns the row and the error of each failure."""
     images = np.lib.format.open_memmap(target, mode="r+")
     failed = {}
     for i, row in enumerate(rows):
@@ -139,7 +140,7 @@ def cut_rows(
 
 
 def end_with_parent() -> None:
-    """For a process that cuts crops: one whose parent was killed would otherwise wait for work for ever."""
+    """Ends a cutting process when its parent was killed. Otherwise it would wait for work for ever."""
     parent = parent_process()
     if parent is not None:
         sentinel = parent.sentinel

@@ -1,7 +1,7 @@
 """Faces drawn from a seed, with the 68 points of 300-W: data for tests and for runs without a download.
 
-A head of 68 points in three dimensions gets its own proportions, an expression and a pose, is projected without
-perspective, and painted along its points.
+A head of 68 points in three dimensions gets proportions, an expression and a pose. It is projected without perspective, and
+painted along its points.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ UPPER_LIDS, CORNERS = [37, 38, 43, 44], [48, 54, 60, 64]
 
 
 def draw_faces(n: int, *, size: int = 64, canvas: int = 96, seed: int = 0) -> People:
-    """`n` faces whose landmarks, their box x 1.25, fill the central size x size of a canvas x canvas image.
+    """Draws `n` faces. The box of the landmarks x 1.25 fills the central size x size of a canvas x canvas image.
 
-    Points under hair, glasses or an occluder stay labelled. `pck_length` is the inter-ocular distance. Face i depends
-    on the seed and on i, not on `n`.
+    Points under hair, glasses or other things stay labelled. `pck_length` is the distance of the outer eye corners. Face i
+    depends on the seed and on i, not on `n`.
     """
     if not 16 <= size <= canvas:
         raise ValueError(f"`size` should be at least 16 and at most `canvas` = {canvas}. Found {size}.")
@@ -71,8 +71,8 @@ def frontal() -> Array:
 
 @dataclass(frozen=True)
 class Head:
-    """A posed head in image pixels: landmarks [68, 2], the hairline and crown over the forehead from ear to ear, and
-    where a point of the unposed head, (x, y, z), would be."""
+    """A posed head in image pixels: landmarks [68, 2], hairline and crown (from ear to ear), and the map from points of the
+    unposed head, (x, y, z), to the image."""
 
     points: Array
     hairline: Array
@@ -81,7 +81,7 @@ class Head:
     origin: Array  # [2]
 
     def at(self, places: Array) -> Array:
-        """Places [..., 3] of the unposed head, in pixels."""
+        """Maps points [..., 3] of the unposed head to pixels."""
         result: Array = places @ self.matrix + self.origin
         return result
 
@@ -92,7 +92,7 @@ class Head:
 
 
 def shape_face(rng: np.random.Generator) -> Array:
-    """Somebody's proportions and expression. [68, 3]."""
+    """A head with random proportions and expression, [68, 3]."""
     face = frontal()
     vary = {name: float(np.clip(rng.normal(0, 1), -2, 2)) for name in ("wide", "jaw", "eyes", "apart", "nose", "lips", "mouth")}
     low = np.clip((face[:, 1] - 0.3) / 0.85, 0, 1)  # 0 at the eyes, 1 at the chin
@@ -162,7 +162,7 @@ def _draw(rng: np.random.Generator, size: int, canvas: int) -> tuple[NDArray[np.
     light = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)  # a lamp at one side
     pixels = ((pixels - 128) * rng.uniform(0.75, 1.1) + 128) * rng.uniform(0.75, 1.1) * light[..., None]
     pixels = pixels * rng.uniform(0.93, 1.07, 3) + rng.standard_normal(pixels.shape) * rng.uniform(1, 6)
-    # In edge coordinates until here; a point's centre of the first pixel is (0, 0).
+    # Until here the first pixel starts at 0; for points, its centre is (0, 0).
     return np.clip(pixels, 0, 255).astype(np.uint8).transpose(2, 0, 1), head.points / factor - 0.5
 
 
@@ -214,7 +214,7 @@ def _paint_head(rng: np.random.Generator, image: Image.Image, head: Head) -> Ima
 
 
 def _shaded(image: Image.Image, outline: Array, head: Head, skin: Colour) -> Image.Image:
-    """Soft dark rims, sockets and nose sides on the face, and light cheeks, nose and forehead."""
+    """Shades the face: dark rims, eye sockets and sides of the nose; light cheeks, nose and forehead."""
     unit = head.unit
     face, dark, light = (Image.new("L", image.size) for _ in range(3))
     _polygon(ImageDraw.Draw(face), outline, 255)
@@ -300,7 +300,7 @@ def _paint_mouth(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: H
 
 
 def _paint_beard(painter: ImageDraw.ImageDraw, points: Array, colour: Colour) -> None:
-    """Along the jaw, around the mouth, and a moustache."""
+    """Paints a beard along the jaw and around the mouth, and a moustache."""
     jaw = points[2:15]
     lip = points[[54, 53, 52, 51, 50, 49, 48]]
     up = (points[33] - points[51]) * 0.55
@@ -333,7 +333,7 @@ def _paint_glasses(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head:
 
 
 def _occlude(rng: np.random.Generator, painter: ImageDraw.ImageDraw, head: Head) -> None:
-    """A hand, a cup or a card in front of a part of the face; the points under it stay labelled."""
+    """Paints a hand, a cup or a card in front of a part of the face. Points under it stay labelled."""
     x, y = head.points[rng.choice([4, 8, 12, 19, 24, 48, 54, 57])] + rng.normal(0, 0.08 * head.unit, 2)
     kind = rng.integers(3)
     if kind == 0:  # fingers
@@ -374,7 +374,7 @@ def _background(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _curve(points: Array, steps: int = 5) -> Array:
-    """A smooth line through points [n, 2] (Catmull and Rom), `steps` pieces between two of them."""
+    """A smooth line through points [n, 2] (Catmull and Rom), with `steps` pieces between neighbours."""
     padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     a, b, c, d = (padded[i : len(padded) - 3 + i, None] for i in range(4))  # [n - 1, 1, 2] each
     t = np.arange(steps)[:, None] / steps
@@ -383,7 +383,7 @@ def _curve(points: Array, steps: int = 5) -> Array:
 
 
 def _down(head: Head) -> Array:
-    """From forehead to chin, of length 1."""
+    """The direction from forehead to chin, of length 1."""
     direction: Array = head.matrix[1] / np.linalg.norm(head.matrix[1])
     return direction
 
@@ -406,6 +406,6 @@ def _line(painter: ImageDraw.ImageDraw, points: Array, colour: Colour, width: fl
 
 
 def _mixed(a: Colour, b: Colour, share: float) -> Colour:
-    """`share` of b in a."""
+    """Mixes colours: `share` of b, the rest of a."""
     red, green, blue = ((1 - share) * x + share * y for x, y in zip(a, b, strict=True))
     return int(red), int(green), int(blue)

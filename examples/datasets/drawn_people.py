@@ -17,10 +17,10 @@ from examples.datasets.skeleton import POSES, Array, Poses, Skeleton, head_size,
 def draw_people(
     n: int, *, size: int = 64, canvas: int = 96, poses: Literal["narrow", "wide"] = "narrow", seed: int = 0
 ) -> People:
-    """`n` people who fit the central size x size of a canvas x canvas image; `pck_length` is MPII's head size.
+    """Draws `n` people who fit into the central size x size of a canvas x canvas image. `pck_length` is MPII's head size.
 
-    "narrow" people stand or walk; "wide" ones also bend, lie, and stand on their heads. Image i depends on the seed
-    and on i, not on `n`.
+    "narrow" people stand or walk. "wide" ones also bend, lie, and stand on their heads. Image i depends on the seed and on i,
+    not on `n`.
     """
     if poses not in POSES:
         raise ValueError(f"`poses` should be one of {sorted(POSES)}. Found {poses!r}.")
@@ -61,7 +61,7 @@ def _draw(rng: np.random.Generator, size: int, canvas: int, poses: Poses) -> tup
         )
     # Pillow, too, counts from the centre of the first pixel, here of a supersampled one.
     paint(painter, skeleton, dress(rng), scale * factor, origin * factor - 0.5)
-    keypoints = skeleton.joints[:, :2] * scale + origin - 0.5  # the first pixel's centre, not its corner, is (0, 0)
+    keypoints = skeleton.joints[:, :2] * scale + origin - 0.5  # (0, 0) is the centre of the first pixel, not its corner
     if rng.random() < 0.35:
         _occlude(rng, painter, (keypoints + 0.5) * factor, size * factor)
     pixels = np.asarray(image.reduce(factor), np.float32)
@@ -73,11 +73,11 @@ def _draw(rng: np.random.Generator, size: int, canvas: int, poses: Poses) -> tup
 
 
 def _placement(rng: np.random.Generator, skeleton: Skeleton, size: int, canvas: int) -> tuple[float, Array]:
-    """Pixels per body height, and where the skeleton's origin lies, so that the person fills the central crop."""
+    """Pixels per body height, and the place of the skeleton's origin, so that the person fills the central crop."""
     points = np.concatenate([skeleton.joints, skeleton.hands, skeleton.toes])[:, :2]
     low, high = points.min(0) - 0.03, points.max(0) + 0.03
     longest = float((high - low).max())
-    # A crouching person would fill the crop too; but nobody should have twice the head of the one beside him.
+    # A limit: a crouching person should not fill the crop, or its head would be twice as large as others'.
     scale = size * rng.uniform(0.8, 0.94) / max(longest, 0.72)
     slack = (size - (high - low) * scale) / 2
     centre = canvas / 2 + slack.clip(0, 0.1 * size) * rng.uniform(-0.8, 0.8, 2)
@@ -85,7 +85,7 @@ def _placement(rng: np.random.Generator, skeleton: Skeleton, size: int, canvas: 
 
 
 def _background(rng: np.random.Generator, side: int) -> Image.Image:
-    """A smooth scene with things in it: boxes, blobs, bars, and limbs that belong to nobody."""
+    """A smooth scene with boxes, blobs, bars, and limbs that belong to nobody."""
     coarse = int(rng.integers(2, 6))
     base = np.array(random_colour(rng), np.float64) * 0.7 + 40
     grid = np.clip(base + rng.normal(0, 28, (coarse, coarse, 3)), 0, 255).astype(np.uint8)
@@ -113,7 +113,7 @@ def _background(rng: np.random.Generator, side: int) -> Image.Image:
 
 
 def _occlude(rng: np.random.Generator, painter: ImageDraw.ImageDraw, keypoints: Array, size: float) -> None:
-    """One or two things in front of a limb; the joints under them stay labelled, as they are in MPII."""
+    """Paints one or two things in front of a limb. Joints under them stay labelled, as in MPII."""
     for _ in range(rng.integers(1, 3)):
         x, y = keypoints[rng.choice([0, 1, 4, 5, 10, 11, 14, 15])] + rng.normal(0, 0.03 * size, 2)
         w, h = rng.uniform(0.05, 0.11, 2) * size

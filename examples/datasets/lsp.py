@@ -1,6 +1,6 @@
-"""Leeds Sports Pose (Johnson and Everingham, BMVC 2010) and its extension (CVPR 2011), cropped to their people.
+"""Leeds Sports Pose (LSP; Johnson and Everingham, BMVC 2010) and its extension (LSPET; CVPR 2011), cropped to their people.
 
-Both are read from the files as published: `root/lsp` and `root/lspet`, each with `images/` and `joints.mat`.
+It reads the published files: `root/lsp` and `root/lspet`, each with `images/` and `joints.mat`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from examples.datasets.crop_cache import load_crops
 from examples.datasets.cropping import Array, Originals, cut, to_crop
 from examples.datasets.people import LSP, People
 
-MARGIN = 1.25  # the crop's side over the longer side of the box around the joints
-SMALLEST = 24.0  # pixels; the least side of a crop, for people of whom one or two joints are labelled
+MARGIN = 1.25  # side of the crop / longer side of the box around the joints
+SMALLEST = 24.0  # pixels: the smallest crop, for people with only one or two labelled joints
 LEFT_SHOULDER, RIGHT_HIP = 9, 2
 
 
 def load_lsp(
     root: str | Path, split: Literal["train", "test"] = "train", *, size: int = 64, canvas: int = 96, **cache: Any
 ) -> People:
-    """LSP's first 1000 people ("train") or last 1000 ("test"); each fills the central size x size of its canvas.
+    """Loads LSP's first 1000 people ("train") or last 1000 ("test"). Each fills the central size x size of its canvas.
 
-    `pck_length` is the torso, left shoulder to right hip. cache: the further arguments of `crop_cache.load_crops`.
+    `pck_length` is the torso, from left shoulder to right hip. cache: further arguments of `crop_cache.load_crops`.
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` should be 'train' or 'test'. Found {split!r}.")
@@ -34,7 +34,7 @@ def load_lsp(
 
 
 def load_lspet(root: str | Path, *, size: int = 64, canvas: int = 96, **cache: Any) -> People:
-    """The extended training set, as many images as `joints.mat` describes; otherwise like `load_lsp`.
+    """Loads the extended training set: all images in `joints.mat`. Otherwise like `load_lsp`.
 
     Its labels come from crowd workers. A person without a labelled torso gets the mean torso as `pck_length`.
     """
@@ -42,14 +42,14 @@ def load_lspet(root: str | Path, *, size: int = 64, canvas: int = 96, **cache: A
 
 
 def read_lsp(folder: Path) -> Originals:
-    """LSP's labels. Its flag 1 means occluded, which is no reason to leave a joint out: all coordinates are valid."""
+    """Reads LSP's labels. The flag 1 means occluded; such joints count too, because all coordinates are valid."""
     joints = _read_mat(folder, (3, 14, None)).transpose(2, 1, 0)  # [N, 14, 3]
     files = tuple(folder / "images" / f"im{i:04d}.jpg" for i in range(1, len(joints) + 1))
     return _originals(files, joints[..., :2] - 1, np.ones(joints.shape[:2]))
 
 
 def read_lspet(folder: Path) -> Originals:
-    """LSPET's labels. Its flag is the opposite of LSP's: 1 means labelled, 0 that the coordinates are rubbish."""
+    """Reads LSPET's labels. Unlike in LSP, the flag 1 means labelled, and 0 means that coordinates are useless."""
     joints = _read_mat(folder, (14, 3, None)).transpose(2, 0, 1)  # [N, 14, 3]
     files = tuple(folder / "images" / f"im{i:05d}.jpg" for i in range(1, len(joints) + 1))
     visibility = (joints[..., 2] > 0).astype(np.float64)
@@ -57,7 +57,7 @@ def read_lspet(folder: Path) -> Originals:
 
 
 def split_of(people: Originals, split: Literal["train", "test"]) -> Originals:
-    """LSP's first half, to train on, or its second."""
+    """LSP's first half, which is the training set, or its second half."""
     half = len(people) // 2
     return people.subset(range(half) if split == "train" else range(half, len(people)))
 
@@ -84,20 +84,20 @@ def _read_mat(folder: Path, shape: tuple[int, int, None]) -> Array:
 
 
 def crop_person(path: Path, keypoints: Array, visibility: Array, size: int, canvas: int) -> tuple[NDArray[np.uint8], Array]:
-    """The canvas [3, canvas, canvas] around one person, zero outside the image, and the keypoints [J, 2] in it."""
+    """Cuts the canvas [3, canvas, canvas] around one person (zero outside the image). Also returns its keypoints [J, 2]."""
     centre, side = window(keypoints, visibility)
     return cut(path, centre, side, size, canvas), to_crop(keypoints, centre, np.float64(side), size, canvas)
 
 
 def window(keypoints: Array, visibility: Array) -> tuple[Array, float]:
-    """Centre [2] and side of the square around one person's labelled keypoints [J, 2]."""
+    """The centre [2] and the side of the square around one person's labelled keypoints [J, 2]."""
     labelled = keypoints[visibility > 0] if (visibility > 0).any() else keypoints
     low, high = labelled.min(0), labelled.max(0)
     return (low + high) / 2, max(MARGIN * float((high - low).max()), SMALLEST)
 
 
 def torso(keypoints: Array, visibility: Array, side: Array) -> Array:
-    """Left shoulder to right hip [N]; where one of them is not labelled, the others' mean part of the window's side."""
+    """The distance from left shoulder to right hip, [N]. If one is not labelled, a typical part of the window's side."""
     length = np.linalg.norm(keypoints[:, LEFT_SHOULDER] - keypoints[:, RIGHT_HIP], axis=1)
     labelled = (visibility[:, LEFT_SHOULDER] > 0) & (visibility[:, RIGHT_HIP] > 0)
     if not labelled.any():

@@ -1,9 +1,9 @@
-"""MPII Human Pose (Andriluka et al., CVPR 2014): its annotations in the three forms that are in use, and its crops.
+"""MPII Human Pose (Andriluka et al., CVPR 2014): reads its annotations in three common forms, and crops its people.
 
-`root` holds `images/` and, there or in `annot/`, one of
-    mpii_annotations.json or .json.gz   the stacked-hourglass form, which also says who validates
+`root` has `images/` and, there or in `annot/`, one of
+    mpii_annotations.json or .json.gz   the stacked-hourglass form, which marks the validation people
     train.json and valid.json           the form of HRNet and mmpose
-    mpii_human_pose_v1_u12_1.mat        the official file; needs to be told who validates (`valid_images.txt`)
+    mpii_human_pose_v1_u12_1.mat        the official file; needs `valid_images.txt`, the list of validation images
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ OFFICIAL = ("mpii_human_pose_v1_u12_1.mat",)
 VALID_IMAGES = "valid_images.txt"
 FOLDERS = (".", "annot", "annotations", "mpii_human_pose_v1_u12_2")
 
-# MPII's joint for each of LSP's. LSP's neck lies above the line of the shoulders, by 27 % of the way to the head's top (the
-# median of LSP; 18 % in its extension), MPII's upper neck by 18 %, its thorax by 0 %: so the upper neck it is, as usual.
+# MPII's joint for each of LSP's. For LSP's neck we take MPII's upper neck, as usual: LSP's neck lies above the shoulders by
+# 27 % of the way to the top of the head (median; 18 % in its extension), MPII's upper neck by 18 %, and its thorax by 0 %.
 LSP_FROM_MPII = (0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9)
 
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """One person. Pixels of the image, (0, 0) the centre of its first one; the files themselves count from 1.
+    """One person. Coordinates are pixels; (0, 0) is the centre of the image's first pixel (the files count from 1).
 
     centre         (x, y)   rough place of the person, as annotated
-    scale          of the person: 1 is 200 pixels tall
-    joints         float64 [16, 2], zeros where not labelled
+    scale          size of the person: 1 is 200 pixels tall
+    joints         float64 [16, 2], zeros if not labelled
     labelled       bool [16]
-    visible        bool [16], labelled and not occluded; where the file does not say, like `labelled`
-    head_size      0.6 x the diagonal of the head's rectangle, in pixels; None in files without rectangles
-    is_validation  held out by Tompson et al. (CVPR 2015)
-    is_test        of the benchmark's test set: no joints
-    source         numbers of image and rectangle in the official file, from 1; None in files without them
+    visible        bool [16], labelled and not occluded; equal to `labelled` if the file does not say
+    head_size      0.6 x the diagonal of the head's rectangle, in pixels; None if the file has no rectangles
+    is_validation  held out for validation by Tompson et al. (CVPR 2015)
+    is_test        in the benchmark's test set, without joints
+    source         numbers of image and rectangle in the official file, from 1; None in other files
     """
 
     image: str
@@ -66,20 +66,20 @@ class Annotation:
 
 
 def load_mpii(root: str | Path, split: Split = "train", *, size: int = 256, canvas: int = 384, **cache: Any) -> People:
-    """MPII's people; each one's usual crop is the central size x size of the canvas. `pck_length` is the head size.
+    """Loads MPII's people. The central size x size of a canvas is the usual crop. `pck_length` is the head size.
 
-    cache: the further arguments of `cache.load_crops`.
+    cache: further arguments of `load_crops`.
     """
     return load_crops(read_mpii(Path(root), split), f"mpii-{split}", size=size, canvas=canvas, **cache)[0]
 
 
 def read_mpii(root: Path, split: Split) -> Originals:
-    """The people of a split where they stand in their photographs."""
+    """The people of a split in their photographs."""
     return originals(select(read_annotations(root), split), root / "images")
 
 
 def common_joints(people: Originals) -> Originals:
-    """MPII's people with LSP's 14 joints; `pck_length` becomes the torso, as in LSP."""
+    """MPII's people with LSP's 14 joints. `pck_length` becomes the torso, as in LSP."""
     joints = list(LSP_FROM_MPII)
     keypoints, visibility = people.keypoints[:, joints], people.visibility[:, joints]
     torso = lsp.torso(keypoints, visibility, people.side)
@@ -87,7 +87,7 @@ def common_joints(people: Originals) -> Originals:
 
 
 def select(annotations: Iterable[Annotation], split: Split) -> list[Annotation]:
-    """The people of a split, who have joints. "train" and "valid" are the two parts of the official training set."""
+    """The people of a split. "train" and "valid" are the two parts of the official training set, which has joints."""
     if split not in ("train", "valid", "trainval"):
         raise ValueError(f"`split` should be 'train', 'valid' or 'trainval'. Found {split!r}.")
     people = [person for person in annotations if not person.is_test]
@@ -101,7 +101,7 @@ def select(annotations: Iterable[Annotation], split: Split) -> list[Annotation]:
 
 
 def originals(annotations: Sequence[Annotation], images: Path) -> Originals:
-    """The windows of the usual crop: 200 pixels per unit of scale, x 1.25, the centre 15 x scale further down."""
+    """The windows of the usual crop: 200 pixels x scale x 1.25, with the centre 15 x scale pixels further down."""
     scale = np.array([person.scale for person in annotations])
     return Originals(
         files=tuple(images / person.image for person in annotations),
@@ -115,7 +115,7 @@ def originals(annotations: Sequence[Annotation], images: Path) -> Originals:
 
 
 def head_size(person: Annotation) -> float:
-    """What PCKh divides by. MPII's scale was made from it, scale = head size / 25, so no file needs rectangles."""
+    """The head size that PCKh divides by. MPII's scale is head size / 25, so rectangles are not needed."""
     return 25 * person.scale if person.head_size is None else person.head_size
 
 
@@ -123,7 +123,7 @@ def head_size(person: Annotation) -> float:
 
 
 def find_annotations(root: str | Path) -> list[Path]:
-    """The files of the first form that is there."""
+    """The files of the first form that exists."""
     for names, all_of_them in ((HOURGLASS, False), (HRNET, True), (OFFICIAL, False)):
         for folder in FOLDERS:
             there = [path for name in names if (path := Path(root) / folder / name).is_file()]
@@ -136,7 +136,7 @@ def find_annotations(root: str | Path) -> list[Path]:
 
 
 def read_annotations(root: str | Path) -> list[Annotation]:
-    """The annotations in whichever form `root` holds; a file instead of the folder is read as what it is."""
+    """Reads the annotations in whichever form `root` has. `root` may also be a single file."""
     root = Path(root)
     paths = [root] if root.is_file() else find_annotations(root)
     if paths[0].suffix == ".mat":
@@ -147,7 +147,7 @@ def read_annotations(root: str | Path) -> list[Annotation]:
 
 
 def read_json(path: str | Path, *, is_validation: bool = False) -> list[Annotation]:
-    """The stacked-hourglass or the HRNet form; `is_validation` is for the latter, which has a file for each split."""
+    """Reads the stacked-hourglass or the HRNet form. The latter has a file for each split, so pass `is_validation`."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -170,7 +170,7 @@ def read_json(path: str | Path, *, is_validation: bool = False) -> list[Annotati
 
 def _from_hourglass(row: dict[str, Any]) -> Annotation:
     points = np.array(row["joint_self"], np.float64).reshape(16, 3)
-    labelled = (points[:, :2] != 0).any(1)  # a joint may lie outside the image or on its border: only (0, 0) is missing
+    labelled = (points[:, :2] != 0).any(1)  # a joint may lie outside the image or on its border; only (0, 0) means missing
     return Annotation(
         image=row["img_paths"],
         centre=(row["objpos"][0] - 1.0, row["objpos"][1] - 1.0),
@@ -185,9 +185,9 @@ def _from_hourglass(row: dict[str, Any]) -> Annotation:
 
 
 def _from_hrnet(row: dict[str, Any], is_validation: bool) -> Annotation:
-    # Centre and scale are the annotated ones here too: HRNet moves and enlarges them when it reads them.
+    # Centre and scale are as annotated here too: HRNet changes them only when it reads the file.
     points = np.array(row["joints"], np.float64).reshape(16, 2)
-    labelled = np.array(row["joints_vis"], np.float64).reshape(16) > 0  # it says who is labelled, not who is occluded
+    labelled = np.array(row["joints_vis"], np.float64).reshape(16) > 0  # it says what is labelled, not what is occluded
     return Annotation(
         image=row["image"],
         centre=(row["center"][0] - 1.0, row["center"][1] - 1.0),
@@ -205,7 +205,7 @@ def _from_hrnet(row: dict[str, Any], is_validation: bool) -> Annotation:
 
 @dataclass(frozen=True, eq=False)
 class Release:
-    """The official file. train: bool, per image. separated: per image, the rectangles (from 1) of people who stand apart."""
+    """The official file. train: bool of each image. separated: for each image, the rectangles (from 1) of separate people."""
 
     people: list[Annotation]
     images: list[str]
@@ -214,7 +214,7 @@ class Release:
 
 
 def read_mat(path: str | Path, validation: Collection[str] = ()) -> list[Annotation]:
-    """The "sufficiently separated" people of the benchmark: of the training images who have joints, all of the test images.
+    """Reads the "sufficiently separated" people: those with joints in training images, and all in test images.
 
     validation: names of the images that Tompson et al. held out.
     """
@@ -228,7 +228,7 @@ def read_mat(path: str | Path, validation: Collection[str] = ()) -> list[Annotat
 
 
 def read_release(path: str | Path) -> Release:
-    """Everybody in the official file with a place and a scale, whatever else is missing."""
+    """Everybody in the official file who has a place and a scale."""
     path = Path(path)
     try:
         release = loadmat(str(path), struct_as_record=False, squeeze_me=True)["RELEASE"]
@@ -236,7 +236,7 @@ def read_release(path: str | Path) -> Release:
         separated = [[int(i) for i in np.ravel(ids)] for ids in _items(release.single_person)]
     except FileNotFoundError:
         raise
-    except Exception as error:  # scipy raises whatever it stumbles over
+    except Exception as error:  # scipy raises all kinds of errors
         raise ValueError(
             f"{path} should hold MATLAB's struct `RELEASE`, as published. Found it damaged: {error!r}. Download it again."
         ) from error
@@ -263,7 +263,7 @@ def _from_rectangle(rectangle: Any, image: str, source: tuple[int, int], *, is_t
     for point in _items(_field(_field(rectangle, "annopoints"), "point")):
         k = int(point.id)
         joints[k], labelled[k] = (float(point.x) - 1, float(point.y) - 1), True
-        flag = _field(point, "is_visible")  # a number, a character, or empty, as for all necks and head tops
+        flag = _field(point, "is_visible")  # a number, a character, or empty (always so for necks and head tops)
         visible[k] = flag is None or bool(int(flag))
     return Annotation(
         image=str(image),
@@ -280,13 +280,13 @@ def _from_rectangle(rectangle: Any, image: str, source: tuple[int, int], *, is_t
 
 
 def _items(value: Any) -> list[Any]:
-    """MATLAB's struct array or cell as a list: it may also be missing, empty, or a single element that is no array."""
+    """MATLAB's struct array or cell as a list. It may be missing, empty, or a single element instead of an array."""
     if isinstance(value, np.ndarray) and value.dtype == object:
         return list(value.ravel())
     return [] if value is None or np.size(value) == 0 else [value]
 
 
 def _field(struct: Any, name: str) -> Any:
-    """A field of a struct; None where there is no such field, or it is empty, or there is no struct."""
+    """A field of a struct. None if there is no struct or no such field, or if it is empty."""
     value = getattr(struct, name, None)
     return None if value is None or np.size(value) == 0 or (isinstance(value, str) and not value) else value

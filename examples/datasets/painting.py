@@ -1,6 +1,6 @@
-"""Clothes for a skeleton, and paint: limbs from far to near, so that left and right can be told apart.
+"""Dresses and paints a skeleton, the far limbs first.
 
-By face and hair, and because everybody's left sleeve and trouser leg are the darker ones.
+Left and right can be told apart by face and hair, and because everybody's left sleeve and trouser leg are darker.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Look:
     shirt: Garment
     trousers: Garment
     shoes: Colour
-    sleeve: float  # the share of the arm that is covered, 0 to 2: upper arm, then forearm
-    leg: float  # the same of the leg
+    sleeve: float  # how much of the arm is covered, 0 to 2: upper arm, then forearm
+    leg: float  # the same for the leg
     girth: float
 
 
 def dress(rng: np.random.Generator) -> Look:
-    """Skin, hair and clothes."""
+    """Draws the colours of skin, hair and clothes."""
 
     def garment() -> Garment:
         pattern = str(rng.choice(["plain", "stripes", "checks"], p=[0.55, 0.3, 0.15]))
@@ -71,7 +71,7 @@ def dress(rng: np.random.Generator) -> Look:
 
 
 def paint(painter: ImageDraw.ImageDraw, skeleton: Skeleton, look: Look, scale: float, origin: Array) -> None:
-    """Paint a body, far parts first; `scale` is pixels per body height, `origin` where the pelvis is."""
+    """Paints a body, far parts first. scale: pixels per body height. origin: the place of the pelvis."""
     joints, hands, toes = skeleton.joints * scale, skeleton.hands * scale, skeleton.toes * scale
     for points in (joints, hands, toes):
         points[:, :2] += origin
@@ -79,7 +79,7 @@ def paint(painter: ImageDraw.ImageDraw, skeleton: Skeleton, look: Look, scale: f
     parts: list[tuple[float, str, int]] = [(float(joints[[2, 3, 12, 13], 2].mean()), "torso", 0)]
     parts.append((float(joints[[8, 9], 2].mean()) + 0.02 * scale, "head", 0))
     for side, elbow, wrist, hip, knee in ((0, 11, 10, 2, 1), (1, 14, 15, 3, 4)):
-        # In front view arms hang beside the body at its depth: they are nearer than what is behind them.
+        # In a front view, arms hang beside the body at its depth, so they are nearer than parts behind them.
         parts.append((float(joints[[elbow, wrist], 2].mean()) + 0.03 * scale, "arm", side))
         parts.append((float(joints[[hip, knee], 2].mean()) - 0.03 * scale, "leg", side))
     for _, part, side in sorted(parts):
@@ -110,7 +110,7 @@ def _limb(
     shade: float,
     unit: float,
 ) -> None:
-    """Two segments, the lower one first; the garment covers `covered` of them (0 to 2), a little wider."""
+    """Paints two segments, the lower one first. A slightly wider garment covers `covered` of them (0 to 2)."""
     for segment in (1, 0):
         start, end, thick, thin = joints[segment], joints[segment + 1], radii[segment], radii[segment + 1]
         capsule(painter, start, end, thick, thin, skin)
@@ -132,7 +132,7 @@ def _bands(
     garment: Garment,
     unit: float,
 ) -> None:
-    """Stripes across a segment, or squares that alternate between its two sides."""
+    """Paints stripes across a segment, or squares that alternate between its two sides."""
     along = (end - start)[:2]
     length = math.hypot(*along)
     count = int(length / (garment.period * unit))
@@ -166,7 +166,7 @@ def _paint_torso(painter: ImageDraw.ImageDraw, joints: Array, look: Look, unit: 
 
 
 def _paint_head(painter: ImageDraw.ImageDraw, joints: Array, frame: Array, look: Look, scale: float) -> None:
-    """Skull, face and hair as discs placed in three dimensions, so that the face shows where the person looks."""
+    """Paints skull, face and hair as discs in three dimensions, so that the face shows where the person looks."""
     neck, top = joints[8], joints[9]
     length = float(np.linalg.norm(top - neck))
     centre = neck + 0.56 * (top - neck)
@@ -195,7 +195,7 @@ def _paint_head(painter: ImageDraw.ImageDraw, joints: Array, frame: Array, look:
 
 
 def capsule(painter: ImageDraw.ImageDraw, start: Array, end: Array, thick: float, thin: float, colour: Colour) -> None:
-    """A tapered, rounded bar: a dark rim, the colour, and a lighter core towards the upper left, where the light is."""
+    """Paints a tapered, rounded bar: a dark rim, the colour, and a lighter core towards the light at the upper left."""
     ax, ay, bx, by = float(start[0]), float(start[1]), float(end[0]), float(end[1])
     length = math.hypot(bx - ax, by - ay) + 1e-9
     nx, ny = (ay - by) / length, (bx - ax) / length  # across the bar

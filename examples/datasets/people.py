@@ -1,4 +1,4 @@
-"""People to train on, held in memory: crops, joints, and the length that PCK divides by."""
+"""People to train on: crops, joints, and the length that PCK divides by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 Batch = dict[str, Tensor]
 Scores = dict[str, float]  # group of joints, or "Mean" over all joints that are in a group -> per cent
-TARGETS: dict[str | int, str] = {"pck_length": "other"}  # of a batch of people; the library knows the other names
+TARGETS: dict[str | int, str] = {"pck_length": "other"}  # the kinds of entries whose names adaug does not know
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Joints:
         return len(self.names)
 
     def as_drawn(self) -> dict[str, Any]:
-        """What `adaug.plots.draw_views` should know of them."""
+        """The arguments of `adaug.plots.draw_views` for these joints."""
         left, right = ([i for i, name in enumerate(self.names) if name.startswith(side)] for side in ("left", "right"))
         return {"limbs": self.limbs, "left": left, "right": right}
 
 
-# The groups are the columns of the published PCKh tables; pelvis and thorax are in none, nor in the mean.
+# The groups are the columns of published PCKh tables. Pelvis and thorax are in no group and not in the mean.
 MPII = Joints(
     name="MPII",
     names=(
@@ -118,7 +118,7 @@ class People:
         return len(self.images)
 
     def fingerprint(self) -> str:
-        """Tells one set of people from another."""
+        """A fingerprint of these people."""
         digest = hashlib.sha256(self.keypoints.numpy().tobytes())
         return f"{self.joints.name}-{len(self)}-{self.images.shape[-1]}-{digest.hexdigest()[:12]}"
 
@@ -134,7 +134,7 @@ class People:
         )
 
     def cropped(self, size: int) -> People:
-        """The central size x size of every canvas, what a network without augmentation would see."""
+        """The central size x size of every canvas: what a network sees without augmentation."""
         canvas = self.images.shape[-1]
         if size > canvas or (canvas - size) % 2:
             raise ValueError(f"`size` should be at most {canvas} and differ from it by an even number. Found {size}.")
@@ -154,7 +154,7 @@ class People:
     ) -> Iterator[Batch]:
         """Mini-batches of one epoch: "image" float32 in [0, 1], "keypoints", "visibility", "pck_length", "index" long.
 
-        The order depends on (seed, epoch) alone and on no global random state; `start` resumes an epoch at that batch.
+        The order depends only on (seed, epoch). `start` continues an epoch at this batch.
         """
         if batch_size < 1 or start < 0:
             raise ValueError(f"`batch_size` should be at least 1 and `start` at least 0. Found {batch_size} and {start}.")

@@ -1,7 +1,7 @@
-"""Scores as the benchmarks define them, in pixels of the original photographs: PCKh of MPII, PCK@0.2 of LSP.
+"""Scores as the benchmarks define them, in pixels of the original photographs: MPII's PCKh, and LSP's PCK@0.2.
 
-The counting is that of MPII's evaluation toolkit: a group's score is the mean of its joints' percentages, "Mean" is over all
-labelled joints of all groups, and pelvis and thorax are in no group.
+They follow MPII's evaluation toolkit: a group's score is the mean of its joints' percentages. "Mean" is over all labelled
+joints of all groups. Pelvis and thorax are in no group.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from examples.datasets.people import Scores
 
 
 def normalized_distances(predicted: Array, people: Originals) -> Array:
-    """Distance to the truth over the length that PCK divides by [N, J], in photographs; NaN where a joint is not labelled.
+    """Distances to the truth in photographs, divided by PCK's length, [N, J]. NaN for joints that are not labelled.
 
     A joint that was not predicted, NaN or infinite, is infinitely far away.
     """
@@ -24,7 +24,7 @@ def normalized_distances(predicted: Array, people: Originals) -> Array:
 
 
 def pck_in_photographs(predicted: Array, people: Originals, threshold: float) -> Scores:
-    """One row of Table 1 (PCKh, MPII) or Table 3 (PCK, LSP), per cent: each joint group, then "Mean". NaN: none labelled."""
+    """A row of Table 1 (PCKh, MPII) or Table 3 (PCK, LSP) in per cent: each group, then "Mean". NaN if none is labelled."""
     distance = normalized_distances(predicted, people)
     labelled, correct = np.isfinite(people.pck_length)[:, None] & ~np.isnan(distance), distance <= threshold
     counts, hits = labelled.sum(0), (correct & labelled).sum(0)  # [J]

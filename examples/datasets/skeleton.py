@@ -1,4 +1,4 @@
-"""Bodies of people who do not exist: joints in three dimensions, posed at random, projected without perspective."""
+"""Random bodies: joints in three dimensions in random poses, projected without perspective."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FACING_VIEWER: Array = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1
 
 @dataclass(frozen=True)
 class Poses:
-    """Ranges in degrees of the joint angles; `rolls`, in-plane turns of the body, are (weight, centre, half-range)."""
+    """The ranges of joint angles in degrees. `rolls`, rotations of the body in the image, are (weight, centre, half-range)."""
 
     rolls: tuple[tuple[float, float, float], ...]
     bend: Range
@@ -67,10 +67,10 @@ class Skeleton:
 
 
 def pose(rng: np.random.Generator, poses: Poses) -> Skeleton:
-    """A body in a random pose, the pelvis at the origin."""
+    """A body in a random pose, with the pelvis at the origin."""
 
     def draw(limits: Range) -> float:
-        # Twice uniform, averaged: most people are near the middle of a range, few at its ends.
+        # The mean of two uniform draws: most people are near the middle of a range, few at its ends.
         return float(rng.uniform(*limits) + rng.uniform(*limits)) / 2
 
     yaw = rng.choice([0.0, 180.0, 90.0, -90.0], p=[0.5, 0.2, 0.15, 0.15]) + rng.uniform(-35, 35)
@@ -106,7 +106,7 @@ def pose(rng: np.random.Generator, poses: Poses) -> Skeleton:
 
 
 def _turn(frame: Array, axis: int, degrees: float) -> Array:
-    """The frame turned about one of its own rows: the next row goes towards the one after it."""
+    """Turns a frame about one of its rows: the next row moves towards the one after it."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     first, second = (axis + 1) % 3, (axis + 2) % 3
     turned: Array = frame.copy()
@@ -116,7 +116,7 @@ def _turn(frame: Array, axis: int, degrees: float) -> Array:
 
 
 def _direction(frame: Array, side: int, outward: float, forward: float) -> Array:
-    """A limb hanging down, lifted `forward` and then `outward` by these degrees."""
+    """The direction of a hanging limb that is lifted `forward` and then `outward` by these degrees."""
     out, ahead = np.radians(outward), np.radians(forward)
     swing = np.cos(ahead) * -frame[UP] + np.sin(ahead) * frame[FORWARD]
     direction: Array = np.cos(out) * swing + np.sin(out) * side * frame[LEFT]
@@ -124,7 +124,7 @@ def _direction(frame: Array, side: int, outward: float, forward: float) -> Array
 
 
 def _fold(direction: Array, towards: Array, degrees: float) -> Array:
-    """The lower half of a limb: `direction` bent by `degrees` towards another direction."""
+    """The direction of a limb's lower half: `direction`, bent by `degrees` towards another direction."""
     normal = towards - (towards @ direction) * direction
     normal /= np.linalg.norm(normal) + 1e-9
     bent: Array = np.cos(np.radians(degrees)) * direction + np.sin(np.radians(degrees)) * normal

@@ -1,4 +1,4 @@
-"""300-W (Sagonas et al., ICCV Workshops 2013): its 68-point markup, its files, and the errors that it reports."""
+"""300-W (Sagonas et al., ICCV Workshops 2013): its 68 points, its files and its error measures."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from examples.datasets.cropping import UNREADABLE
 from examples.datasets.lsp import crop_person
 from examples.datasets.people import Joints, People
 
-OUTER_EYE_CORNERS = (36, 45)  # their distance is what errors are divided by
+OUTER_EYE_CORNERS = (36, 45)  # errors are divided by their distance
 IMAGES = (".jpg", ".jpeg", ".png")
 
 
 def _strokes(*lines: range, closed: tuple[range, ...]) -> tuple[tuple[int, int], ...]:
-    """Neighbours along lines, and around closed ones."""
+    """Pairs of neighbours along lines, and around closed lines."""
     open_ends = [(a, a + 1) for line in (*lines, *closed) for a in line[:-1]]
     return (*open_ends, *((line[-1], line[0]) for line in closed))
 
 
-# 0-based; "left" and "right" are the person's own, so that point 0, on the left of an image, is the right jaw.
+# 0-based. "left" and "right" are the person's own, so point 0, on the left of an image, is on the right jaw.
 W300 = Joints(
     name="300-W",
     names=(
@@ -63,26 +63,26 @@ W300 = Joints(
 
 
 def inter_ocular(keypoints: Tensor) -> Tensor:
-    """Distance of the outer eye corners. [..., 68, 2] -> [...]."""
+    """The distance of the outer eye corners. [..., 68, 2] -> [...]."""
     right, left = OUTER_EYE_CORNERS
     return (keypoints[..., right, :] - keypoints[..., left, :]).norm(dim=-1)
 
 
 def nme(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Normalised mean error of each face: mean distance over inter-ocular distance. [N, 68, 2], [N, 68, 2] -> [N]."""
+    """The normalised mean error of each face: mean distance / inter-ocular distance. [N, 68, 2], [N, 68, 2] -> [N]."""
     return (predicted - truth).norm(dim=-1).mean(-1) / inter_ocular(truth)
 
 
 def auc(errors: Tensor, limit: float = 0.08) -> float:
-    """Area under the cumulative error curve of errors [N] from 0 to `limit`, divided by `limit`: 1 is perfect.
+    """The area under the cumulative curve of errors [N] from 0 to `limit`, divided by `limit`. 1 is perfect.
 
-    Exact: a face of error e adds a step from e on, whose area is limit - e.
+    It is exact: a face with error e adds a step from e on, with area limit - e.
     """
     return float((1 - errors.double() / limit).clamp(min=0).mean())
 
 
 def failure_rate(errors: Tensor, limit: float = 0.08) -> float:
-    """The share of faces [N] whose error is above `limit`."""
+    """The fraction of faces [N] whose error is above `limit`."""
     return float((errors > limit).double().mean())
 
 
@@ -90,9 +90,9 @@ def failure_rate(errors: Tensor, limit: float = 0.08) -> float:
 
 
 def read_pts(path: Path) -> NDArray[np.float64]:
-    """The points [68, 2] of a standard .pts file, with (0, 0) the centre of the first pixel.
+    """Reads the points [68, 2] of a .pts file. (0, 0) is the centre of the first pixel.
 
-    The file counts from 1, as MATLAB does. Raises ValueError, naming the file, unless it holds 68 finite points.
+    The file counts from 1, like MATLAB. Raises ValueError unless it has 68 finite points.
     """
     try:
         inside = path.read_text(encoding="ascii").partition("{")[2].partition("}")
@@ -105,17 +105,17 @@ def read_pts(path: Path) -> NDArray[np.float64]:
 
 
 def write_pts(path: Path, points: NDArray[np.float64]) -> None:
-    """Writes points as `read_pts` reads them."""
+    """Writes points for `read_pts`."""
     rows = "".join(f"{x:.4f} {y:.4f}\n" for x, y in points + 1)
     path.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{rows}}}\n", encoding="ascii")
 
 
 def load_w300(folder: str | Path, *, size: int = 64, canvas: int = 96, progress: bool = True) -> People:
-    """The faces in a folder and those below it, each image with its .pts beside it.
+    """Loads the faces in a folder and its subfolders. Each image has its .pts beside it.
 
-    The box around the landmarks x 1.25 fills the central size x size of a canvas that shows the real surroundings.
-    `pck_length` is the inter-ocular distance. Everything is held in memory as uint8. Raises an error that names the
-    file when an image or a .pts is missing or cannot be read.
+    The box of the landmarks x 1.25 fills the central size x size of a canvas that shows the real surroundings. `pck_length` is
+    the inter-ocular distance. All images are kept in memory as uint8. If an image or a .pts is missing or cannot be read, the
+    error names it.
     """
     folder = Path(folder)
     images = {path.with_suffix(""): path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGES}

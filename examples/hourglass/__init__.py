@@ -1,4 +1,4 @@
 """Human pose estimation with stacked hourglass networks, trained as in Peng, Tang et al., CVPR 2018.
 
-Read, copied and changed from top to bottom: config, model, losses, data, augmentation, training, evaluation, comparison.
+Read it in this order, copy it and change it: config, model, losses, data, augmentation, training, evaluation, comparison.
 """

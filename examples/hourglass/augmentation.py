@@ -1,4 +1,4 @@
-"""How each arm augments: its policy, its augmenter, and what "harder" compares."""
+"""How each arm augments: its policy, its augmenter and its difficulty."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
 MakeAugmenter = Callable[[Config, Joints, int], adaug.AdversarialAugmenter]
 
 READS = ("hg.0.skip*", "hg.0.neck")  # layers that the generators read: the first hourglass's bridges, as in the paper
-HIDES = ("hg.*.skip*", "hg.*.neck")  # layers that the masks of AHO multiply: the bridges of every stack
-SHARE = 1 / 3  # of a mini-batch, for each branch
+HIDES = ("hg.*.skip*", "hg.*.neck")  # layers that AHO's masks multiply: the bridges of every stack
+SHARE = 1 / 3  # the share of the mini-batch for each branch
 
 
 def policy_of(config: Config, joints: Joints) -> adaug.Policy:
-    """The policy of an arm. All but "none" and "trivial" share ranges, and so their random views."""
+    """The policy of an arm. All arms but "none" and "trivial" have the same ranges, and so the same random views."""
     scale, rotate = scale_and_rotation(config)
     flip = adaug.Flip(joints.flip_pairs)
     asr = adaug.Branch("asr", (scale, rotate), SHARE)
@@ -41,7 +41,7 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
 
 
 def scale_and_rotation(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
-    """The scales and rotations of a run, of random and adversarial views alike."""
+    """The scales and rotations of a run, for random and adversarial views alike."""
     (low, high), angle = config.scale, config.rotation
     return adaug.Scale(low, high, 7), adaug.Rotate(-angle, angle, 9)
 
@@ -50,8 +50,8 @@ def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -
     """The augmenter of an arm.
 
     Args:
-        steps: How often it will be called in stage 3.
-        changes: Arguments of `AdversarialAugmenter` that take the place of these.
+        steps: The number of steps in stage 3.
+        changes: Arguments of `AdversarialAugmenter` that replace these.
     """
     arguments: dict[str, Any] = {"policy": policy_of(config, joints), **changes}
     if any(branch.has_generator for branch in arguments["policy"].branches):
@@ -79,10 +79,10 @@ def loss_of(config: Config, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
 
 
 def error_of(config: Config, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
-    """The mean error of each person's joints over the person's size, [B]: a larger person is not a harder one."""
+    """The mean error of each person's joints over the person's size, [B]. So larger people are not harder."""
     return keypoints.normalized_error(predicted_heatmaps(config.loss, outputs), batch)
 
 
 def difficulty_of(config: Config, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
-    """What "harder" compares, [B]."""
+    """The difficulty of each person, [B]: the loss, or the error over size."""
     return (loss_of if config.measure == "loss" else error_of)(config, outputs, batch)

@@ -1,4 +1,4 @@
-"""Checkpoints that no kill can spoil, that know when they are damaged, and that no other run takes for its own."""
+"""Checkpoints that survive a kill, show damage, and are resumed only by the run that wrote them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ NAME = "checkpoint.pt"
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """The folder always holds a whole checkpoint, the old or the new."""
-    file = io.BytesIO()  # in memory first: torch writes to a full disk in many ways
+    """Saves a checkpoint. The folder always has a whole one, the old or the new."""
+    file = io.BytesIO()  # in memory first, because torch fails on a full disk in many ways
     torch.save(dict(state), file)
     write_checked(folder / NAME, file.getvalue())
 
 
 def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The folder's checkpoint, None if there is none. Raises ValueError when it is another run's or damaged.
+    """Loads the folder's checkpoint. None if there is none. Raises ValueError if it is damaged or of another run.
 
-    identity: what the run is, "config" and "people" in plain values, as it was saved beside the state.
+    identity: the run's "config" and "people" as plain values, which must equal the saved ones.
     """
     path = folder / NAME
     if not path.is_file():
@@ -32,7 +32,7 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(read_checked(path)), map_location="cpu", weights_only=True)
         before, now = ({**run["config"], "people": run["people"]} for run in (state, identity))
-    except Exception as error:  # a foreign file can fail in any way
+    except Exception as error:  # a file of another kind can fail in any way
         raise DamagedError(
             f"{path} should be a checkpoint. Found that it cannot be read ({error}); delete it or use --no-resume, and the run "
             "starts again."

@@ -33,7 +33,7 @@ from examples.safe_files import one_run
 def compare(
     data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter = augmentation.make_augmenter
 ) -> dict[str, Any]:
-    """Trains every arm with every seed on the same terms and says what came of it; returns what results.json holds."""
+    """Trains every arm with every seed in the same way and prints the results. Returns what results.json has."""
     leftovers, machine = ("audit-*.npz.part",), Machine(options.device, options.compile, options.channels_last)
     with one_run(options.out, leftovers, **started()):
         return _compare(data, config, options, make_augmenter, machine)
@@ -121,7 +121,7 @@ def _measure(run: Run, data: Data) -> dict[str, Any]:
 
 
 def _audit(run: Run, data: Data, out: Path) -> adaug.Audit:
-    """The audit of a run on the test people, which is saved beside the results."""
+    """Audits a run on the test people and saves the audit beside the results."""
     config = run.config
     audited = audit(run.model, data.test, config.loss, size=config.size, threshold=data.metric.threshold)
     audited.save(out / f"audit-{run.folder.name}.npz")
@@ -129,7 +129,7 @@ def _audit(run: Run, data: Data, out: Path) -> adaug.Audit:
 
 
 def _predict_in_photographs(run: Run, test: People, originals: Originals) -> Array:
-    """Joints in the photographs, in the order of the people; every rank predicts its part and gets all."""
+    """Joints in the photographs, in the order of the people. Every rank predicts a part and gets all."""
     share = range(len(test))[rank() :: ranks()]
     people, where = (test.subset(share), originals.subset(share)) if ranks() > 1 else (test, originals)
     size = run.config.size
@@ -174,7 +174,7 @@ def score_tables(results: dict[str, Any]) -> str:
 
 
 def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:
-    """Two pictures of the last learned arm; returns where they are and what they show."""
+    """Draws two pictures of the last learned arm. Returns lines with their paths and contents."""
     run = next((run for arm, run in reversed(runs.items()) if arm not in UNLEARNED), None)
     if run is None:
         return []
@@ -190,7 +190,7 @@ def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:
 
 
 def _draw_views(run: Run, people: People) -> Any:
-    """A batch as the finished generators would have it. The checkpoint is written: this step changes no result."""
+    """Draws a batch under views of the finished run. Its checkpoint is written already, so this step changes no result."""
     device = next(run.model.parameters()).device
     few = people.subset(range(min(18, len(people))))
     batch = {name: value.to(device) for name, value in next(few.batches(18, shuffle=False)).items()}

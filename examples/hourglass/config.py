@@ -1,4 +1,4 @@
-"""What the result of a run depends on: its settings, with the paper's, and the machine."""
+"""The settings of a run, with the paper's values, and the machine."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ MEASURES: dict[Measure, str] = {"error": "error / size", "loss": "loss"}  # what
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run's result depends on, but for data and machine. The defaults suit a small, short run.
+    """All settings of a run except data and machine. The defaults suit a small, short run.
 
     Attributes:
         arm: "none" trains on the crops as they are, "random" on the paper's random views, "uniform" on the bins and cells of
             "asr+aho" with equal probabilities, "trivial" in the manner of TrivialAugment, "running" on what training itself
             shows to be hard. Generators learn scale and rotation in "asr", which features to hide in "aho", both in "asr+aho".
-        variant: What an augmenter of your own (`make_augmenter` of `train`) is called. No other run resumes its checkpoints.
-        seed: Of the first weights, the order of the people, and the views.
-        size: Side of a crop in pixels.
-        stacks, modules, width, depth, block, stride: As of `StackedHourglass`.
-        loss: Of the heat maps.
-        epochs: Of each of the three stages.
-        batch_size: People per optimizer step, over all ranks; a pass takes one of `accumulate` parts of a rank's share.
-        lr: Of the network. It falls twice, or with `patience` once, after so many evaluations without a better PCK.
-        generator_lr: Of the generators in stage 3.
-        pretrain_people, pretrain_views: How many people an epoch of stage 2 takes, and how many views of each at most.
-        scale, rotation: The ranges of random and adversarial views alike; of rotation ± degrees.
+        variant: The name of your own `make_augmenter` (see `train`). Only runs of the same name can be resumed.
+        seed: The seed of the first weights, the order of the people, and the views.
+        size: The side of a crop in pixels.
+        stacks, modules, width, depth, block, stride: See `StackedHourglass`.
+        loss: The loss of heat maps.
+        epochs: The epochs of each of the three stages.
+        batch_size: People per optimizer step, over all ranks. A rank computes its people in `accumulate` passes.
+        lr: The network's learning rate. It falls twice, or with `patience` once, after so many evaluations without a gain.
+        generator_lr: The learning rate of the generators in stage 3.
+        pretrain_people, pretrain_views: The people in an epoch of stage 2, and the most views of each.
+        scale, rotation: The ranges of random and adversarial views; rotation is ± so many degrees.
         measure: What "harder" compares: the "error" over a person's size, or the "loss".
-        alpha, beta, cap: Reward, penalty, and the most that a bin's probability may be, over 1 / bins.
+        alpha, beta, cap: The strengths of reward and penalty. No bin of k gets a probability above cap / k.
         evaluate_every: Epochs between two evaluations.
-        bins_every: Epochs between two looks at the error per bin of scale and rotation; 0 for none.
-        precision: Of the passes; weights are always of 32 bits.
+        bins_every: Epochs between two measurements of the error in each bin of scale and rotation; 0 for none.
+        precision: The precision of passes. Weights always have 32 bits.
     """
 
     arm: Arm = "asr+aho"
@@ -90,7 +90,7 @@ PAPER = Config(
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how a run computes; a run may be resumed on another."""
+    """Where and how a run computes. It may be resumed on another machine."""
 
     device: str = "cpu"
     compile: bool = False

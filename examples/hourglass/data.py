@@ -1,4 +1,4 @@
-"""Whom a run trains and tests on: drawn people, MPII, LSP, or MPII with LSP."""
+"""The people that a run trains and tests on: drawn people, MPII, LSP, or MPII with LSP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Test = Literal["drawn", "mpii-valid", "lsp-test"]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a data set is measured: a name, the threshold of its table and those of its curve."""
+    """The score of a data set: its name, the threshold of its table and those of its curve."""
 
     name: str
     threshold: float
@@ -31,7 +31,7 @@ PCK_TORSO = Metric("PCK", 0.2, (0.05, 0.1, 0.15, 0.2))
 
 @dataclass(frozen=True)
 class Source:
-    """Where people come from; `number` None is everybody. poses and seed are those of drawn people."""
+    """A choice of people. number: None means all. poses, seed: for drawn people only."""
 
     number: int | None = None
     poses: Literal["narrow", "wide"] = "narrow"
@@ -40,9 +40,9 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """People with what a report should call them. originals: where the test people stand in their photographs, if any.
+    """People to train and to test on, with names for reports. originals: the test people in their photographs, if any.
 
-    source: how to get the same test people again, but for the folders.
+    source: how to choose the same test people again.
     """
 
     people: People
@@ -55,7 +55,7 @@ class Data:
     source: Source = Source()
 
     def described(self) -> dict[str, Any]:
-        """What results.json says of it."""
+        """The description for results.json."""
         return {
             "train": self.trained_on,
             "test": self.tested_on,
@@ -69,13 +69,13 @@ class Data:
 
 
 def drawn(train: Source, test: Source, *, size: int) -> Data:
-    """Drawn people with MPII's joints; they need no files. `number` has to be given."""
+    """Drawn people with MPII's joints. They need no files, but a `number`."""
     trained_on, tested_on = (f"drawn people, {source.poses} poses" for source in (train, test))
     return Data(_draw(train, size), _draw(test, size), PCKH, trained_on, tested_on, "drawn", source=test)
 
 
 def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any) -> Data:
-    """MPII with its validation people held out, as in Table 1. cache: the further arguments of `load_crops`."""
+    """MPII with its validation people held out, as in Table 1. cache: further arguments of `load_crops`."""
     with pointing_at_check(f"--mpii {root}"):
         people, _ = _crops(_limited(mpii.read_mpii(root, "train"), train), "mpii-train", size, cache)
     shown, where = people_to_test("mpii-valid", test, size=size, mpii_root=root, **cache)
@@ -85,7 +85,7 @@ def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any)
 def of_lsp(
     root: Path, train: Source, test: Source, *, size: int, extension: bool = True, mpii_root: Path | None = None, **cache: Any
 ) -> Data:
-    """LSP's first half, its extension and all of MPII's labelled people to train on; LSP's second half, as in Table 3."""
+    """Trains on LSP's first half, its extension and all labelled people of MPII; tests on LSP's second half (Table 3)."""
     parts, names = [], []
     with pointing_at_check(f"--lsp {root}" + (f" --mpii {mpii_root}" if mpii_root else "")):
         if mpii_root is not None:
@@ -105,7 +105,7 @@ def of_lsp(
 def people_to_test(
     kind: Test, source: Source, *, size: int, mpii_root: Path | None = None, lsp_root: Path | None = None, **cache: Any
 ) -> tuple[People, Originals | None]:
-    """The test people of a comparison alone. Raises ValueError when their folder is not given."""
+    """Only the test people of a comparison. Raises ValueError if their folder is missing."""
     if kind == "drawn":
         return _draw(source, size), None
     root, option = (mpii_root, "--mpii") if kind == "mpii-valid" else (lsp_root, "--lsp")
@@ -128,7 +128,7 @@ def _draw(source: Source, size: int) -> People:
 
 
 def _limited(people: Originals, source: Source) -> Originals:
-    """The first `number`, before anything is cropped: a trial on 100 people need not wait for 22,000."""
+    """The first `number` people, before any is cropped: a test with 100 people need not wait for 22,000 crops."""
     return people if source.number is None else people.subset(range(min(source.number, len(people))))
 
 

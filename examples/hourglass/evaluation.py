@@ -1,4 +1,4 @@
-"""How good predictions are: PCK per joint group of crops as they are, and audits of turned, scaled and hidden people."""
+"""Measures predictions: PCK of each group of joints on plain crops, and audits of turned, scaled and hidden people."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from examples.hourglass.losses import Loss, predicted_heatmaps
 
 
 def predict(model: nn.Module, people: People, size: int, loss: Loss, *, flip: bool = True, batch_size: int = 64) -> Tensor:
-    """Keypoints [N, J, 2] in everybody's central crop of size x size, on the CPU.
+    """Predicts keypoints [N, J, 2] in the central crop of each person, size x size, on the CPU.
 
-    It reads batch by batch, so that a set on disk may be larger than the memory. flip: average with the mirrored image's maps.
+    It reads batch by batch, so a data set may be larger than the memory. flip: average with the maps of the mirror image.
     """
     margin = (people.images.shape[-1] - size) // 2
     device = next(model.parameters()).device
@@ -35,9 +35,9 @@ def predict(model: nn.Module, people: People, size: int, loss: Loss, *, flip: bo
 
 
 def pck(predicted: Tensor, people: People, threshold: float, *, device: torch.device | None = None) -> Scores:
-    """PCK in per cent of predictions [N, J, 2] for each joint group and all of them, normalised by `people.pck_length`.
+    """The PCK in per cent of predictions [N, J, 2], for each group of joints and for all, with `people.pck_length` as size.
 
-    Each rank passes its own people: the counts are summed, on `device` (that of the process group).
+    Each rank passes its own people. Their counts are summed on `device` (that of the process group).
     """
     members = {**people.joints.groups, "Mean": sum(people.joints.groups.values(), ())}
     scores: Scores = {}
@@ -59,16 +59,16 @@ def evaluate(
     rank: int = 0,
     ranks: int = 1,
 ) -> dict[float, Scores]:
-    """PCK at each threshold, of everybody's central crop. A rank predicts every `ranks`-th person."""
+    """The PCK at each threshold, on everybody's central crop. A rank predicts every `ranks`-th person."""
     shown = people.subset(range(rank, len(people), ranks)).cropped(size)
     predicted, device = predict(model, shown, size, loss), next(model.parameters()).device
     return {threshold: pck(predicted, shown, threshold, device=device) for threshold in thresholds}
 
 
 def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold: float) -> adaug.Audit:
-    """Which joints are found (1) or not (0), as PCK counts but without flip test. Joints in no group do not count.
+    """Audits a model: which joints are found (1) or not (0), like PCK but without a flip test. Joints in no group do not count.
 
-    A view changes the length that PCK divides by as it changes the spread of the joints: by its scale.
+    A view scales the length that PCK divides by as it scales the spread of the joints.
     """
     others = [joint for joint in range(len(people.joints)) if joint not in sum(people.joints.groups.values(), ())]
 
@@ -86,13 +86,13 @@ def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold:
 
 
 def _spread(joints: Tensor) -> Tensor:
-    """How far joints [B, J, 2] are from their mean, [B]."""
+    """The mean distance of joints [B, J, 2] from their centre, [B]."""
     return (joints - joints.mean(1, keepdim=True)).norm(dim=(1, 2))
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients while it lasts."""
+    """A block in evaluation mode, without gradients."""
     flags = {module: module.training for module in model.modules()}
     model.eval()
     try:

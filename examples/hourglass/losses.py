@@ -1,7 +1,6 @@
-"""Heat-map losses, one value per sample [B]: a comparison of two views needs every sample's own loss.
+"""Heat-map losses with one value per sample, [B], because two views of a sample are compared.
 
-Both divide by the labelled joints in frame. A loss that skipped a joint without dividing would call a view easy
-because it pushed joints out of the frame.
+Both divide by the number of labelled joints in the frame. Otherwise a view would look easy because joints have left the frame.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ Loss = Literal["mse", "cross-entropy"]
 
 
 def heatmap_mse(outputs: Sequence[Tensor], target_heatmaps: Tensor, visibility: Tensor) -> Tensor:
-    """Squared error of every stack's heat maps [B, J, h, w], the paper's loss; -> [B], averaged over stacks.
+    """The paper's loss: squared error of heat maps [B, J, h, w], averaged over stacks. -> [B].
 
-    Summed, not averaged, over pixels: an all-zero map then costs the same at every resolution (pi for a Gaussian of
-    sigma 1 and peak 1), and gradients stay far above RMSProp's epsilon.
+    It is summed, not averaged, over pixels. So an all-zero map costs the same at every resolution (pi for a Gaussian of sigma 1
+    and peak 1), and gradients stay far above RMSProp's epsilon.
     """
     labelled = _labelled(outputs, target_heatmaps, visibility)
     target = torch.where(labelled, _precise(target_heatmaps), 0)
@@ -28,10 +27,9 @@ def heatmap_mse(outputs: Sequence[Tensor], target_heatmaps: Tensor, visibility: 
 
 
 def heatmap_cross_entropy(outputs: Sequence[Tensor], target_heatmaps: Tensor, visibility: Tensor) -> Tensor:
-    """Cross-entropy of softmax-over-pixels logits [B, J, h, w] against the target maps scaled to sum to 1; -> [B].
+    """Cross-entropy between the softmax of logits [B, J, h, w] over pixels and target maps that sum to 1. -> [B].
 
-    Averaged over stacks. Unlike the squared error it has no plateau at the all-zero map, which matters for small and
-    short runs.
+    It is averaged over stacks. Unlike the squared error it has no plateau at the all-zero map, which matters in short runs.
     """
     labelled = _labelled(outputs, target_heatmaps, visibility)
     target = torch.where(labelled, _precise(target_heatmaps), 0).flatten(2)  # [B, J, h*w]
@@ -41,18 +39,18 @@ def heatmap_cross_entropy(outputs: Sequence[Tensor], target_heatmaps: Tensor, vi
 
 
 def _average(errors: list[Tensor], labelled: Tensor) -> Tensor:
-    """Mean over stacks of [B, J] errors that are 0 where not labelled, divided by the labelled joints -> [B]."""
+    """Averages errors [B, J] of each stack over labelled joints and stacks. -> [B]. Unlabelled joints have error 0."""
     count = labelled.sum((1, 2, 3)).clamp_min(1)  # [B]
     return torch.stack(errors).mean(0).sum(1) / count
 
 
 def _precise(x: Tensor) -> Tensor:
-    """At least float32: half precision under autocast loses the sums over a few thousand pixels."""
+    """Converts to float32 at least, because half precision is too coarse for sums over thousands of pixels."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _labelled(outputs: Sequence[Tensor], target: Tensor, visibility: Tensor) -> Tensor:
-    """The mask [B, J, 1, 1] of joints that count. Applied by `where`, so that rubbish, even NaN, cannot get through."""
+    """The mask [B, J, 1, 1] of joints that count. Apply it by `where`, so that even NaN does not get through."""
     if isinstance(outputs, Tensor) or not outputs:
         raise ValueError("`outputs` should be a sequence of heat maps, one per stack. Wrap a single one in a list.")
     for output in outputs:
@@ -69,12 +67,12 @@ def _labelled(outputs: Sequence[Tensor], target: Tensor, visibility: Tensor) -> 
 
 
 def heatmap_loss(loss: Loss, outputs: Sequence[Tensor], target_heatmaps: Tensor, visibility: Tensor) -> Tensor:
-    """The named one of the two; -> [B]."""
+    """The loss of this name, [B]."""
     function = heatmap_mse if loss == "mse" else heatmap_cross_entropy
     return function(outputs, target_heatmaps, visibility)
 
 
 def predicted_heatmaps(loss: Loss, outputs: Sequence[Tensor]) -> Tensor:
-    """What the last stack says in the terms of its loss, float32 [B, J, h, w]: heat maps, or probabilities of pixels."""
+    """The last stack's heat maps, or probabilities of pixels, float32 [B, J, h, w]. The loss decides which."""
     last = _precise(outputs[-1])
     return last if loss == "mse" else last.flatten(2).softmax(2).view_as(last)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROWTH = 32  # channels a dense layer adds
+GROWTH = 32  # channels that a dense layer adds
 NECK = 4  # a dense layer's 1x1 convolution gives NECK * GROWTH channels
 
 BlockFactory = Callable[[int, int], nn.Module]
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """BN-ReLU-convolution, the pre-activation unit of which every block is made."""
+    """BN-ReLU-convolution, the pre-activation unit of every block."""
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True), convolution)
 
@@ -38,7 +38,7 @@ class Residual(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """`layers` densely connected bottlenecks, each adding GROWTH channels, then BN-ReLU-1x1 to the block's width."""
+    """Densely connected bottlenecks (`layers` of them), each adding GROWTH channels; then BN-ReLU-1x1 to the block's width."""
 
     def __init__(self, inputs: int, outputs: int, layers: int) -> None:
         super().__init__()
@@ -60,10 +60,10 @@ def _residual_block(inputs: int, outputs: int, modules: int) -> nn.Sequential:
 
 
 class Hourglass(nn.Module):
-    """Down `depth` times, up again, with a bridge at every resolution; [B, width, h, w] -> the same shape.
+    """Halves the resolution `depth` times and doubles it again, with a bridge at every resolution. Keeps [B, width, h, w].
 
-    The bridges are `skip1` (finest) to `skip{depth}` and `neck` (lowest resolution); `down{i}` and `up{i}` lead
-    below bridge i and back. All bridges are computed before any `up`.
+    The bridges are `skip1` (finest) to `skip{depth}` and `neck` (lowest resolution). `down{i}` and `up{i}` lead below bridge i
+    and back. All bridges are computed before any `up`.
     """
 
     def __init__(self, width: int, depth: int, block: BlockFactory, bridge: BlockFactory) -> None:
@@ -89,14 +89,14 @@ class Hourglass(nn.Module):
 
 
 class StackedHourglass(nn.Module):
-    """Image [B, 3, H, W] -> heat-map logits of every stack, each [B, joints, H / stride, W / stride].
+    """Images [B, 3, H, W] -> heat-map logits of every stack, each [B, joints, H / stride, W / stride].
 
     The paper's networks: `StackedHourglass(modules=3)` (9.4 M parameters, its "38M"),
     `StackedHourglass(block="dense", modules=6)` (4.4 M, its "18M") and `StackedHourglass(stacks=8)` (25.4 M).
-    For 64x64 images use `stride=2, depth=3`: heat maps of 32x32 and, as in the paper's, a neck of 4x4.
+    For 64x64 images use `stride=2, depth=3`. Heat maps are then 32x32, and the neck is 4x4 as in the paper.
 
-    `width=None` is the paper's width: 256 for residual blocks, 128 for dense ones. `modules` counts the residual
-    modules, or the dense layers, in a block.
+    `width=None` means the paper's width: 256 for residual blocks, 128 for dense ones. `modules` is the number of residual
+    modules, or of dense layers, in a block.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class StackedHourglass(nn.Module):
             make = bridge = partial(_residual_block, modules=modules)
         else:
             make = partial(DenseBlock, layers=modules)
-            # Whole dense blocks on the bridges too would make 6.1 M parameters, 24 MB and not the paper's 18.
+            # With dense blocks on the bridges too, there would be 6.1 M parameters: 24 MB, not the paper's 18.
             bridge = partial(_convolution, kernel=1)
 
         self.stem = nn.Sequential(
@@ -151,7 +151,7 @@ class StackedHourglass(nn.Module):
         self.merge_features = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(stacks - 1))
         self.merge_scores = nn.ModuleList(nn.Conv2d(joints, width, 1) for _ in range(stacks - 1))
         for score in self.score:
-            # Small first logits: near the all-zero map of the MSE and the uniform map of the cross-entropy.
+            # Small first logits, near the all-zero map for MSE and near the uniform map for cross-entropy.
             nn.init.normal_(score.get_parameter("weight"), std=1e-3)
             nn.init.zeros_(score.get_parameter("bias"))
 

@@ -1,4 +1,4 @@
-"""What training says of itself: what an epoch left behind, the bar, and TensorBoard's curves."""
+"""The progress of training: records of epochs, the bar in the terminal, and TensorBoard's curves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = {1: "1 random views", 2: "2 generators", 3: "3 joint"}
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch left behind; plain numbers, for JSON. The means are those of the first rank's rows."""
+    """The record of an epoch, in plain numbers for JSON. Means are those of the first rank's rows."""
 
     stage: int
     number: int  # from 1, all stages counted
@@ -37,11 +37,11 @@ class Epoch:
 
 
 class Progress:
-    """The bar in the terminal, and the curves in TensorBoard; of the first rank alone.
+    """Shows the bar in the terminal and writes TensorBoard's curves. Only the first rank does.
 
     Args:
-        plan, steps: The stage and the steps of each epoch.
-        done: The epochs before this run.
+        plan, steps: The stage and the number of steps of each epoch.
+        done: How many epochs were finished before.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Progress:
             self.writer.close()
 
     def step(self, means: Means) -> None:
-        """After each step of an optimizer."""
+        """Call it after each step of an optimizer."""
         self.bar.update()
         if not self.bar.disable and self.bar.n % 10 == 0:
             shown = {"loss": f"{float(means.total('loss')):.3f}"} if means.sums else {}
@@ -79,7 +79,7 @@ class Progress:
             self.bar.set_postfix(shown, refresh=False)
 
     def epoch(self, epoch: Epoch) -> None:
-        """After each epoch."""
+        """Call it after each epoch."""
         self.pck = epoch.pck["Mean"] if epoch.pck else self.pck
         if self.writer is not None:
             scalars = {"lr": epoch.lr, "seconds": epoch.seconds}

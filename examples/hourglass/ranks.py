@@ -14,23 +14,23 @@ from examples.hourglass.config import Machine
 
 
 def rank() -> int:
-    """This process among those that torchrun started."""
+    """The number of this process among those that torchrun started."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def ranks() -> int:
-    """How many there are."""
+    """The number of processes that torchrun started."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def started() -> dict[str, int]:
-    """Both, as torchrun says them before the processes have joined."""
+    """Rank and number of ranks, which torchrun tells before the processes have joined."""
     return {"rank": int(os.environ.get("RANK", "0")), "ranks": int(os.environ.get("WORLD_SIZE", "1"))}
 
 
 @contextmanager
 def distributed(machine: Machine) -> Iterator[Machine]:
-    """Joins the processes that torchrun started, and leaves them at the end; alone it does nothing."""
+    """Joins the processes that torchrun started, and leaves them at the end. A single process joins nothing."""
     if started()["ranks"] < 2 or dist.is_initialized():
         yield machine
         return

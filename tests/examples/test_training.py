@@ -256,7 +256,7 @@ def test_a_folder_is_not_taken_from_another_run(people: People, tmp_path: Path) 
 
 def test_a_folder_that_cannot_be_written_is_known_at_once(people: People, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"should be writable\. Found .*file/run that is not .*choose another"):
+    with pytest.raises(OSError, match=r"should be writable\. Found .*file/run, which is not .*choose another"):
         run(people, tmp_path / "file" / "run")
 
 

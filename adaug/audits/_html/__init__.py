@@ -1,4 +1,4 @@
-"""An audit to look at: one HTML page, and a figure. Needs extras, so nothing else imports it before it is asked for."""
+"""The HTML page and the figure of an audit. They need extras, so they are imported only when the user asks for them."""
 
 from adaug.audits._html._figure import draw
 from adaug.audits._html._page import write

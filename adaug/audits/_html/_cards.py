@@ -1,4 +1,4 @@
-"""The weakest cases of an audit as cards: the image, and over it what is true and what the network said."""
+"""The weakest cases of an audit as cards: the image, with the truth and the prediction drawn over it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adaug.audits._records import Picture
 from adaug.audits._table import Audit
 
 LARGEST = 320  # pixels of a side: about as wide as a card
-BYTES = 40_000  # of an image: without loss where that is enough, so that twelve stay below 1 MB
+BYTES = 40_000  # of an image, so that twelve stay below 1 MB; a PNG if it is small enough, else a JPEG
 OUTLINE = 12_000  # characters
 PIXELATED = 128  # images with fewer pixels are shown as squares, as the network saw them
 
@@ -29,15 +29,15 @@ class Card:
     """What the page shows of one case.
 
     Attributes:
-        image: Its number.
+        image: The number of the image.
         view: The name of its worst view.
         source: The image as a data URI.
-        alt: What it shows, for those who do not see it.
-        size: (width, height) in pixels of what the network saw.
-        overlay: Inside of an SVG over it; empty without one.
-        classes: "true 6, said 4"; empty without labels.
-        scores: What it scores there, and what elsewhere.
-        pixelated: Whether it is small.
+        alt: A description, for readers who do not see the image.
+        size: (width, height) in pixels, as the network saw it.
+        overlay: The inside of an SVG over the image. May be empty.
+        classes: Such as "true class 6, predicted 4". Empty without labels.
+        scores: Pairs (name, score): under this view, and otherwise.
+        pixelated: Whether to show single pixels, because the image is small.
     """
 
     image: int
@@ -52,7 +52,7 @@ class Card:
 
 
 def cards(audit: Audit, before: Audit | None, numbers: Numbers) -> list[Card]:
-    """The pictures of an audit; `before` adds what each scored then, under the same view."""
+    """The cards of an audit. With `before`, a card also has the earlier score under the same view."""
     table, plain = audit.table(), audit.columns(AS_IT_IS)[0]
     made = []
     for picture in audit.pictures:
@@ -88,7 +88,7 @@ def _score(value: float, audit: Audit, numbers: Numbers) -> str:
 
 
 def encoded(pixels: Pixels) -> str:
-    """[H, W, 3] uint8 -> a data URI: PNG where that is small, else JPEG."""
+    """[H, W, 3] uint8 -> a data URI: PNG if it is small, else JPEG."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))
@@ -154,7 +154,7 @@ def _classes_of(mask: Pixels) -> Pixels:
 
 
 def outline(mask: Pixels, width: int, height: int) -> str:
-    """The edges between classes as the data of a path; coarser where it would be long."""
+    """The edges between classes as the data of an SVG path. Coarser if it would be long."""
     step = 1
     while True:
         coarse = mask[::step, ::step]
@@ -178,7 +178,7 @@ def _edges(mask: Pixels) -> list[tuple[int, int, int]]:
 
 
 def _path(name: str, data: str) -> str:
-    """A line with a dark one below it, so that it is seen on any image."""
+    """A line over a dark one, so that it is visible on any image."""
     if not data:
         return ""
     under = "" if name == "join" else f'<path class="under" d="{data}"/>'
@@ -191,7 +191,7 @@ def _classes(picture: Picture) -> str:
 
 
 def _class_name(label: Pixels | None) -> str:
-    """ "6", or "0, 2, 5" where several may be true."""
+    """ "6", or "0, 2, 5" if several are true."""
     if label is None:
         return ""
     values = np.asarray(label).flatten()

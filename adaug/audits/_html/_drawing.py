@@ -1,4 +1,4 @@
-"""Curves as inline SVG: means with their intervals, the level as it is, and the share that counts."""
+"""Curves as inline SVG: means with their intervals, the score as it is, and the fraction that counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adaug.audits._statistics import Estimate
 
 WIDTH, HEIGHT = 360, 216
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 30
-STRIP = 26  # more at the bottom, where not all counts
+STRIP = 26  # more height at the bottom, if not all counts
 LETTER = 6.6  # width of a letter
 LONGEST = 9  # letters of a label below a curve
 
@@ -24,7 +24,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: "now", or "before" and "after"; `plain` is the level as it is."""
+    """One curve, named "now", "before" or "after". `plain` is the score of the images as they are."""
 
     name: str
     means: Sequence[Estimate]
@@ -33,14 +33,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Range:
-    """From where to where scores go, the same for every curve of a page."""
+    """The range of scores, the same for every curve of a page."""
 
     low: float
     high: float
 
     @staticmethod
     def of(estimates: Sequence[float], numbers: Numbers) -> Range:
-        """Of all numbers with their intervals."""
+        """The range that holds all numbers with their intervals."""
         ends = [end for e in estimates for end in (float(e), getattr(e, "low", math.nan), getattr(e, "high", math.nan))]
         finite = [end for end in ends if math.isfinite(end)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
@@ -66,7 +66,7 @@ def curve(
     numbers: Numbers,
     counted: Sequence[float] = (),
 ) -> str:
-    """One panel. `positions` place the bins from left to right; `counted` is drawn where some of it is below 100 %."""
+    """One panel. `positions` place the bins from left to right. `counted` is drawn if some of it is below 100 %."""
     strip = STRIP if any(value < 0.995 for value in counted) else 0
     frame = _Frame(positions, limits, strip)
     parts = [*_axes(frame, labels, limits, numbers)]
@@ -81,7 +81,7 @@ def curve(
 
 
 class _Frame:
-    """Where numbers lie in a panel."""
+    """The places of numbers in a panel."""
 
     def __init__(self, positions: Sequence[float], limits: Range, strip: int) -> None:
         self.positions, self.limits = positions, limits
@@ -100,7 +100,7 @@ class _Frame:
 def _axes(frame: _Frame, labels: Sequence[str], limits: Range, numbers: Numbers) -> list[str]:
     ticks = limits.ticks()
     texts = numbers.short(ticks)
-    if len(set(texts)) < len(texts):  # too close to be told apart by few decimals
+    if len(set(texts)) < len(texts):  # so close that few decimals make them equal
         texts = [minus(f"{100 * t if numbers.shares else t:.4g}") for t in ticks]
     parts = []
     for tick, text in zip(ticks, texts, strict=True):
@@ -114,7 +114,7 @@ def _axes(frame: _Frame, labels: Sequence[str], limits: Range, numbers: Numbers)
 
 
 def _shown(x: Sequence[float], labels: Sequence[str]) -> list[int]:
-    """Which labels there is room for, evenly, from the first on."""
+    """The labels that fit, evenly spaced from the first on."""
     widest = max(len(_short(label)) for label in labels) * LETTER + 8
     for step in range(1, len(labels) + 1):
         kept = list(range(0, len(labels), step))
@@ -155,7 +155,7 @@ def _series(frame: _Frame, series: Series, labels: Sequence[str], numbers: Numbe
 
 
 def _runs(means: Sequence[Estimate]) -> list[list[int]]:
-    """Stretches of numbers without a gap."""
+    """The indices of finite numbers, split at gaps."""
     runs: list[list[int]] = []
     for i, mean in enumerate(means):
         if math.isfinite(mean):
@@ -178,7 +178,7 @@ def _band(frame: _Frame, series: Series, run: list[int]) -> str:
 
 
 def _mark(name: str, x: float, y: float, says: str, *, small: bool) -> str:
-    """A circle; a square before, so that colour is not all that tells them apart."""
+    """A circle, or a square for "before", so that readers need no colour to tell them apart."""
     r = 1.8 if small else 3.2
     title = f"<title>{escape(says)}</title>"
     if name == "before":
@@ -187,7 +187,7 @@ def _mark(name: str, x: float, y: float, says: str, *, small: bool) -> str:
 
 
 def _counted(frame: _Frame, counted: Sequence[float], labels: Sequence[str]) -> list[str]:
-    """Columns below the curve, a full one where everything counts."""
+    """Columns below the curve that show which fraction counts at each bin."""
     top, most = frame.bottom + 28, 18.0
     gaps = np.diff(frame.x) if len(frame.x) > 1 else np.array([60.0])
     width = max(2.0, min(18.0, float(gaps.min()) * 0.7))

@@ -28,11 +28,11 @@ WIDTH, CURVE, MAP = 8.0, 2.0, 2.5  # inches; at 150 dpi 1200 pixels wide
 
 
 def draw(audit: Audit, compared: Audit | None = None) -> Figure:
-    """Curves and grids of an audit; with another one before, after and the difference.
+    """Draws curves and grids of an audit. With a second audit: before, after and the difference.
 
     Raises:
         ModuleNotFoundError: matplotlib is missing.
-        ValueError: `compared` holds other images or views.
+        ValueError: `compared` has other images or views.
     """
     try:
         from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def draw(audit: Audit, compared: Audit | None = None) -> Figure:
             f"`Audit.figure` needs matplotlib. Found no {error.name}; pip install adaug[viz].", name=error.name
         ) from error
     if compared is not None:
-        Comparison(audit, compared)  # checks that they can be
+        Comparison(audit, compared)  # raises an error if they cannot be compared
     panels = _Panels([audit] if compared is None else [audit, compared])
     curves = [f for f in audit.families if _is_curve(f) and len(f.views) > 1] or [f for f in audit.families if _is_curve(f)][:1]
     maps = [f for f in audit.families if f.axes and not _is_curve(f)]
@@ -63,12 +63,12 @@ def draw(audit: Audit, compared: Audit | None = None) -> Figure:
 
 
 def _is_curve(family: FamilyTable) -> bool:
-    """Bins, the joint draws in the order of their means, and views that stand alone."""
+    """Whether a family becomes a curve: its views are bins, joint draws or a single view, not cells or pairs."""
     return len(family.axes) < 2 and not (family.axes and isinstance(family.axes[0].layout, tuple))
 
 
 class _Panels:
-    """Draws the panels; all curves share one scale, and so do all maps."""
+    """Draws the panels. All curves share one scale, and all maps share another."""
 
     def __init__(self, audits: Sequence[Audit]) -> None:
         self.audits = audits
@@ -81,7 +81,7 @@ class _Panels:
             self.low, self.high = self.low - 0.5, self.high + 0.5
 
     def heading(self) -> str:
-        """What the panels leave out: views that stand alone, and the worst of each image."""
+        """The title, with numbers that no panel shows: single views, and the worst of each image."""
         before, now = self.audits[0], self.audits[-1]
 
         def values(family: str) -> str:
@@ -94,7 +94,7 @@ class _Panels:
     # ---- curves
 
     def curve(self, axis: Axes, family: FamilyTable, *, first: bool) -> None:
-        """Means with their intervals, and the images as they are as a line."""
+        """Draws means with their intervals, and a line for the images as they are."""
         from matplotlib.ticker import MaxNLocator, PercentFormatter
 
         where = family.axes[0].centres if family.axes else tuple(float(i + 1) for i in range(len(family.views)))
@@ -142,7 +142,7 @@ class _Panels:
     # ---- maps
 
     def tables(self, family: FamilyTable) -> list[tuple[str, Array]]:
-        """(title, means [r, c]) of an audit; before, after and the difference of two."""
+        """Pairs (title, means [r, c]): one for an audit; before, after and the difference for two."""
         shape = layout_of(family.axes[0]) if len(family.axes) == 1 else tuple(len(axis.labels) for axis in family.axes)
         means = [np.array([float(mean) for mean in audit.by_view(family.name)]).reshape(shape) for audit in self.audits]
         if len(means) == 1:
@@ -150,7 +150,7 @@ class _Panels:
         return [(f"{_short(family.name, 24)}, before", means[0]), ("after", means[1]), ("difference", means[1] - means[0])]
 
     def map(self, axis: Axes, family: FamilyTable, title: str, values: Array) -> None:
-        """A heat map with its numbers: the darker, the weaker; blue where a difference is better, orange where worse."""
+        """Draws a heat map with its numbers. Darker is weaker. In differences, blue is better and orange is worse."""
         from matplotlib.colors import LinearSegmentedColormap
 
         differs = title == "difference"
@@ -185,7 +185,7 @@ def _short(text: str, letters: int) -> str:
 
 
 def _luminance(colour: Sequence[float]) -> float:
-    """How bright a colour looks, 0 to 1."""
+    """The brightness of a colour, 0 to 1."""
     red, green, blue = colour[:3]
     return 0.3 * red + 0.59 * green + 0.11 * blue
 

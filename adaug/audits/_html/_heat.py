@@ -1,4 +1,4 @@
-"""Heat maps as tables: numbers in cells whose colour says how weak they are."""
+"""Heat maps as HTML tables: the colour of a cell says how weak its number is."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from adaug.audits._plan import Axis
 from adaug.audits._statistics import Array
 from adaug.audits._table import Audit
 
-STEPS = 8  # of colour from the best to the weakest: classes h0 to h8
-TURNS = 4  # from no difference to the largest: classes worse1 to worse4 and better1 to better4
-FEW = 0.5  # a cell where less than this share counts is marked
+STEPS = 8  # colours from the best to the weakest: CSS classes h0 to h8
+TURNS = 4  # colours from no difference to the largest: CSS classes worse1 to worse4 and better1 to better4
+FEW = 0.5  # a cell is marked if less than this fraction counts
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, the class that colours it, and what a pointer that rests on it shows."""
+    """A number, the CSS class that colours it, the text that a resting pointer shows, and whether it is marked."""
 
     text: str
     colour: str
@@ -32,9 +32,9 @@ class Heat:
     """One table.
 
     Attributes:
-        caption: What it shows.
+        caption: The caption of the table.
         across: The labels of its columns.
-        rows: (label, cells) of each row.
+        rows: The rows, as pairs (label, cells).
         few: Whether some cells are marked.
     """
 
@@ -46,21 +46,21 @@ class Heat:
 
 @dataclass(frozen=True)
 class Scale:
-    """From the best to the weakest number of a page, so that one colour means one thing on all of it."""
+    """The range from the best to the weakest number of a page, so that a colour means the same in all maps."""
 
     best: float
     weakest: float
 
     @staticmethod
     def of(*audits: Audit) -> Scale:
-        """Over every view of every audit."""
+        """The scale for all views of all audits."""
         values = np.array([float(mean) for audit in audits for mean in audit.by_view()])
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
         return Scale(high, low) if audits[0].worse == "lower" else Scale(low, high)
 
     def colour(self, value: float) -> str:
-        """The class of a number."""
+        """The CSS class of a number."""
         if not np.isfinite(value):
             return "none"
         span = self.best - self.weakest
@@ -69,14 +69,14 @@ class Scale:
 
 
 def means(caption: str, values: Array, counted: Array, labels: Sequence[Sequence[str]], scale: Scale, numbers: Numbers) -> Heat:
-    """Means [r, c] and the share that counts in each; `labels` down and across."""
+    """A table of means [r, c], and of the fraction that counts in each. `labels` are those of rows and columns."""
     return _heat(caption, values, counted, labels, [scale.colour(value) for value in values.flat], numbers, sign=False)
 
 
 def differences(
     caption: str, values: Array, counted: Array, labels: Sequence[Sequence[str]], worse: str, numbers: Numbers
 ) -> Heat:
-    """After less before, [r, c]: blue is better and orange worse, whichever sign that has."""
+    """A table of differences, after - before, [r, c]. Blue is better and orange is worse, whatever the sign."""
     sign = 1.0 if worse == "lower" else -1.0
     largest = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
     colours = []
@@ -89,7 +89,7 @@ def differences(
 
 
 def labels_of(axes: Sequence[Axis]) -> tuple[Sequence[str], Sequence[str]]:
-    """Down and across, of two axes or of the rows and columns of cells."""
+    """The labels of rows and columns, from two axes or from the rows and columns of cells."""
     if len(axes) == 1:
         rows, columns = layout_of(axes[0])
         return [str(i + 1) for i in range(rows)], [str(i + 1) for i in range(columns)]
@@ -97,7 +97,7 @@ def labels_of(axes: Sequence[Axis]) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def layout_of(axis: Axis) -> tuple[int, int]:
-    """(rows, columns) of cells; bins lie in one row."""
+    """(rows, columns) of cells. Bins are one row."""
     return axis.layout if isinstance(axis.layout, tuple) else (1, axis.layout)
 
 

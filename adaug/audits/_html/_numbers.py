@@ -1,4 +1,4 @@
-"""How scores are written on a page: shares in per cent, anything else with three digits."""
+"""How a page writes scores: fractions of what is right in per cent, anything else with three digits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from adaug.audits._statistics import Estimate, nanmean
 from adaug.audits._table import Audit
 
 NONE = "–"
-GAP = "\u00a0"  # between a number and its unit, where a line does not break
+GAP = "\u00a0"  # between a number and its unit: a space at which lines do not break
 
 
 class Numbers:
-    """Writes the scores of one audit, or of two that are compared, in one way.
+    """Writes all scores of one audit, or of two that are compared, in the same way.
 
     Args:
-        audits: Right (1) or wrong (0) in all of them: scores are shares, in per cent. Else the largest mean of a view has
-            three digits, and all numbers have as many decimals as that one.
+        audits: The audits. If all their scores are right (1) or wrong (0), numbers are in per cent. Otherwise the largest mean
+            of a view gets three digits, and all numbers get as many decimals as this one.
     """
 
     def __init__(self, *audits: Audit) -> None:
@@ -33,7 +33,7 @@ class Numbers:
 
     @property
     def unit(self) -> str:
-        """What short numbers leave out."""
+        """The unit that short numbers leave out."""
         return "in %" if self.shares else ""
 
     def value(self, value: float) -> str:
@@ -43,7 +43,7 @@ class Numbers:
         return f"{_percent(value)}{GAP}%" if self.shares else self._digits(value)
 
     def interval(self, estimate: Estimate) -> str:
-        """ "71.4 to 77.7 %"; nothing where there is none, as for one image."""
+        """ "71.4 to 77.7 %". Empty if there is no interval, as for one image."""
         if self.images < 2 or not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
             return ""
         if self.shares:
@@ -68,11 +68,11 @@ class Numbers:
         return " to ".join(self.difference(end).removesuffix(f"{GAP}points") for end in (estimate.low, estimate.high))
 
     def verdict(self, change: Change) -> str:
-        """ "better" or "worse"; nothing where it cannot be told, as from one image."""
+        """ "better" or "worse". Empty if it is not clear, as for one image."""
         return {True: "better", False: "worse", None: ""}[change.better if self.images > 1 else None]
 
     def short(self, values: Iterable[float], *, sign: bool = False) -> list[str]:
-        """The numbers of a table, all with as many decimals: without their unit, as long as its cells are wide."""
+        """The numbers of a table, without unit and with equal decimals, as short as its cells need."""
         scaled = [100 * value if self.shares else value for value in values]
         largest = max((abs(value) for value in scaled if math.isfinite(value)), default=0.0)
         decimals = int(largest < 10) if self.shares else _decimals(largest, 2)
@@ -100,7 +100,7 @@ def share(value: float) -> str:
 
 
 def minus(text: str) -> str:
-    """The text, or a name that holds numbers, with true minus signs before them."""
+    """Replaces hyphens before numbers by minus signs."""
     return re.sub(r"(?<![\w-])-(?=[\d.])|(?<=\de)-(?=\d)", "−", text)
 
 
@@ -109,7 +109,7 @@ def _percent(value: float) -> str:
 
 
 def _decimals(largest: float, digits: int) -> int:
-    """How many decimals give a number so many digits."""
+    """How many decimals a number needs to have so many digits."""
     return digits - 1 if not largest else max(0, digits - 1 - math.floor(math.log10(largest)))
 
 

@@ -1,4 +1,4 @@
-"""An audit as one HTML page that needs nothing else: what it says in words, then its figures, maps and pictures."""
+"""An audit as one self-contained HTML page: a summary in words, then numbers, curves, maps and pictures."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def write(audit: Audit, path: Path, compared: Audit | None, title: str) -> Path:
 
     Raises:
         ModuleNotFoundError: jinja2 or pillow are missing.
-        ValueError: `compared` holds other images or views.
+        ValueError: `compared` has other images or views.
     """
     page = _render(audit, compared, title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")  # the page is whole or not there
+    beside = path.with_name(path.name + ".part")  # so that a page is never half written
     beside.write_text(page, encoding="utf-8")
     os.replace(beside, path)
     return path
@@ -51,7 +51,7 @@ def _render(audit: Audit, compared: Audit | None, title: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters["drawn"] = markupsafe.Markup  # SVG that was made and escaped here
+    environment.filters["drawn"] = markupsafe.Markup  # SVG from this package, which is escaped already
     here = files("adaug.audits._html")
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
     style = markupsafe.Markup((here / "page.css").read_text(encoding="utf-8"))
@@ -60,7 +60,7 @@ def _render(audit: Audit, compared: Audit | None, title: str) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One bin in a table: (mean, interval) of each audit, and the share that counts."""
+    """A bin in a table: (mean, interval) of each audit, and the fraction that counts."""
 
     label: str
     means: tuple[tuple[str, str], ...]
@@ -69,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """A curve, and its numbers as a table."""
+    """A curve and its numbers as a table."""
 
     name: str
     quantity: str
@@ -88,7 +88,7 @@ class Maps:
 
 
 class _Page:
-    """What the template shows."""
+    """Everything that the template shows."""
 
     def __init__(self, audit: Audit, compared: Audit | None) -> None:
         self.comparison = None if compared is None else Comparison(audit, compared)
@@ -100,7 +100,7 @@ class _Page:
         self.limits = Range.of(every, self.numbers)
 
     def contents(self) -> dict[str, Any]:
-        """By name in the template."""
+        """The values of the template by name."""
         from adaug import __version__
 
         now, numbers = self.now, self.numbers
@@ -186,7 +186,7 @@ class _Page:
         return Maps(family.name, note, tuple(tables), cells)
 
     def draws(self) -> dict[str, Any] | None:
-        """The means of the joint draws, worst first."""
+        """The means of the joint draws, the worst first."""
         if not any(family.name == DRAWS for family in self.now.families):
             return None
         sign = 1.0 if self.now.worse == "lower" else -1.0

@@ -1,4 +1,4 @@
-"""The figures of an audit, ready to be read: of all views, of each kind of view and of each group of parts."""
+"""The key numbers of an audit as texts: over all views, over each family of views, and for each group of parts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from adaug.audits._table import Audit
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure.
+    """A key number as text.
 
     Attributes:
-        name: What it is.
-        value: Of the audit; of the later one where two are compared.
-        interval: Of the value.
-        before: The value of the earlier audit.
-        difference: From the earlier audit to the later one, with its interval.
-        mark: "better" or "worse"; empty where it cannot be told.
-        note: The view that it is about.
+        name: Its name.
+        value: The number in the audit, or in the later one of two.
+        interval: The interval of the value.
+        before: The number in the earlier audit.
+        difference: The later number minus the earlier one, with its interval.
+        mark: "better" or "worse". Empty if it is not clear.
+        note: The view that it belongs to.
     """
 
     name: str
@@ -38,27 +38,27 @@ class Tile:
 
 
 class Tiles:
-    """Makes the figures of one audit, or of two that are compared."""
+    """Makes the key numbers of one audit, or of two that are compared."""
 
     def __init__(self, audit: Audit, comparison: Comparison | None, numbers: Numbers) -> None:
         self.now = audit if comparison is None else comparison.after
         self.comparison, self.numbers = comparison, numbers
 
     def key(self) -> list[Tile]:
-        """As it is, and then of all views."""
+        """The number as it is, then those over all views."""
         return [self._mean(AS_IT_IS, AS_IT_IS), *(self.of(None) if len(self.now.views) > 1 else [])]
 
     def kinds(self) -> list[tuple[str, list[Tile]]]:
-        """(name, figures) of each family, and of all views."""
+        """Pairs (name, key numbers) of each family, and of all views."""
         return [*((f.name, self.of(f.name)) for f in self.now.families), ("all views", self.of(None))]
 
     def groups(self) -> list[tuple[str, int, Tile, list[Tile]]]:
-        """(name, number of parts, as it is, of all views) of each group."""
+        """(name, number of parts, number as it is, key numbers over all views) of each group."""
         named = self.now.groups.items() if self.now.scores.ndim == 3 else ()
         return [(name, len(parts), self._mean(AS_IT_IS, AS_IT_IS, name), self.of(None, name)) for name, parts in named]
 
     def of(self, views: str | None, group: str | None = None) -> list[Tile]:
-        """Mean, worst view, worst per image, CVaR and in every view; a single view has the mean alone."""
+        """Mean, worst view, worst per image, CVaR and in every view. For a single view only the mean."""
         mean = self._mean("mean of all views" if views is None else "mean", views, group)
         if len(self.now.columns(views)) == 1:
             return [mean]

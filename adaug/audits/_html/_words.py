@@ -1,4 +1,4 @@
-"""What an audit says, in plain sentences."""
+"""The summary of an audit in plain sentences."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from adaug.audits._records import FamilyTable
 from adaug.audits._statistics import mean_of
 from adaug.audits._table import Audit
 
-MOST = 3  # of a kind in one sentence
+MOST = 3  # operations or changes in one sentence
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """What is said, and what about."""
+    """A sentence, and its subject."""
 
     about: str
     text: str
 
 
 def sentences(audit: Audit, comparison: Comparison | None, numbers: Numbers) -> list[Sentence]:
-    """The summary of a page. With a comparison it says what changed, and then how things are after it."""
+    """The summary of a page. With a comparison it first says what changed, and then how things are now."""
     said = [] if comparison is None else _changes(comparison, numbers)
     now = _Says(audit if comparison is None else comparison.after, None if comparison is None else audit, numbers)
     said += [now.as_it_is(), *now.operations(), *now.worst_view(), *now.worst_per_image(), *now.pairs(), *now.groups()]
@@ -33,7 +33,7 @@ def sentences(audit: Audit, comparison: Comparison | None, numbers: Numbers) -> 
 
 
 def hurts_clearly(audit: Audit, column: int) -> bool:
-    """Whether a view is worse than the images as they are, with its whole paired interval (if there is one)."""
+    """Whether a view is clearly worse than the images as they are: the whole paired interval is (if there is one)."""
     plain = audit.columns(AS_IT_IS)[0]
     table = audit.table()
     drop = mean_of(_sign(audit) * (table[:, column] - table[:, plain]), audit.drawn)
@@ -50,7 +50,7 @@ def _sign(audit: Audit) -> float:
 
 
 class _Says:
-    """What one audit says; `before` adds what it was."""
+    """Makes the sentences about one audit. With `before`, they add the earlier number."""
 
     def __init__(self, audit: Audit, before: Audit | None, numbers: Numbers) -> None:
         self.audit, self.before, self.numbers = audit, before, numbers
@@ -70,7 +70,7 @@ class _Says:
         return Sentence(AS_IT_IS, f"{text}{self._was(None if self.before is None else self.before.mean(AS_IT_IS))}.")
 
     def operations(self) -> list[Sentence]:
-        """Which operation hurts most and from where on, and what the next ones do."""
+        """Which operation hurts most, from which bin on it hurts, and which operations come next."""
         audit = self.audit
         hurts = []
         for name in audit.operations:
@@ -96,7 +96,7 @@ class _Says:
         return f"{value} {place(axis, axis.labels[number])}"
 
     def _from_where(self, family: FamilyTable, axis: Axis) -> list[str]:
-        """From which bin on it is worse than as it is: what a user may still do to an image."""
+        """From which bin on an operation hurts beyond doubt. Up to there the network copes."""
         if len(self.audit) < 2:
             return []  # nothing is beyond doubt
         clear = [hurts_clearly(self.audit, column) for column in family.columns]
@@ -125,7 +125,7 @@ class _Says:
         return [Sentence("worst view", f"{text}.")]
 
     def worst_per_image(self) -> list[Sentence]:
-        """How many stay right in every view, or the worst that is left of each image."""
+        """How many stay right in every view, or the mean of each image's worst score."""
         audit, numbers, before = self.audit, self.numbers, self.before
         if len(audit.views) < 2:
             return []
@@ -141,7 +141,7 @@ class _Says:
         return [Sentence("worst per image", f"{text}{numbers.value(audit.cvar())}.")]
 
     def pairs(self) -> list[Sentence]:
-        """The worst two bins together, and what each leaves alone."""
+        """The worst pair of bins, and the scores of each of them alone."""
         audit, numbers = self.audit, self.numbers
         worst = [(family, *audit.worst(family.name)) for family in audit.families if len(family.axes) == 2]
         there = [(_sign(audit) * float(value), family, view) for family, view, value in worst if np.isfinite(value)]
@@ -181,7 +181,7 @@ class _Says:
 
 
 def _changes(comparison: Comparison, numbers: Numbers) -> list[Sentence]:
-    """What got better and what got worse beyond doubt, the largest first."""
+    """What got better and what got worse beyond doubt, the largest change first."""
     said = []
     for about in ("better", "worse"):
         found = sorted((c for c in comparison.changes if numbers.verdict(c) == about), key=lambda c: -abs(float(c.gain)))
