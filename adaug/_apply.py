@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adaug._batch import Batch, UserBatch, check_operations, check_values, parse
+from adaug._batch import Batch, UserBatch
 from adaug._kinds import Target
+from adaug._parse import parse
+from adaug._suits import check_operations, check_values
 from adaug._view import View, make_view
 from adaug._warp import Size, as_size
 from adaug.operations import Operation

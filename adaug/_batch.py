@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaug._entries import kinds_of, nested_entries
-from adaug._kinds import CARRIED, PLAIN, Key, Target, as_targets, check_entry
-from adaug._nested import Path, key_of, rebuilt, walk, with_items, with_values
-from adaug._rows import cut, declared, kinds_of_rows, listed_rows, padded
-from adaug._stale import check_guess
-from adaug._units import box_from_pixels, box_to_pixels, check_boxes, check_points, from_pixels, to_pixels
+from adaug._kinds import Key, Target
+from adaug._nested import Path, rebuilt, walk, with_items, with_values
+from adaug._rows import cut
+from adaug._units import box_from_pixels, box_to_pixels, from_pixels, to_pixels
 from adaug._view import View
 from adaug._warp import (
     Grid,
@@ -29,7 +27,6 @@ from adaug._warp import (
     warp_points,
 )
 from adaug.keypoints import Pairs
-from adaug.operations import Operation
 
 UserBatch = Any  # a user's batch: a mapping, a tuple or a list
 
@@ -250,146 +247,3 @@ def _joined(entry: Any, first: Any, second: Any, n: int) -> Any:
     if isinstance(entry, (list, tuple)) and len(entry) == n:
         return type(entry)([*first, *second])
     return entry
-
-
-# ---- reading a batch
-
-
-def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:
-    """Reads a user's batch: a mapping or a tuple of tensors whose first dimension counts the rows, or of lists of rows.
-
-    Raises TypeError or ValueError if an entry has an unknown kind or a shape that does not fit its kind, if images are
-    integers, or if numbers of rows or devices differ.
-    """
-    if isinstance(batch, Mapping):
-        entries: dict[Key, Any] = dict(batch)
-    elif isinstance(batch, (tuple, list)):
-        entries = dict(enumerate(batch))
-    else:
-        raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
-    given = as_targets(targets or {})
-    rows = listed_rows(entries, given)
-    row_kinds = kinds_of_rows(rows, given)
-    moving = {path: padded(path, rows[path], target) for path, target in row_kinds.items() if target.kind not in CARRIED}
-    tops = {path[0] for path in rows}
-    said = {key: target for key, target in given.items() if key not in tops and key not in rows}
-    nested = nested_entries(batch, entries, said, rows)
-    kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, said)
-    kinds |= dict.fromkeys(tops, PLAIN["other"]) | {path: row_kinds[path] for path in moving}
-    parsed = Batch(entries | nested | moving, kinds, batch, frozenset(moving))
-    _check_images(parsed, device)
-    image = parsed.image
-    for key, target in kinds.items():
-        check_entry(key, parsed.entries[key], target, image)
-        if key not in given and key not in tops:
-            check_guess(key, parsed.entries[key], target.kind, image, nested)
-    for path, each in rows.items():
-        if path not in moving and declared(path, given) is None:
-            first = each[0][None] if isinstance(each[0], Tensor) else each
-            check_guess(key_of(path), first, row_kinds[path].kind, image)
-    _check_joints(parsed)
-    return parsed
-
-
-def _check_images(batch: Batch, device: torch.device | None) -> None:
-    images = [key for key, target in batch.kinds.items() if target.kind == "image"]
-    if len(images) != 1:
-        raise ValueError(
-            f"A batch should hold one entry of kind image. Found {len(images)} among {list(batch.entries)}; "
-            'say which it is with targets={key: "image"}.'
-        )
-    image = batch.entries[images[0]]
-    if not isinstance(image, Tensor):
-        raise TypeError(f"Images should be a tensor [B, C, H, W]. Found {type(image).__name__} at {images[0]!r}.")
-    if image.ndim != 4:
-        raise ValueError(f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}.")
-    if image.shape[3] in (1, 3, 4) and image.shape[1] > 4 and image.shape[2] > 4:
-        raise ValueError(
-            f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}, whose colours seem to come "
-            "last; use image.permute(0, 3, 1, 2)."
-        )
-    if not image.is_floating_point():
-        raise TypeError(f"Images should be floating point. Found {image.dtype}; use image.float() / 255.")
-    if len(image) == 0:
-        raise ValueError("A batch should have at least one row. Found an empty one.")
-    if device is not None and image.device != device:
-        raise ValueError(f"The batch should be on the model's device, {device}. Found images on {image.device}.")
-
-
-def _check_joints(batch: Batch) -> None:
-    sets, visibilities = ([batch.entries[key] for key in batch._keys(kind)] for kind in ("keypoints", "visibility"))
-    if sets and visibilities and len(sets) + len(visibilities) > 2:
-        raise ValueError(
-            f"A batch should hold one set of keypoints if it holds visibility. Found {len(sets)} and {len(visibilities)}; "
-            "join them, or keep visibility as a third column."
-        )
-    for points, visible in zip(sets, visibilities, strict=False):
-        if visible.shape[: points.ndim - 1] != points.shape[:-1] or visible.numel() != points[..., 0].numel():
-            raise ValueError(
-                f"Visibility should have one number for each keypoint, {tuple(points.shape[:-1])}. "
-                f"Found {tuple(visible.shape)}."
-            )
-
-    for visible in visibilities if not sets else ():
-        for maps in batch.entries_of("heatmaps")[:1]:
-            if visible.shape[:2] != maps.shape[:2] or visible.numel() != maps.shape[0] * maps.shape[1]:
-                raise ValueError(
-                    f"Visibility should have one number for each heat map, {tuple(maps.shape[:2])}. Found "
-                    f"{tuple(visible.shape)}; leave out maps of no keypoint, such as a background."
-                )
-
-
-def check_values(batch: Batch, *, wait: bool = True) -> None:
-    """Raises ValueError if coordinates cannot be in their unit, or if boxes have a negative size.
-
-    Args:
-        batch: The batch.
-        wait: Whether to check values on a GPU too, which waits for it.
-    """
-    if batch.image.device.type != "cpu" and not wait:
-        return
-    for key, target in batch.kinds.items():
-        if target.kind == "keypoints":
-            check_points(repr(key), batch.entries[key].detach()[..., :2], target.unit, batch.size)
-        elif target.kind == "boxes":
-            check_boxes(repr(key), batch.entries[key].detach(), target.unit, target.format, batch.size)
-
-
-def check_flip(batch: Batch, pairs: Pairs | None) -> None:
-    """Raises ValueError if the batch has keypoints and `pairs` does not say which change places in a flip."""
-    counts = [points.shape[-2] for points in batch.entries_of("keypoints")]
-    counts += [maps.shape[1] for maps in batch.entries_of("heatmaps")]
-    counts += [visible.shape[batch.joint_dim(visible)] for visible in batch.entries_of("visibility")]
-    if not counts:
-        return
-    if pairs is None:
-        raise ValueError(
-            "A Flip should know which keypoints change places. Found keypoints or heat maps in the batch and pairs=None; "
-            "pass flip_pairs=[(left, right), ...], or () if none do."
-        )
-    highest = max((index for pair in pairs for index in pair), default=-1)
-    if highest >= min(counts):
-        raise ValueError(f"Flip pairs should name keypoints from 0 to {min(counts) - 1}. Found {highest} in {list(pairs)}.")
-
-
-def check_operations(
-    batch: Batch, operations: Sequence[Operation], functions: Sequence[str] = (), *, wait: bool = True
-) -> None:
-    """Raises ValueError if colour operations get images outside [0, 1], or if coordinates cannot be in their unit.
-
-    Args:
-        batch: The batch.
-        operations: The operations that may be drawn.
-        functions: Names of functions that cut values to [0, 1].
-        wait: Whether to check values on a GPU too, which waits for it.
-    """
-    check_values(batch, wait=wait)
-    coloured = [*(type(operation).__name__ for operation in operations if operation.unit_range), *functions]
-    if not coloured or (batch.image.device.type != "cpu" and not wait):
-        return
-    low, high = (float(edge) for edge in batch.image.detach().aminmax())
-    if low < -0.01 or high > 1.01:
-        raise ValueError(
-            f"{', '.join(coloured)} should get images in [0, 1]. Found values from {low:.3g} to {high:.3g}; normalise inside "
-            "the model, or leave the colour operations out."
-        )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaug._batch import Batch, UserBatch, check_flip, check_operations
+from adaug._batch import Batch, UserBatch
 from adaug._call import Call
 from adaug._checks import checked, function
 from adaug._find import Found, find_layers
@@ -17,7 +17,6 @@ from adaug._generator import Shape
 from adaug._hooks import FeatureMasks, Hooks, quiet
 from adaug._layers import Layer, match_layers
 from adaug._leak import with_a_change
-from adaug._painters import check_painters
 from adaug._probe import Probe, probe
 from adaug._ranks import same_as_first
 from adaug._warp import Size
@@ -189,18 +188,3 @@ def check_losses(values: Any, n: int, argument: str) -> None:
         )
     if not values.is_floating_point():
         raise TypeError(f"`{argument}` should return floating point numbers. Found {values.dtype}; use .float().")
-
-
-def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:
-    """Checks that a batch fits a policy: flips have pairs, colours lie in [0, 1], functions move no pixels.
-
-    Args:
-        policy: The policy.
-        batch: The batch.
-        wait: Whether to check pixel values on a GPU too, which waits for it.
-    """
-    if policy.flip is not None:
-        check_flip(batch, policy.flip.pairs)
-    traits = policy.traits(batch.image) if policy.painters else []
-    check_painters(traits)
-    check_operations(batch, list(policy.operations.values()), [trait.name for trait in traits if trait.clamps], wait=wait)

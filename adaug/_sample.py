@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaug._batch import Batch, UserBatch, parse
+from adaug._batch import Batch, UserBatch
 from adaug._kinds import Key, Target, as_it_says, guess
 from adaug._nested import Path, key_of, rebuilt, walk, with_values
+from adaug._parse import parse
 from adaug._warp import Size
 
 Channels = Literal["first", "last"]

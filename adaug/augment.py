@@ -16,10 +16,10 @@ from adaug._batch import UserBatch
 from adaug._draw import draw_view
 from adaug._kinds import Key, Target, as_targets, guess
 from adaug._nested import with_items, with_values
-from adaug._network import check_policy
 from adaug._random import Stream
 from adaug._ranks import dist_rank, dist_size
 from adaug._sample import MOVING, Channels, Lifted, image_of, is_array
+from adaug._suits import check_policy
 from adaug._view import View
 from adaug._warp import Size, as_size
 from adaug.policy import Policy

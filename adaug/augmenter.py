@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from adaug import policies
 from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
 from adaug._arguments import RULES, refuse_unused
-from adaug._batch import Batch, UserBatch, parse
+from adaug._batch import Batch, UserBatch
 from adaug._call import Call, Forward
 from adaug._checks import checked, number
 from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
 from adaug._kinds import Target
-from adaug._network import BoundModel, Difficulty, LossFunction, bind, check_policy
+from adaug._network import BoundModel, Difficulty, LossFunction, bind
+from adaug._parse import parse
 from adaug._pretrain import RULES as PRETRAIN_RULES
 from adaug._pretrain import Pretraining, learning_rate, repeated
 from adaug._random import Stream, no_inference
@@ -33,6 +34,7 @@ from adaug._reward import RewardPenalty, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
 from adaug._saved import check_saved
 from adaug._scoring import SCORING
+from adaug._suits import check_policy
 from adaug._trial import NO_SCORES, Update, learn, lessons_of, losses_by_branch, propose
 from adaug._turns import alone, waiting
 from adaug._view import View

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adaug._batch import Batch, UserBatch, parse
+from adaug._batch import Batch, UserBatch
 from adaug._kinds import Key, Target
+from adaug._parse import parse
 from adaug._view import View
 from adaug._warp import Size, inside
 from adaug.keypoints import Pairs

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import adaug
 from adaug._adversary import Lesson
-from adaug._batch import parse
 from adaug._layers import layer_names
+from adaug._parse import parse
 from adaug._random import Stream
 from adaug._trial import draw_proposal
 from adaug.augmenter import AdversarialAugmenter

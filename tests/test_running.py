@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import adaug
 from adaug import policies
-from adaug._batch import parse
 from adaug._draw import draw_unproposed
 from adaug._fair import fair_difficulty
+from adaug._parse import parse
 from adaug._random import Stream
 from adaug._running import RunningDifficulty
 from adaug.policies import Running, Window

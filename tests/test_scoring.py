@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaug._batch import parse
 from adaug._network import Difficulty
+from adaug._parse import parse
 from adaug._random import Stream
 from adaug._scoring import Exact
 from adaug._trial import Trials, propose

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale, Shear, Target, Translate
-from adaug._batch import parse
+from adaug._parse import parse
 from adaug._random import Stream
 from adaug._view import View
 from adaug._warp import Grid, centred, sampling_grid, swap_pairs, warp, warp_points

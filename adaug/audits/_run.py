@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaug._batch import Batch, UserBatch, check_flip, check_operations, parse
+from adaug._batch import Batch, UserBatch
 from adaug._checks import batches, checked, flag, function, instance, integer, mapping, one_of, optional, several
 from adaug._hooks import quiet
 from adaug._kinds import TARGETS, Target
+from adaug._parse import parse
+from adaug._suits import check_flip, check_operations
 from adaug._warp import SIZE, Size
 from adaug._wrappers import device_of, refuse_fsdp1, unwrap
 from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, weights_of, without_what_left
