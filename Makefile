@@ -61,7 +61,7 @@ $(FOR_DEMO): pyproject.toml constraints.txt
 $(STAMP): $(FOR_DEMO)
 	@echo "Set-up, once: what linters, tests and pages need goes into $(VENV) too (a minute or two)."
 	$(INSTALL) ".[dev]"
-	-$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib  # or tests would meet the warnings of others' code
+	$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true  # or tests would meet the warnings of others' code
 	@touch $@
 
 $(LOWEST)/.torch-$(TORCH): pyproject.toml constraints-lowest.txt
