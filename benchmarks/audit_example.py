@@ -1,6 +1,7 @@
 """What does an audit show? Makes the picture and the table of the README from two saved audits of the hourglass.
 
-python examples/hourglass_mpii.py --arms none uniform --out runs/audit_example
+python examples/hourglass_mpii.py --arms none uniform --epochs 5 1 13 --random uniform --batch-size 24 --lr 1e-3 \\
+    --out runs/audit_example
 python benchmarks/audit_example.py
 """
 
@@ -16,7 +17,7 @@ import adaug
 from benchmarks.result_files import save
 from examples.audit_tables import compared
 
-ARMS = ("none", "uniform")
+ARMS, SETTINGS = ("none", "uniform"), "--epochs 5 1 13 --random uniform --batch-size 24 --lr 1e-3"
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
         "turned up to ±60°, scaled by 0.7 to 1.4 and hidden in part, all drawn evenly (after). Joints of "
         f"{len(before)} other people found at PCKh@0.5; one seed.\n\n"
         f"{compared(before, after, ('before', 'after'))}\n\n"
-        f"Audits of `python examples/hourglass_mpii.py --arms {' '.join(ARMS)} --out {args.runs}`."
+        f"Audits of `python examples/hourglass_mpii.py --arms {' '.join(ARMS)} {SETTINGS} --out {args.runs}`."
     )
     print(markdown)
     save("audit_example", {"before": before.to_dict(), "after": after.to_dict()}, markdown, before.figure(after))

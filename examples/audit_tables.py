@@ -1,4 +1,4 @@
-"""The views that every example audits its networks under, and what audits say as short tables in per cent."""
+"""The views that every example audits its networks under, and short tables of what audits and training say of views."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from examples.markdown_tables import markdown_table
 
 # Turned by -60 to 60 degrees in steps of 20, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden.
 VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
-SHORT = "No difference is beyond doubt: train longer, or audit more images."
+SHORT = "No difference is beyond chance: train longer, or audit more images."
+LEGEND = """Worst per image: each image in its worst view of the grid; worst 10 %: in its worst tenth of it.
+Chance: of the images, for all lines together. Another training may differ by more."""
 NEXT = "Next: audit your own network (docs/read-an-audit.md), then put one line into your loop (docs/train.md)."
 PAGE = "audit.html"
 GRID = "rotate × scale"  # all rotations at all scales: the yardstick
@@ -52,26 +54,27 @@ def each_view(kept: Mapping[str, Any]) -> dict[str, float]:
 
 
 def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) -> str:
-    """The changes from one network to another in per cent, with 95 % intervals over the images, as Markdown."""
-    comparison = before.compare(after)
-    changes = {
-        "as it is": comparison.mean("as it is"),
-        "grid mean": comparison.mean(GRID),
-        "weakest view": comparison.worst(GRID),
-        "worst per image": comparison.worst_per_image(GRID),
-        "worst 10 %": comparison.cvar(views=GRID),
+    """The changes from one network to another in per cent, as Markdown. The 95 % intervals hold for all lines together."""
+    known = {change.name: change for change in before.compare(after).changes}
+    names_of = {
+        "as it is": "as it is",
+        "grid mean": f"mean, {GRID}",
+        "weakest view": f"worst view, {GRID}",
+        "worst per image": f"worst per image, {GRID}",
+        "worst 10 %": f"worst 10 % per image, {GRID}",
+        "in every view": f"in every view, {GRID}",
+        "hidden": "mean, occlude",
+        "worst hidden": "worst per image, occlude",
     }
-    if before.right_or_wrong and after.right_or_wrong:
-        changes["in every view"] = comparison.in_every_view(GRID)
-    changes |= {"hidden": comparison.mean("occlude"), "worst hidden": comparison.worst_per_image("occlude")}
-    words = {True: "better", False: "worse", None: "unclear"}
+    changes = {row: known[name] for row, name in names_of.items() if name in known}
+    words = {True: "yes, better", False: "yes, worse", None: "no"}
     rows: dict[str, dict[str, float | str]] = {
         name: {
             names[0]: 100 * change.before,
             names[1]: 100 * change.after,
-            "difference": _signed(change.difference),
-            "95 % interval": f"{_signed(change.difference.low)} to {_signed(change.difference.high)}",
-            "": words[change.better],
+            "difference": _signed(change.gain),
+            "95 % interval": f"{_signed(change.gain.low)} to {_signed(change.gain.high)}",
+            "beyond chance?": words[change.better],
         }
         for name, change in changes.items()
     }
@@ -82,11 +85,27 @@ def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) ->
     )
 
 
+def hard_views(augmenter: adaug.AdversarialAugmenter, measure: str) -> str:
+    """What running difficulty found hardest and easiest by now and how often it draws that, as Markdown."""
+    rows: dict[str, dict[str, float | str]] = {}
+    for name, known in augmenter.difficulty_table().columns.items():
+        order = sorted(range(len(known["bin"])), key=known["difficulty"].__getitem__)
+        for word, i in (("hardest", order[-1]), ("easiest", order[0])):
+            rows[f"{word} {augmenter.policy.operations[name].quantity}: {known['bin'][i]}"] = {
+                measure: f"{known['difficulty'][i]:.3f} ± {known['error'][i]:.3f}",
+                "drawn": f"{len(order) * known['probability'][i]:.1f} × uniform",
+            }
+    return (
+        f"What training found hard, and how often it is now drawn where views are learned:\n\n{markdown_table(rows)}\n\n"
+        "What differs by chance alone stays at 1.0 × uniform. A hidden cell is called by (row, column)."
+    )
+
+
 def show(audits: Mapping[str, adaug.Audit], out: Path | None) -> list[str]:
     """Prints how the last network differs from the first. With a folder it also writes a page; returns lines that name it."""
     (first, before), *_, (last, after) = [*audits.items()] * 2
     if first != last:
-        print(f"From {first} to {last}: {compared(before, after, (first, last))}\n", flush=True)
+        print(f"From {first} to {last}: {compared(before, after, (first, last))}\n\n{LEGEND}", flush=True)
     if out is None:
         return []
     if first == last:

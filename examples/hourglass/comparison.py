@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,13 @@ import torch.distributed as dist
 
 import adaug
 from adaug import plots
-from examples.audit_tables import NEXT, said, show, statistics
+from examples.audit_tables import NEXT, hard_views, said, show, statistics
 from examples.datasets.cropping import Array, Originals
 from examples.datasets.people import TARGETS, People, Scores
 from examples.datasets.photograph_pck import pck_in_photographs
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, loss_of
-from examples.hourglass.config import UNLEARNED, Config, Machine
+from examples.hourglass.config import ARMS, MEASURES, UNLEARNED, Config, Machine
 from examples.hourglass.data import Data
 from examples.hourglass.evaluation import audit, evaluate, evaluating, predict
 from examples.hourglass.ranks import distributed, rank, ranks, started
@@ -34,17 +35,14 @@ def compare(
     data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter = augmentation.make_augmenter
 ) -> dict[str, Any]:
     """Trains every arm with every seed in the same way and prints the results. Returns what results.json has."""
-    leftovers, machine = ("audit-*.npz.part",), Machine(options.device, options.compile, options.channels_last)
-    with one_run(options.out, leftovers, **started()):
-        return _compare(data, config, options, make_augmenter, machine)
+    with one_run(options.out, ("audit-*.npz.part",), **started()):
+        return _compare(data, config, options, make_augmenter)
 
 
-def _compare(
-    data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter, machine: Machine
-) -> dict[str, Any]:
+def _compare(data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter) -> dict[str, Any]:
     runs: dict[str, list[Run]] = {}
     measured: dict[str, list[dict[str, Any]]] = {}
-    with distributed(machine) as machine:
+    with distributed(Machine(options.device, options.compile, options.channels_last)) as machine:
         if rank() == 0:
             print(_heading(data, config, options), flush=True)
         for seed in options.seeds:
@@ -77,28 +75,33 @@ def _compare(
         "arms": measured,
     }
     if alone:  # after the ranks have parted, because audits and drawing take passes that the others know nothing of
+        firsts = {arm: first for arm, (first, *_) in runs.items()}
+        if (learner := firsts.get("running")) is not None and learner.history[-1].distribution:
+            print(f"\n{hard_views(learner.augmenter, MEASURES[config.measure])}")
+        found = f"which joints does each find ({data.metric.name}@{data.metric.threshold:g})"
+        print(f"\nAudits of the {len(data.test)} test people, turned, scaled or hidden in part: {found}? ...\n", flush=True)
         audits = {arm: [_audit(run, data, options.out) for run in of_arm] for arm, of_arm in runs.items()}
         for arm, measures in measured.items():
             for one, audited in zip(measures, audits[arm], strict=True):
                 one["audit"] = said(audited)
-        print(score_tables(results), flush=True)
+        print(score_tables(results), end="", flush=True)
         write_results(options.out / FILE, results)
         drawn = show({arm: first for arm, (first, *_) in audits.items()}, options.out)
-        drawn += draw({arm: first for arm, (first, *_) in runs.items()}, data.people, options.out)
-        drawn += [f"  tensorboard --logdir {options.out}", NEXT]
-        print("\n".join([f"Written: {options.out / FILE}, and to look at:", *drawn]))
+        drawn += draw(firsts, data.people, options.out)
+        print("\nLook at:", *drawn, f"  {options.out / FILE}: all the numbers", "", NEXT, sep="\n")
     return results
 
 
 def _heading(data: Data, config: Config, options: argparse.Namespace) -> str:
-    first, _, third = config.epochs
-    steps = (first + third) * (len(data.people) // config.batch_size)
-    return (
-        f"{config.stacks}-stack {config.block} hourglass, {config.size}×{config.size} crops: {len(data.people)} people "
-        f"to train on ({data.trained_on}), {len(data.test)} to test on ({data.tested_on}); {data.people.joints.name} joints.\n"
-        f"Arms {', '.join(options.arms)}; each takes {steps} steps of {config.batch_size} people from the same weights "
-        f"(seed {', '.join(map(str, options.seeds))}).\n"
+    steps = (config.epochs[0] + config.epochs[2]) * (len(data.people) // config.batch_size)
+    text = (
+        f"A network ({config.stacks}-stack {config.block} hourglass) learns to find people's joints in crops of {config.size}² "
+        f"pixels.\nTrained on {len(data.people)}: {data.trained_on}.\nTested on {len(data.test)}: {data.tested_on}.\n\n"
+        f"Each training takes {steps} steps of {config.batch_size} people from the same first weights (seed "
+        f"{', '.join(map(str, options.seeds))}). Only the views\ndiffer, scaled by {config.scale[0]:g} to {config.scale[1]:g} "
+        f"and turned by up to ±{config.rotation:g}°{config.variant and f' ({config.variant})'}:\n"
     )
+    return text + "".join(f"  {arm:<8} {ARMS[arm]}\n" for arm in options.arms)
 
 
 def _measure(run: Run, data: Data) -> dict[str, Any]:
@@ -122,8 +125,7 @@ def _measure(run: Run, data: Data) -> dict[str, Any]:
 
 def _audit(run: Run, data: Data, out: Path) -> adaug.Audit:
     """Audits a run on the test people and saves the audit beside the results."""
-    config = run.config
-    audited = audit(run.model, data.test, config.loss, size=config.size, threshold=data.metric.threshold)
+    audited = audit(run.model, data.test, run.config.loss, size=run.config.size, threshold=data.metric.threshold)
     audited.save(out / f"audit-{run.folder.name}.npz")
     return audited
 
@@ -150,27 +152,28 @@ def score_tables(results: dict[str, Any]) -> str:
     main, name = str(metric["threshold"]), f"{metric['name']}@{metric['threshold']:g}"
     seeds = len(next(iter(arms.values())))
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
-    seconds = {arm: sum(run["seconds"] for run in runs) / len(runs) for arm, runs in arms.items()}
-    parts = [
-        f"\n{name} of {results['people']['test']} test people ({results['data']['test']}), flip test{over}",
-        with_differences({arm: average([run["pck"][main] for run in runs]) for arm, runs in arms.items()}, "%"),
-    ]
-    if all(run["benchmark"] for runs in arms.values() for run in runs):
-        parts += [
-            f"{name} as the benchmark counts it, in pixels of the original photographs{over}",
-            with_differences({arm: average([run["benchmark"][main] for run in runs]) for arm, runs in arms.items()}, "%"),
-        ]
-    if len(arms) > 2 or seeds > 1:  # else the comparison of both says it, with intervals
-        audited = {arm: average([statistics(run["audit"]) for run in runs]) for arm, runs in arms.items()}
-        parts += [
-            f"{name} of the audits, no flip test: turned and scaled (the grid), or one of 4 × 4 cells hidden{over}",
-            with_differences(audited, "%"),
-        ]
-    parts.append("Training: " + ", ".join(f"{arm} {value:.0f} s" for arm, value in seconds.items()) + ".")
+    several = len(arms) != 2 or seeds > 1  # else the comparison of both audits says it, with intervals
+    photographs = all(run["benchmark"] for runs in arms.values() for run in runs)
+    parts: list[str] = []
+
+    def add(about: str, scores: Callable[[dict[str, Any]], Mapping[str, float]]) -> None:
+        means = {arm: average([scores(run) for run in runs]) for arm, runs in arms.items()}
+        parts.extend([f"{name} {about}{over}", with_differences(means, "%")])
+
+    if several or photographs:
+        about = f"of {results['people']['test']} test people ({results['data']['test']}), flip test"
+        add(about, lambda run: run["pck"][main])
+    if photographs:
+        add("as the benchmark counts it, in pixels of the original photographs", lambda run: run["benchmark"][main])
+    if several:
+        about = "of the audits, no flip test: turned and scaled (the grid), or one of 4 × 4 cells hidden"
+        add(about, lambda run: statistics(run["audit"]))
+        seconds = {arm: sum(run["seconds"] for run in runs) / len(runs) for arm, runs in arms.items()}
+        parts.append("Training took " + ", ".join(f"{value:.0f} s ({arm})" for arm, value in seconds.items()) + ".")
     if seeds > 1:
         each = {arm: {f"seed {run['seed']}": run["pck"][main]["Mean"] for run in runs} for arm, runs in arms.items()}
         parts += [f"Mean {name} of each seed", markdown_table(each, "%")]
-    return "\n\n".join(parts) + "\n"
+    return "".join(f"{part}\n\n" for part in parts)
 
 
 def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:
@@ -178,13 +181,12 @@ def draw(runs: dict[str, Run], people: People, out: Path) -> list[str]:
     run = next((run for arm, run in reversed(runs.items()) if arm not in UNLEARNED), None)
     if run is None:
         return []
-    shown = [f"  {out / 'views.png'}: a mini-batch as {run.config.arm} has it: random views, and each branch's"]
+    shown = [f"  {out / 'views.png'}: people as {run.config.arm} has them: random, scaled and turned (asr), hidden (aho)"]
     _draw_views(run, people).savefig(out / "views.png")
-    proposed = [(epoch.number, epoch.distribution) for epoch in run.history if epoch.distribution]
-    if proposed:
-        shown.append(f"  {out / 'distributions.png'}: what {run.config.arm} drew, epoch by epoch; 1 is uniform")
-        numbers, history = zip(*proposed, strict=True)
-        figure = plots.draw_distributions(history, policy=run.augmenter.policy, epochs=numbers)
+    drawn = {epoch.number: epoch.distribution for epoch in run.history if epoch.distribution}
+    if drawn:
+        shown.append(f"  {out / 'distributions.png'}: how often {run.config.arm} drew what, epoch by epoch; 1 is uniform")
+        figure = plots.draw_distributions(list(drawn.values()), policy=run.augmenter.policy, epochs=list(drawn))
         figure.savefig(out / "distributions.png")
     return shown
 

@@ -8,7 +8,16 @@ from typing import Literal
 from examples.hourglass.losses import Loss
 
 Arm = Literal["none", "random", "uniform", "trivial", "running", "asr", "aho", "asr+aho"]
-ARMS: tuple[Arm, ...] = ("none", "random", "uniform", "trivial", "running", "asr", "aho", "asr+aho")
+ARMS: dict[Arm, str] = {  # and the views that each trains on
+    "none": "the crops as they are",
+    "random": "scaled, turned and mirrored at random",
+    "uniform": "scaled, turned, mirrored, and some with parts hidden; all equally often",
+    "trivial": "in the manner of TrivialAugment: one operation a person, or none",
+    "running": "scaled, turned, mirrored, and some with parts hidden; what training shows to be hard more often",
+    "asr": "like random, but a generator says which scales and rotations are hard",
+    "aho": "like random, and a generator says which parts to hide",
+    "asr+aho": "both of the paper's generators",
+}
 UNLEARNED: tuple[Arm, ...] = ("none", "random", "uniform", "trivial")
 WITHOUT_GENERATORS = (*UNLEARNED, "running")
 Measure = Literal["error", "loss"]
@@ -20,9 +29,7 @@ class Config:
     """All settings of a run except data and machine. The defaults suit a small, short run.
 
     Attributes:
-        arm: "none" trains on the crops as they are, "random" on the paper's random views, "uniform" on the bins and cells of
-            "asr+aho" with equal probabilities, "trivial" in the manner of TrivialAugment, "running" on what training itself
-            shows to be hard. Generators learn scale and rotation in "asr", which features to hide in "aho", both in "asr+aho".
+        arm: One of ARMS.
         variant: The name of your own `make_augmenter` (see `train`). Only runs of the same name can be resumed.
         seed: The seed of the first weights, the order of the people, and the views.
         size: The side of a crop in pixels.

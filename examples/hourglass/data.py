@@ -25,6 +25,7 @@ class Metric:
     curve: tuple[float, ...]
 
 
+POSES = {"narrow": "drawn people who stand and walk", "wide": "drawn people who also bend and lie"}
 PCKH = Metric("PCKh", 0.5, (0.1, 0.2, 0.3, 0.4, 0.5))
 PCK_TORSO = Metric("PCK", 0.2, (0.05, 0.1, 0.15, 0.2))
 
@@ -70,8 +71,8 @@ class Data:
 
 def drawn(train: Source, test: Source, *, size: int) -> Data:
     """Drawn people with MPII's joints. They need no files, but a `number`."""
-    trained_on, tested_on = (f"drawn people, {source.poses} poses" for source in (train, test))
-    return Data(_draw(train, size), _draw(test, size), PCKH, trained_on, tested_on, "drawn", source=test)
+    people, shown = (_draw(source, size) for source in (train, test))
+    return Data(people, shown, PCKH, POSES[train.poses], POSES[test.poses], "drawn", source=test)
 
 
 def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any) -> Data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,14 +51,7 @@ def pck(predicted: Tensor, people: People, threshold: float, *, device: torch.de
 
 
 def evaluate(
-    model: nn.Module,
-    people: People,
-    loss: Loss,
-    *,
-    size: int,
-    thresholds: Sequence[float],
-    rank: int = 0,
-    ranks: int = 1,
+    model: nn.Module, people: People, loss: Loss, *, size: int, thresholds: Sequence[float], rank: int = 0, ranks: int = 1
 ) -> dict[float, Scores]:
     """The PCK at each threshold, on everybody's central crop. A rank predicts every `ranks`-th person."""
     shown = people.subset(range(rank, len(people), ranks)).cropped(size)
@@ -81,8 +75,9 @@ def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold:
 
     batches = people.batches(64, shuffle=False)
     shown = ({**batch, "length_to_spread": batch["pck_length"] / _spread(batch["keypoints"])} for batch in batches)
-    targets, groups = {**TARGETS, "length_to_spread": "other"}, people.joints.groups
-    return adaug.audit(model, shown, found, VIEWS, targets=targets, output_size=size, groups=groups, draws=0)
+    targets, bar = {**TARGETS, "length_to_spread": "other"}, None if len(people) > 1000 else False
+    more: dict[str, Any] = {"targets": targets, "output_size": size, "groups": people.joints.groups, "progress": bar}
+    return adaug.audit(model, shown, found, VIEWS, draws=0, **more)
 
 
 def _spread(joints: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     run.add_argument("--paper", action="store_true", help="start from the paper's settings; the other options change them")
     run.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     run.add_argument("--compile", action="store_true", help="torch.compile the hourglass")
-    run.add_argument("--channels-last", action="store_true", help="memory format; faster on most machines")
+    run.add_argument("--channels-last", action=switch, default=False, help="memory format; faster on most machines")
     settings = parser.add_argument_group("settings")
 
     def add(option: str, help: str | None = None, **more: Any) -> None:

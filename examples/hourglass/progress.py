@@ -15,7 +15,7 @@ from examples.hourglass.config import Config
 from examples.hourglass.ranks import rank
 from examples.running_means import Means
 
-STAGES = {1: "1 random views", 2: "2 generators", 3: "3 joint"}
+STAGES = {1: "random views", 2: "generators alone", 3: "its own views"}
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Progress:
     def __init__(
         self, folder: Path, config: Config, plan: Sequence[int], steps: Sequence[int], done: Sequence[Epoch], bar: bool
     ) -> None:
-        self.config, self.plan = config, plan
+        self.arm, self.plan = config.arm, plan
         self.bar = tqdm(
             total=sum(steps),
             initial=sum(steps[: len(done)]),
             unit="step",
             mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file needs no animation
             disable=not (bar and rank() == 0),
-            bar_format="{desc} {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining}{postfix}",
+            bar_format="{desc} {percentage:3.0f} % |{bar:20}| {elapsed}, {remaining} left{postfix}",
         )
         self.pck = next((epoch.pck["Mean"] for epoch in reversed(done) if epoch.pck), None)
         self.writer: Any = None
@@ -73,10 +73,10 @@ class Progress:
         """Call it after each step of an optimizer."""
         self.bar.update()
         if not self.bar.disable and self.bar.n % 10 == 0:
-            shown = {"loss": f"{float(means.total('loss')):.3f}"} if means.sums else {}
-            shown |= {f"{name} harder": f"{float(value):.0%}" for name, value in means.of_kind("reward_rate").items()}
-            shown |= {} if self.pck is None else {"PCK": f"{self.pck:.1f}"}
-            self.bar.set_postfix(shown, refresh=False)
+            shown = [f"loss {float(means.total('loss')):.2f}"] if means.sums else []
+            shown += [f"{name} harder {float(value):.0%}" for name, value in means.of_kind("reward_rate").items()]
+            shown += [] if self.pck is None else [f"PCK {self.pck:.1f}"]
+            self.bar.set_postfix_str(", ".join(shown), refresh=False)
 
     def epoch(self, epoch: Epoch) -> None:
         """Call it after each epoch."""
@@ -91,6 +91,6 @@ class Progress:
 
     def _describe(self, done: int) -> None:
         if done < len(self.plan):
-            stage = self.plan[done]
-            name = "3 random views" if stage == 3 and self.config.arm == "random" else STAGES[stage]
-            self.bar.set_description_str(f"{self.config.arm:>7} | {name:<14} | epoch {done + 1:>2}/{len(self.plan)}")
+            stage = f" ({STAGES[self.plan[done]]})" if len(set(self.plan)) > 1 else ""
+            text = f"{self.arm:>7}: epoch {done + 1:>2} of {len(self.plan)}{stage}"
+            self.bar.set_description_str(text, refresh=sys.stderr.isatty())

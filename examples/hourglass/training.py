@@ -202,9 +202,8 @@ class _Session:
         last = len(history) + 1 == len(plan)
         evaluates = stage != 2 and (trained % self.config.evaluate_every == 0 or last)
         looks = self.config.bins_every > 0 and stage != 2 and (trained % self.config.bins_every == 0 or last)
-        loss, reward_rate, entropy = (
-            {name: float(value) for name, value in means.of_kind(kind).items()} for kind in ("loss", "reward_rate", "entropy")
-        )
+        kinds = ("loss", "reward_rate", "entropy")
+        told: dict[str, Any] = {kind: {name: float(value) for name, value in means.of_kind(kind).items()} for kind in kinds}
         with self.stopping.patient(False):  # nothing is trained, and what was can be saved
             pck = self._evaluate() if evaluates else {}
             by_bin = self._by_bin() if looks and rank() == 0 else {}
@@ -214,9 +213,7 @@ class _Session:
             number=len(history) + 1,
             images=trained * self.steps * self.config.batch_size,
             lr=lr,
-            loss=loss,
-            reward_rate=reward_rate,
-            entropy=entropy,
+            **told,
             distribution={name: _rounded(value) for name, value in means.of_kind("distribution").items()},
             pck=pck,
             by_bin=by_bin,

@@ -81,7 +81,16 @@ def test_the_script_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert list(results["arms"]) == list(ARMS)
     assert json.loads((out / "results.json").read_text())["arms"].keys() == results["arms"].keys()
     assert {runs[0]["images"] for runs in results["arms"].values()} == {24}, "every arm sees as many images"
-    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    story = (
+        "Only the views",
+        "What training found hard",
+        "| hardest rotation: ",
+        "flip test",
+        "From none to asr+aho",
+        "Next: ",
+    )
+    assert sorted(story, key=printed.index) == list(story)
+    lines = [line for line in printed[printed.index("flip test") :].splitlines() if line.startswith("|")]
     assert lines[0].replace(" ", "") == "|%|Head|Sho.|Elb.|Wri.|Hip|Knee|Ank.|Mean|"
     assert len({len(line) for line in lines[: 2 * len(ARMS) + 1]}) == 1
     assert any(line.startswith("| asr+aho − none") for line in lines)
@@ -497,7 +506,7 @@ def test_two_ranks(tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "examples/hourglass_mpii.py"]
     done = _python(*torchrun, *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Written:") == 1, "one rank alone prints"
+    assert done.stdout.count("Look at:") == 1, "one rank alone prints"
     results = json.loads((tmp_path / "results.json").read_text())
     (scores,) = results["arms"]["asr+aho"]
     assert scores["images"] == 24
