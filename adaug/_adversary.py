@@ -248,8 +248,3 @@ def _capped(log_probs: Tensor, cap: float) -> Tensor:
         shown = capped(log_probs.exp(), cap).clamp(min=torch.finfo(log_probs.dtype).tiny).log()
     result: Tensor = _Shown.apply(log_probs, shown)  # type: ignore[no-untyped-call]
     return result
-
-
-def uniform(branch: Branch, n: int, device: torch.device) -> LogProbs:
-    """Uniform log-probabilities [n, k] of each operation."""
-    return {op.name: torch.full((n, op.bins), 1 / op.bins, device=device).log() for op in branch.operations}

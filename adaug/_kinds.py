@@ -26,7 +26,7 @@ USUAL_NAMES = {
     "other": ("id", "ids", "index", "indices", "sample_id", "image_id", "weight", "weights", "name", "path", "meta"),
 }
 KIND_OF = {name: kind for kind, names in USUAL_NAMES.items() for name in names}
-OPTIONS = {"fill": ("image", "heatmaps", "mask"), "unit": ("keypoints", "boxes"), "format": ("boxes",)}
+OPTIONS = {"unit": ("keypoints", "boxes"), "format": ("boxes",), "fill": ("image", "heatmaps", "mask")}  # kinds that take them
 DIMENSIONS = {"image": (4,), "keypoints": (3, 4), "visibility": (2, 3), "heatmaps": (4,), "mask": (3, 4), "boxes": (3, 4)}
 LAST_DIMENSION = {"keypoints": (2, 3), "boxes": (4,)}
 
@@ -65,11 +65,7 @@ class Target:
     def __post_init__(self) -> None:
         check_fields(self, "a Target")
         check_unit(self.unit, "a Target")
-        for name, kinds in {
-            "unit": ("keypoints", "boxes"),
-            "format": ("boxes",),
-            "fill": ("image", "heatmaps", "mask"),
-        }.items():
+        for name, kinds in OPTIONS.items():
             if getattr(self, name) not in (None, 0) and self.kind not in kinds:
                 raise ValueError(f"`{name}` should be given for {' or '.join(kinds)}. Found it for {self.kind}; leave it out.")
 

@@ -129,9 +129,8 @@ def match_layers(model: nn.Module, patterns: Sequence[str], argument: str) -> li
     If a pattern matches a layer and its parts, only the layer counts, so "hg.0.skip*" does not match the inside of a skip.
     If a pattern matches nothing, the ValueError names the nearest layers.
     """
-    if isinstance(patterns, str):
-        patterns = [patterns]
-    names = list(layer_names(model))
+    layers = layer_names(model)
+    names = list(layers)
     chosen: set[str] = set()
     for pattern in patterns:
         matched = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
@@ -143,7 +142,6 @@ def match_layers(model: nn.Module, patterns: Sequence[str], argument: str) -> li
             )
         hits = set(matched)
         chosen |= {name for name in matched if not any(parent in hits for parent in parents(name))}
-    layers = layer_names(model)
     meant = {id(layers[name]) for name in chosen}
     first = {id(layers[name]): name for name in reversed(names)}  # a layer with two names goes by the first
     return [name for name in names if id(layers[name]) in meant and first[id(layers[name])] == name]

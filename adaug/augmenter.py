@@ -339,7 +339,9 @@ class AdversarialAugmenter(Joins):
     def detach(self) -> None:
         """Removes the hooks from the model, for example before scripting it. The next `step` binds again, to any model."""
         if self._bound is not None:
-            self._release(self.state_dict())
+            state = self.state_dict()
+            self._bound.hooks.remove()
+            self._bound, self._adversaries, self._pending = None, {}, state
 
     @property
     def progress(self) -> float:
@@ -547,12 +549,6 @@ class AdversarialAugmenter(Joins):
             vars(self).update(before)
             running.restore(shown)
             raise
-
-    def _release(self, waiting: Mapping[str, Any] | None) -> None:
-        """Removes the hooks and unbinds. `waiting` is the state that the next model gets."""
-        if self._bound is not None:
-            self._bound.hooks.remove()
-        self._bound, self._adversaries, self._pending = None, {}, waiting
 
     def _make_adversaries(self, bound: BoundModel) -> dict[str, Adversary]:
         made: dict[str, Adversary] = {}
