@@ -14,10 +14,11 @@ from adaug._call import Call
 from adaug._checks import checked, function
 from adaug._find import Found, find_layers
 from adaug._generator import Shape
-from adaug._hooks import FeatureMasks, Hooks, quiet
+from adaug._hooks import FeatureMasks, Hooks
 from adaug._layers import Layer, match_layers
 from adaug._leak import with_a_change
 from adaug._probe import Probe, probe
+from adaug._quiet import quiet
 from adaug._ranks import same_as_first
 from adaug._warp import Size
 from adaug._wrappers import device_of, is_compiled, refuse_fsdp1, refuse_inner_ddp, shards, unwrap

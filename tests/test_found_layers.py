@@ -9,10 +9,11 @@ from networks import differences, traces
 
 import adaug
 from adaug._find import find_layers
-from adaug._hooks import Hooks, quiet
+from adaug._hooks import Hooks
 from adaug._layers import Layer, describe, is_unclear, tensors_in
 from adaug._leak import with_a_change
 from adaug._probe import probe
+from adaug._quiet import quiet
 
 SIDE = 128
 NETWORKS = {

@@ -1,4 +1,4 @@
-"""The checks of an audit, and fingerprints of models and images."""
+"""The checks of an audit, and fingerprints of its images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adaug._batch import Batch
 from adaug._kinds import Target
@@ -17,24 +17,13 @@ from adaug.audits._plan import Plan
 from adaug.keypoints import labelled
 
 
-def weights_of(model: Any) -> str:
-    """A fingerprint of a model's weights. Empty if the model is not a torch.nn.Module."""
-    if not isinstance(model, nn.Module):
-        return ""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(tensor, Tensor):
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def fingerprints(image: Tensor) -> list[str]:
     """A fingerprint of each image, [n]."""
     return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in image.detach().float().cpu().numpy()]
 
 
 def check_scores(scores: Any, n: int) -> None:
+    """Raises TypeError or ValueError unless `score` returned numbers for n images, [n] or [n, K]."""
     if not isinstance(scores, Tensor):
         raise TypeError(f"`score` should return a tensor, ({n},) or ({n}, parts). Found {type(scores).__name__}.")
     if scores.ndim not in (1, 2) or len(scores) != n or scores.is_complex():

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,15 +13,15 @@ from torch import Tensor, nn
 
 from adaug._batch import Batch, UserBatch
 from adaug._checks import batches, checked, flag, function, instance, integer, mapping, one_of, optional, several
-from adaug._hooks import quiet
 from adaug._kinds import TARGETS, Target
 from adaug._parse import parse
 from adaug._suits import check_flip, check_operations
 from adaug._warp import SIZE, Size
-from adaug._wrappers import device_of, refuse_fsdp1, unwrap
-from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, weights_of, without_what_left
+from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, without_what_left
+from adaug.audits._model import AuditedModel
 from adaug.audits._pictures import Gallery
 from adaug.audits._plan import VIEWS, Plan, plan_of
+from adaug.audits._progress import with_bar
 from adaug.audits._records import FamilyTable, Worse
 from adaug.audits._table import Audit
 from adaug.operations import Operation
@@ -104,11 +101,11 @@ def audit(
     given = checked(arguments | {"progress": progress}, RULES)
     draws, seed, pictures = given["draws"], given["seed"], given["pictures"]
     plan = plan_of(given["views"], draws, seed, pairs=pairs)
-    run = _Run(model, score, plan, worse, targets, given["output_size"], given["groups"] or {}, seed, pictures)
+    run = _Run(AuditedModel(model), score, plan, worse, targets, given["output_size"], given["groups"] or {}, seed, pictures)
     if path is not None:
         run.resume(Path(path))
     try:
-        for batch in _shown(loader, progress):
+        for batch in with_bar(loader, progress):
             run.take(batch)
             if path is not None:
                 run.save(Path(path), least=1.1)
@@ -129,7 +126,7 @@ class _Run:
 
     def __init__(
         self,
-        model: nn.Module | Callable[[Tensor], Any],
+        model: AuditedModel,
         score: Score,
         plan: Plan,
         worse: Worse,
@@ -139,13 +136,8 @@ class _Run:
         seed: int,
         pictures: int,
     ) -> None:
-        self.model: Any = unwrap(model) if isinstance(model, nn.Module) else model
-        if isinstance(self.model, nn.Module):
-            refuse_fsdp1(self.model.modules())
-        self.device = device_of(self.model, None) if isinstance(self.model, nn.Module) else None
-        self.score, self.plan, self.worse, self.targets, self.view_size = score, plan, worse, targets, view_size
-        self.groups, self.seed = groups, seed
-        self.fingerprint = weights_of(self.model)
+        self.model, self.score, self.plan, self.worse, self.targets = model, score, plan, worse, targets
+        self.view_size, self.groups, self.seed = view_size, groups, seed
         self.families = _families(plan)
         self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
         self.images: list[str] = []
@@ -167,7 +159,7 @@ class _Run:
             self.groups,
             tuple(self.images),
             self.seed,
-            self.fingerprint,
+            self.model.fingerprint,
             dict(self.excluded),
             self.gallery.pictures(),
         )
@@ -187,7 +179,7 @@ class _Run:
             raise ValueError(
                 f"{path} should hold an audit of the same views. Found other views, `worse` or `seed`; name another file."
             )
-        if known.model != self.fingerprint:
+        if known.model != self.model.fingerprint:
             raise ValueError(
                 f"{path} should hold an audit of the same model. Found one whose weights differ; name another file for another "
                 "model, also for the same one after more training."
@@ -227,14 +219,12 @@ class _Run:
         self._picture(parsed, table, first_image)
 
     def _parsed(self, batch: UserBatch) -> Batch:
-        parsed = parse(batch, self.targets)
-        if self.device is not None:
-            moved = {key: _to(entry, self.device) for key, entry in parsed.entries.items()}
-            parsed = replace(parsed, entries=moved)
-        if not self.images and any(family.mirrored is not None for family in self.plan.families):
-            check_flip(parsed, self.plan.pairs)  # the first batch stands for all
-        check_operations(parsed, list(self.plan.operations.values()), wait=not self.images)
-        if not self.images:
+        parsed = self.model.placed(parse(batch, self.targets))
+        first = not self.images  # it stands for all
+        if first and any(family.mirrored is not None for family in self.plan.families):
+            check_flip(parsed, self.plan.pairs)
+        check_operations(parsed, list(self.plan.operations.values()), wait=first)
+        if first:
             warn_of_fill(parsed, self.plan, self.targets)
         return parsed
 
@@ -275,7 +265,7 @@ class _Run:
 
     def _seen_and_scored(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> tuple[Batch, Tensor]:
         seen = self._under(parsed, view_of, numbers)
-        with self._untouched():
+        with self.model.untouched():
             output = self.model(seen.inputs)
             scores = self.score(output, seen.with_own_image().to_user())
         scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
@@ -290,16 +280,6 @@ class _Run:
         if len(numbers) > 1:
             repeated = parsed.select(torch.arange(n, device=parsed.image.device).repeat(len(numbers)))
         return repeated.apply(view, size)
-
-    @contextmanager
-    def _untouched(self) -> Iterator[None]:
-        """Runs the model in evaluation mode, without gradients, and puts back whatever changes."""
-        if isinstance(self.model, nn.Module):
-            with quiet(self.model, self.device or torch.device("cpu"), "audit"):
-                yield
-        else:
-            with torch.no_grad():
-                yield
 
     def _count(self, table: Tensor) -> None:
         """Counts what has no score, by reason."""
@@ -321,7 +301,7 @@ class _Run:
             planned = self.plan.families[self.families.index(family)]
             one = parsed.select(torch.tensor([row], device=parsed.image.device))
             seen = self._under(one, planned.view, [column - family.start])
-            with self._untouched():
+            with self.model.untouched():
                 output = self.model(seen.inputs)
             self.gallery.add(by_image[row], first_image + row, column, seen, output)
 
@@ -332,33 +312,3 @@ def _families(plan: Plan) -> tuple[FamilyTable, ...]:
         families.append(FamilyTable(family.name, family.views, starts, family.axes, family.details))
         starts += len(family.views)
     return tuple(families)
-
-
-def _to(entry: Any, device: torch.device) -> Any:
-    return entry.to(device, non_blocking=True) if isinstance(entry, Tensor) else entry
-
-
-@contextmanager
-def _bar(total: int | None, shown: bool, asked: bool) -> Iterator[Callable[[int], Any]]:
-    if not shown:
-        yield lambda number: None
-        return
-    try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        if asked:
-            raise ModuleNotFoundError("`progress=True` needs tqdm. Found none; pip install adaug[audit].") from None
-        yield lambda number: None
-        return
-    with tqdm(total=total, desc="audit", unit="batch") as bar:
-        yield bar.update
-
-
-def _shown(loader: Iterable[UserBatch], progress: bool | None) -> Iterator[UserBatch]:
-    """The batches, with a progress bar."""
-    shown = sys.stderr.isatty() if progress is None else progress
-    total = len(loader) if isinstance(loader, Sized) else None
-    with _bar(total, shown, progress is True) as advance:
-        for batch in loader:
-            yield batch
-            advance(1)
