@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from adaug._checks import CAP, Rules, check_fields, checked, number
 
+Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
 SLACK = 1e-3  # how far a sum of probabilities may be from 1 (half precision)
 FLOOR = 1e-4  # a probability is never pushed below this, so that no bin is lost for good
 

@@ -5,9 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
 from adaug._batch import Batch
 from adaug._network import BoundModel, Difficulty
-from adaug._trial import Scores, Trials
+from adaug._trial import Trials
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The difficulty of the views of the rows that are compared, [m] float32 in the order of `Trials.index`.
+
+    Attributes:
+        reference: The difficulties of the reference views. None if nothing was compared.
+        adversarial: Those of the adversarial views. None if nothing was compared, or if the training pass will tell them.
+    """
+
+    reference: Tensor | None
+    adversarial: Tensor | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to score."""
+        return self.reference is None or self.adversarial is not None
+
+
+NO_SCORES = Scores(None, None)  # of a step that compares nothing
 
 
 class Scoring(Protocol):

@@ -1,8 +1,8 @@
-"""The rows of a mini-batch on trial: proposals, both views of each row, and what comparing them teaches (Alg. 2)."""
+"""The rows of a mini-batch on trial: looks, proposals and both views of each row (Alg. 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
@@ -10,20 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaug._adversary import Adversary, Lesson, LogProbs
+from adaug._adversary import Adversary, LogProbs
 from adaug._batch import Batch
 from adaug._constants import constant
 from adaug._draw import draw_unproposed
 from adaug._network import BoundModel
 from adaug._random import Stream, no_inference
-from adaug._ranks import dist_size
-from adaug._reward import check_update
 from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
 from adaug._warp import Size
 from adaug.policy import Branch, Magnitudes
-
-Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
 
 
 @dataclass(frozen=True)
@@ -229,74 +225,7 @@ def _not_on_trial(magnitudes: Magnitudes, branch: Branch) -> Magnitudes:
     return {name: magnitude for name, magnitude in magnitudes.items() if name not in on_trial}
 
 
-# ---- learn
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The difficulty of the views of the rows that are compared, [m] float32 in the order of `Trials.index`.
-
-    Attributes:
-        reference: The difficulties of the reference views. None if nothing was compared.
-        adversarial: Those of the adversarial views. None if nothing was compared, or if the training pass will tell them.
-    """
-
-    reference: Tensor | None
-    adversarial: Tensor | None
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left to score."""
-        return self.reference is None or self.adversarial is not None
-
-
-NO_SCORES = Scores(None, None)  # of a step that compares nothing
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """The lesson of each branch by its name, and metrics."""
-
-    by_branch: Mapping[str, Lesson]
-    metrics: dict[str, Tensor]
-
-
-def lessons_of(trials: Trials, scores: Scores, update: Update) -> Lessons:
-    """Turns scores into update targets for each branch's generator, Eq. (5) and (6). Without complete scores there are none.
-
-    It changes nothing yet. Rows whose difficulty is not finite are left out.
-    """
-    adversarial, reference = scores.adversarial, scores.reference
-    if adversarial is None or reference is None:
-        return Lessons({}, {})
-    finite = torch.isfinite(adversarial) & torch.isfinite(reference)
-    metrics = {"nonfinite": (~finite).sum()} if len(finite) else {}
-    lessons = {}
-    for name, (_, proposal) in trials.compared.items():
-        part = trials.parts[name]
-        harder, valid = adversarial[part] > reference[part], finite[part]
-        metrics[f"reward_rate/{name}"] = (harder & valid).sum() / valid.sum().clamp(min=1)
-        targets = {
-            operation: check_update(update(log_probs.detach().exp(), proposal.chosen[operation], harder), log_probs)
-            for operation, log_probs in proposal.log_probs.items()
-        }
-        lessons[name] = Lesson(targets, proposal.log_probs, valid)
-    return Lessons(lessons, metrics)
-
-
-def learn(adversaries: Mapping[str, Adversary], lessons: Mapping[str, Lesson]) -> None:
-    """Moves every generator. First it computes all gradients, so that a failure there moves none.
-
-    A generator without a lesson takes part too, because other ranks may have rows of its branch.
-    """
-    with no_inference():
-        gradients = {
-            name: adversary.gradients(lessons.get(name))
-            for name, adversary in adversaries.items()
-            if name in lessons or dist_size() > 1
-        }
-    for name, gradient in gradients.items():
-        adversaries[name].move(gradient)
+# ---- what is told
 
 
 def losses_by_branch(losses: Tensor, branch: Tensor, owner: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

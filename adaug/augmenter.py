@@ -24,18 +24,19 @@ from adaug._call import Call, Forward
 from adaug._checks import checked, number
 from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
 from adaug._kinds import Target
+from adaug._lessons import learn, lessons_of
 from adaug._network import BoundModel, Difficulty, LossFunction, bind
 from adaug._parse import parse
 from adaug._pretrain import RULES as PRETRAIN_RULES
 from adaug._pretrain import Pretraining, learning_rate, repeated
 from adaug._random import Stream, no_inference
 from adaug._ranks import Joins, dist_rank, meet, value_of_first
-from adaug._reward import RewardPenalty, cap_of
+from adaug._reward import RewardPenalty, Update, cap_of
 from adaug._running import DifficultyTable, RunningDifficulty
 from adaug._saved import check_saved
-from adaug._scoring import SCORING
+from adaug._scoring import NO_SCORES, SCORING
 from adaug._suits import check_policy
-from adaug._trial import NO_SCORES, Update, learn, lessons_of, losses_by_branch, propose
+from adaug._trial import losses_by_branch, propose
 from adaug._turns import alone, waiting
 from adaug._view import View
 from adaug._warp import Size
