@@ -37,7 +37,7 @@ def lessons_of(trials: Trials, scores: Scores, update: Update) -> Lessons:
     lessons = {}
     for name, (_, proposal) in trials.compared.items():
         part = trials.parts[name]
-        harder, valid = adversarial[part] > reference[part], finite[part]
+        harder, valid = adversarial[part] > reference[part], finite[part]  # [n] bool
         metrics[f"reward_rate/{name}"] = (harder & valid).sum() / valid.sum().clamp(min=1)
         targets = {
             operation: check_update(update(log_probs.detach().exp(), proposal.chosen[operation], harder), log_probs)

@@ -8,6 +8,7 @@ from functools import cached_property, reduce
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaug._adversary import Adversary, LogProbs
@@ -19,7 +20,9 @@ from adaug._random import Stream, no_inference
 from adaug._running import RunningDifficulty
 from adaug._view import View, concatenate
 from adaug._warp import Size
-from adaug.policy import Branch, Magnitudes
+from adaug.policy import Branch, Magnitudes, Policy
+
+Dealt = tuple[Branch | None, Tensor, Magnitudes]  # the branch of a generator, the index of its rows, and what is drawn for them
 
 
 @dataclass(frozen=True)
@@ -154,22 +157,10 @@ def propose(
         stream: The source of noise.
         learns: Whether proposals keep their graph.
     """
-    random = bound.policy.draw_random(len(batch), stream)
-    owners = [None, *(owner if owner.has_generator else None for owner in bound.policy.branches)]
-    numbers = branch.numpy()
-    shares: list[tuple[Branch | None, Tensor, Magnitudes]] = []
-    for owner in [None, *(owner for owner in owners if owner is not None)]:
-        on_cpu = np.flatnonzero(np.isin(numbers, [i for i, other in enumerate(owners) if other is owner]))
-        if len(on_cpu):
-            index = torch.from_numpy(on_cpu).to(bound.device, non_blocking=True)
-            whole = len(on_cpu) == len(batch)
-            drawn = random if whole else {name: value[index] for name, value in random.items()}
-            if owner is None:
-                drawn = draw_unproposed(bound.policy, running, numbers[on_cpu], drawn, stream)
-            shares.append((owner, index, drawn))
-    features = _look(bound, batch, view_size, shares)
+    dealt = _dealt(bound.policy, running, branch, stream)
+    features = _look(bound, batch, view_size, dealt)
     trials: list[Trial] = []
-    for owner, index, drawn in shares:
+    for owner, index, drawn in dealt:
         if owner is None:
             view = bound.policy.view(drawn, len(index), batch.size, view_size, device=bound.device)
             trials.append(Trial(None, index, view, view, None))
@@ -183,6 +174,24 @@ def propose(
         )
         trials.append(Trial(owner, index, adversarial, reference, proposal))
     return Trials(trials)
+
+
+def _dealt(policy: Policy, running: RunningDifficulty, branch: Tensor, stream: Stream) -> list[Dealt]:
+    """The rows that no generator proposes for, then those of each branch with a generator. What has no rows is left out."""
+    random, numbers = policy.draw_random(len(branch), stream), branch.numpy()
+    owners = {i: owner for i, owner in enumerate(policy.branches, start=1) if owner.has_generator}
+    rows: list[tuple[Branch | None, NDArray[np.int64]]] = [(None, np.flatnonzero(~np.isin(numbers, list(owners))))]
+    rows += [(owner, np.flatnonzero(numbers == i)) for i, owner in owners.items()]
+    dealt: list[Dealt] = []
+    for owner, on_cpu in rows:
+        if len(on_cpu):
+            index = torch.from_numpy(on_cpu).to(stream.device, non_blocking=True)
+            whole = len(on_cpu) == len(numbers)
+            drawn = random if whole else {name: value[index] for name, value in random.items()}
+            if owner is None:
+                drawn = draw_unproposed(policy, running, numbers[on_cpu], drawn, stream)
+            dealt.append((owner, index, drawn))
+    return dealt
 
 
 def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Proposal:
@@ -200,13 +209,11 @@ def draw_proposal(branch: Branch, log_probs: LogProbs, stream: Stream) -> Propos
     return Proposal(log_probs, chosen, adversarial, reference)
 
 
-def _look(
-    bound: BoundModel, batch: Batch, view_size: Size, shares: Sequence[tuple[Branch | None, Tensor, Magnitudes]]
-) -> dict[str, list[Tensor]]:
+def _look(bound: BoundModel, batch: Batch, view_size: Size, dealt: Sequence[Dealt]) -> dict[str, list[Tensor]]:
     """The features of the rows of each generator's branch, by the branch's name, from one pass for all."""
     looked: dict[str, Batch] = {}
     needed = bound.call.needs(batch)
-    for owner, index, drawn in shares:
+    for owner, index, drawn in dealt:
         if owner is not None:
             magnitudes = _not_on_trial(drawn, owner)
             view = bound.policy.view(magnitudes, len(index), batch.size, view_size, last=owner, device=bound.device)
