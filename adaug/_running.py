@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adaug._adversary import LogProbs
+from adaug._best_response import best_response
 from adaug._checks import integer
+from adaug._difficulty_table import DifficultyTable, changes_size, grows, sizes_of
 from adaug._random import no_inference
 from adaug._ranks import add_up, dist_size
 from adaug._state import Description, tensor
 from adaug._view import View
 from adaug._warp import full_precision
 from adaug.operations import Operation
-from adaug.policy import RANDOM, Branch, Policy
+from adaug.policy import Branch, Policy
 
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
 USUAL = 16, 128  # the same of the mean difficulty, which bins are compared with
@@ -27,33 +27,6 @@ CALM = 64, 256  # the same of answers: in noise they differ, and their mean does
 EVERY = 4  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
 MOVES = ("steps", "usual", "sums", "probabilities", "_rows", "_difficulty", "_log_probs", "_metrics")  # what a step changes
-CHANCE = 3.0  # times what chance alone would let bins differ: below, nothing is believed of them
-
-
-@dataclass(frozen=True)
-class DifficultyTable:
-    """How hard a network finds each bin now, from its training passes.
-
-    Attributes:
-        columns: "branch.operation" -> lists [k], an entry for each of its k bins or cells: "bin" (its name), "difficulty",
-            "error" (one standard error), "probability" (of being drawn), and "rows" (how many rows the difficulty comes from;
-            older rows count for less).
-        measure: What the difficulty measures, in words.
-        notes: Warnings.
-    """
-
-    columns: Mapping[str, Mapping[str, list[Any]]]
-    measure: str
-    notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"difficulty: {self.measure}", *(f"note: {note}" for note in self.notes)]
-        for name, table in self.columns.items():
-            width = max(len(name), *map(len, table["bin"]))
-            lines.append(f"{name:{width}s}  difficulty           drawn    rows")
-            for label, value, error, drawn, rows in zip(*table.values(), strict=True):
-                lines.append(f"{label:>{width}s}  {value:10.4g} ± {error:<7.2g} {100 * drawn:4.1f} % {rows:6.0f}")
-        return "\n".join(lines)
 
 
 class RunningDifficulty:
@@ -73,38 +46,35 @@ class RunningDifficulty:
     """
 
     def __init__(self, policy: Policy, device: torch.device) -> None:
-        self.branches = [branch for branch in policy.branches if not branch.has_generator]
-        self.operations: dict[str, Operation] = {
-            branch.full_name(operation): operation for branch in self.branches for operation in branch.operations
-        }
-        self._names = (RANDOM, *(branch.name for branch in policy.branches))
-        owners = [branch for branch in self.branches for _ in branch.operations]
-        bins = [operation.bins for operation in self.operations.values()]
-        shares, most = len(self._names), max(bins, default=1)
+        owned = [(owner, operation) for owner in policy.branches if not owner.has_generator for operation in owner.operations]
+        self.operations: dict[str, Operation] = {owner.full_name(operation): operation for owner, operation in owned}
+        self._bins = bins = [operation.bins for operation in self.operations.values()]
+        self._shares = shares = 1 + len(policy.branches)  # random views come first
+        number = torch.float32 if device.type == "mps" else torch.float64
+        # The sums have C columns: the shares, then the bins of each of O operations. K is the largest number of bins.
         ends = torch.tensor([shares, *bins], device="cpu").cumsum(0)
+        size = int(ends[-1])  # C
         k = torch.tensor(bins, device="cpu").reshape(-1, 1)  # [O, 1]
-        place = torch.arange(most, device="cpu").expand(len(bins), most)
-        there = place < k  # [O, K]: operations have different numbers of bins
-        size = int(ends[-1])
-        centring = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+        place = torch.arange(max(bins, default=1), device="cpu").expand(len(bins), -1)  # [O, K]
+        there = place < k  # [O, K]
+        centring = torch.zeros(size, size, dtype=torch.float64, device="cpu")  # subtracts an operation's mean from its bins
         for start, count in zip(ends.tolist(), bins, strict=False):
             centring[start : start + count, start : start + count] = torch.eye(count, device="cpu") - 1 / count
-        number = torch.float32 if device.type == "mps" else torch.float64
-        self._shares, self._bins = shares, bins
-        self._there, self._k = there.to(device), k.to(device, number)
-        self._place = torch.where(there, ends[:-1, None] + place, 0).to(device)
+        self._there = there.to(device)
+        self._place = torch.where(there, ends[:-1, None] + place, 0).to(device)  # [O, K] the column of each bin
         self._centring = centring.to(device, number)
-        self._prior = PRIOR * torch.eye(size, device=device, dtype=number)
+        self._prior = PRIOR * torch.eye(size, device=device, dtype=number)  # [C, C]
         self._share_numbers = torch.arange(shares, device=device)
-        running = [branch.running for branch in owners]
+        running = [owner.running for owner, _ in owned]
         cap = torch.tensor([[how.cap if how else 1.0] for how in running], device=device, dtype=number).reshape(-1, 1)
         trust = torch.tensor([[1 - how.floor if how else 0.0] for how in running], device=device, dtype=number)
-        self._limit, self._trust = (cap / self._k).clamp(max=1), trust.reshape(-1, 1)
-        self._uniform = there.to(device) / self._k
+        numbers = k.to(device, number)
+        self._limit, self._trust = (cap / numbers).clamp(max=1), trust.reshape(-1, 1)  # [O, 1]
+        self._uniform = self._there / numbers  # [O, K]
         self.steps = 0
         self.usual = torch.zeros((), device=device, dtype=number)  # the mean difficulty lately: it falls while networks learn
-        self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)
-        self.probabilities = self._uniform.clone()
+        self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)  # of products; the last is the difficulty
+        self.probabilities = self._uniform.clone()  # [O, K]
         self._rows: Tensor | int = 1  # of the latest step
         self._difficulty: Tensor | None = None  # of every share, bin and cell at the latest answer
         self._log_probs: dict[str, Tensor] = {}
@@ -177,7 +147,7 @@ class RunningDifficulty:
                 parts.append(operation.membership(view.magnitudes[name]))
             else:
                 parts.append(torch.zeros(len(branch), operation.bins, device=branch.device))
-        rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)
+        rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)  # [B, C + 1]
         rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0)
         return rows.T @ rows
 
@@ -200,30 +170,10 @@ class RunningDifficulty:
         """Moves the probabilities towards the capped best response."""
         mean, effects, variances = self._estimate()
         self._difficulty = (self.usual + mean + effects).float()
-        best = self._best_response(effects[self._place], variances[self._place])
+        best = best_response(effects[self._place], variances[self._place], self._there, self._limit)
         target = torch.lerp(self._uniform, best, self._trust)
         self.probabilities = torch.lerp(target, self.probabilities, self._kept(CALM) ** EVERY)
         self._log_probs, self._metrics = {}, {}
-
-    def _best_response(self, effects: Tensor, variances: Tensor) -> Tensor:
-        """The capped best response to bins with these effects on difficulty, known with these variances. [O, K] -> [O, K]."""
-        there, k, tiny = self._there, self._k, torch.finfo(effects.dtype).tiny
-        variances = variances.clamp(min=tiny)
-        ratio = torch.where(there, effects.square() / variances, 0).sum(1, keepdim=True) / (k - 1)  # 1 by chance
-        spread = (ratio - CHANCE).clamp(min=0) * torch.where(there, variances, 0).sum(1, keepdim=True) / k
-        believed = effects * spread / (spread + variances)
-        doubt = (spread * variances / (spread + variances)).clamp(min=tiny).sqrt()
-        hardest = torch.where(there, believed, -torch.inf).sort(dim=1, descending=True).values
-        last = (1 / self._limit - 0.5).clamp(min=0)  # between the last of the hardest bins and the next
-        before, after = last.floor().long(), last.ceil().long().minimum(k.long() - 1)
-        bar = torch.lerp(hardest.gather(1, before), hardest.gather(1, after), last - before)
-        chance = torch.special.ndtr((believed - bar) / doubt).nan_to_num(0.5) * there
-        best, open_ = self._limit * chance, (chance * (1 - chance) + tiny) * there  # who is certain keeps what is certain
-        best = (best + (1 - best.sum(1, keepdim=True)) * open_ / open_.sum(1, keepdim=True)).clamp(min=0)
-        best = best / best.sum(1, keepdim=True)
-        room = (self._limit - best).clamp(min=0) * there
-        excess = (best - self._limit).clamp(min=0).sum(1, keepdim=True)
-        return best.minimum(self._limit) + room * excess / room.sum(1, keepdim=True).clamp(min=tiny)
 
     # ---- what is told
 
@@ -253,7 +203,7 @@ class RunningDifficulty:
     @property
     def changes_size(self) -> bool:
         """Whether bins show objects at different sizes."""
-        return any(max(sizes) > 1.01 * min(sizes) for sizes in map(_sizes, self.operations.values()))
+        return any(changes_size(sizes_of(operation)) for operation in self.operations.values())
 
     def table(self, measure: str, *, may_grow: bool) -> DifficultyTable:
         """The table of difficulties now. Waits for the device.
@@ -278,7 +228,7 @@ class RunningDifficulty:
                 "rows": rows[start:end],
             }
             start = end
-            if may_grow and _grows(columns[name]["difficulty"], columns[name]["error"], _sizes(operation)):
+            if may_grow and grows(columns[name]["difficulty"], columns[name]["error"], sizes_of(operation)):
                 notes.append(
                     f"it grows with the object's size in {name}, so that a bin may lead by its size alone; if so, give "
                     "`difficulty` a measure that does not, such as adaug.keypoints.normalized_error."
@@ -320,21 +270,3 @@ def _may_be_sums(value: Tensor) -> bool:
     value = value.detach().cpu().double()
     scale = value.diagonal().abs().max()
     return bool((value.diagonal() >= -1e-6 * scale).all() and ((value - value.T).abs() <= 1e-5 * scale).all())
-
-
-def _sizes(operation: Operation) -> list[float]:
-    """How large each bin shows an object, as a factor of its length."""
-    at = torch.cat([operation.at(centre, 1) for centre in operation.centres()]) if operation.moves else torch.empty(0)
-    matrix = operation.matrix(at, (64, 64)) if operation.moves else None
-    return [1.0] * operation.bins if matrix is None else torch.linalg.det(matrix[:, :2, :2]).abs().sqrt().tolist()
-
-
-def _grows(difficulty: Sequence[float], errors: Sequence[float], sizes: Sequence[float]) -> bool:
-    """Whether difficulty rises all the way with size, by more than chance."""
-    if max(sizes) <= 1.01 * min(sizes):
-        return False
-    order = sorted(range(len(sizes)), key=lambda i: sizes[i])
-    rises = sum(difficulty[b] > difficulty[a] for a, b in itertools.pairwise(order))
-    first, last = order[0], order[-1]
-    doubt = math.hypot(errors[first], errors[last])
-    return rises >= len(sizes) - 2 and difficulty[last] - difficulty[first] > 3 * doubt

@@ -22,6 +22,7 @@ from adaug._arguments import RULES, refuse_unused
 from adaug._batch import Batch, UserBatch
 from adaug._call import Call, Forward
 from adaug._checks import checked, number
+from adaug._difficulty_table import DifficultyTable
 from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
 from adaug._kinds import Target
 from adaug._lessons import learn, lessons_of
@@ -32,7 +33,7 @@ from adaug._pretrain import Pretraining, learning_rate, repeated
 from adaug._random import Stream, no_inference
 from adaug._ranks import Joins, dist_rank, meet, value_of_first
 from adaug._reward import RewardPenalty, Update, cap_of
-from adaug._running import DifficultyTable, RunningDifficulty
+from adaug._running import RunningDifficulty
 from adaug._saved import check_saved
 from adaug._scoring import NO_SCORES, SCORING
 from adaug._suits import check_policy
