@@ -26,7 +26,7 @@ from adaug._warp import (
     warp_boxes,
     warp_points,
 )
-from adaug.keypoints import Pairs
+from adaug.keypoints import Pairs, labelled
 
 UserBatch = Any  # a user's batch: a mapping, a tuple or a list
 
@@ -68,15 +68,22 @@ class Batch:
 
     def has(self, kind: str) -> bool:
         """Whether there is an entry of a kind."""
-        return bool(self._keys(kind))
+        return bool(self.keys_of(kind))
 
     def entries_of(self, kind: str) -> list[Tensor]:
         """The entries of a kind: keypoints in pixels and boxes as xyxy in pixels, whatever the user's unit is."""
-        return [self._in_pixels(key) for key in self._keys(kind)]
+        return [self._in_pixels(key) for key in self.keys_of(kind)]
+
+    def labelled_keypoints(self) -> tuple[Tensor, Tensor] | None:
+        """The first keypoints in pixels, [B, ..., K, 2 or 3], and which of them count, [B, ..., K]. None without keypoints."""
+        if not self.has("keypoints"):
+            return None
+        points = self.entries_of("keypoints")[0]
+        return points, labelled(points, self.entries_of("visibility")[0] if self.has("visibility") else None)
 
     def joint_dim(self, visibility: Tensor) -> int:
         """The dimension of a visibility that counts the keypoints."""
-        points = self._keys("keypoints")
+        points = self.keys_of("keypoints")
         if points:
             return self.entries[points[0]].ndim - 2
         single = visibility.ndim == 3 and visibility.shape[-1] == 1  # [B, K, 1]
@@ -91,12 +98,13 @@ class Batch:
         xy = to_pixels(entry[..., :2], target.unit, self.size)
         return torch.cat([xy, entry[..., 2:].to(xy.dtype)], -1)
 
-    def _keys(self, kind: str) -> list[Key]:
+    def keys_of(self, kind: str) -> list[Key]:
+        """The keys of the entries of a kind."""
         return [key for key, target in self.kinds.items() if target.kind == kind]
 
     @property
     def _image_key(self) -> Key:
-        return self._keys("image")[0]
+        return self.keys_of("image")[0]
 
     # ---- other batches
 
@@ -172,14 +180,14 @@ class Batch:
                 moved = warp_boxes(self._in_pixels(key), matrix, view_size)
                 entries[key] = box_from_pixels(moved, target.unit, target.format, view_size, entries[key].dtype)
         gone: Tensor | None = None
-        for key in self._keys("heatmaps")[:1] if self.has("visibility") else ():
+        for key in self.keys_of("heatmaps")[:1] if self.has("visibility") else ():
             gone = _gone_peaks(self.entries[key], matrix, self.size, view_size)
             gone = gone if flipped is None else swap_pairs(gone, flipped, pairs, 1)
-        for key in self._keys("keypoints"):
+        for key in self.keys_of("keypoints"):
             moved, gone = _moved_points(self._in_pixels(key), matrix, flipped, pairs, view_size)
             xy = from_pixels(moved[..., :2], self.kinds[key].unit, view_size, entries[key].dtype)
             entries[key] = torch.cat([xy, moved[..., 2:].to(xy.dtype)], -1)
-        for key in self._keys("visibility"):
+        for key in self.keys_of("visibility"):
             visible = entries[key]
             if flipped is not None:
                 visible = swap_pairs(visible, flipped, pairs, self.joint_dim(visible))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]  # channels, height, width
 Layout = int | tuple[int, int]  # bins, or (rows, columns) of cells
 
-
 EPS = 1e-8  # added to variances of maps within [-1, 1]: a map that varies only by rounding counts as constant
 
 

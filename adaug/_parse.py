@@ -53,7 +53,7 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
 
 
 def _check_images(batch: Batch, device: torch.device | None) -> None:
-    images = [key for key, target in batch.kinds.items() if target.kind == "image"]
+    images = batch.keys_of("image")
     if len(images) != 1:
         raise ValueError(
             f"A batch should hold one entry of kind image. Found {len(images)} among {list(batch.entries)}; "
@@ -78,7 +78,7 @@ def _check_images(batch: Batch, device: torch.device | None) -> None:
 
 
 def _check_joints(batch: Batch) -> None:
-    sets, visibilities = ([batch.entries[key] for key in batch._keys(kind)] for kind in ("keypoints", "visibility"))
+    sets, visibilities = ([batch.entries[key] for key in batch.keys_of(kind)] for kind in ("keypoints", "visibility"))
     if sets and visibilities and len(sets) + len(visibilities) > 2:
         raise ValueError(
             f"A batch should hold one set of keypoints if it holds visibility. Found {len(sets)} and {len(visibilities)}; "

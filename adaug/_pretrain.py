@@ -18,7 +18,6 @@ from adaug._network import BoundModel, Difficulty
 from adaug._random import Stream
 from adaug._reward import kl_divergence
 from adaug._warp import Size
-from adaug.keypoints import labelled
 from adaug.operations import Operation
 from adaug.policy import Branch, Magnitudes
 
@@ -128,10 +127,10 @@ def learning_rate(optimizers: Iterable[torch.optim.Optimizer], lr: float | None)
 
 def _votes(operation: Operation, batch: Batch) -> Tensor | None:
     """The votes of a batch's keypoints for an operation's cells. None without keypoints, or if the operation has bins."""
-    if not batch.has("keypoints"):
+    known = batch.labelled_keypoints()
+    if known is None:
         return None
-    points = batch.entries_of("keypoints")[0]
-    visible = labelled(points, batch.entries_of("visibility")[0] if batch.has("visibility") else None)
+    points, visible = known
     return operation.votes(points[..., :2], visible, batch.size)
 
 

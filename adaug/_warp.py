@@ -19,7 +19,6 @@ from adaug.keypoints import Pairs, swapped_order
 
 Size = tuple[int, int]  # height, width
 
-
 LARGEST = 2**16  # pixels along a side; a larger number is a mistake
 _SIDES = several(integer(at_least=1, at_most=LARGEST), "", length=2)
 SIZE = optional(
@@ -118,11 +117,11 @@ def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill:
     if not fill:
         return sampled.to(image.dtype)
     if mode == "nearest":
-        inside = F.grid_sample(_ones(image, points.dtype), points, mode=mode, padding_mode="zeros", align_corners=False)
+        covered = F.grid_sample(_ones(image, points.dtype), points, mode=mode, padding_mode="zeros", align_corners=False)
         value = fill if image.is_floating_point() else int(fill)
-        return sampled.to(image.dtype).masked_fill(inside == 0, value)
-    inside = _inside(points, image.shape[-2:])[:, None]
-    return torch.where(inside == 1, sampled, sampled + (1 - inside) * fill).to(image.dtype)
+        return sampled.to(image.dtype).masked_fill(covered == 0, value)
+    covered = _coverage(points, image.shape[-2:])[:, None]
+    return torch.where(covered == 1, sampled, sampled + (1 - covered) * fill).to(image.dtype)
 
 
 def _precision(image: Tensor, usual: torch.dtype) -> torch.dtype:
@@ -141,7 +140,7 @@ def _ones(image: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.ones((), dtype=dtype, device=image.device).expand(len(image), 1, *image.shape[-2:])
 
 
-def _inside(points: Tensor, size: Sequence[int]) -> Tensor:
+def _coverage(points: Tensor, size: Sequence[int]) -> Tensor:
     """The weight of the image, not of what lies outside, in samples at points [n, h, w, 2]. [n, h, w]."""
     height, width = size
     x, y = ((points[..., 0] + 1) * width - 1) / 2, ((points[..., 1] + 1) * height - 1) / 2

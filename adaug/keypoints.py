@@ -175,14 +175,14 @@ def _check_predicted(predicted: Tensor, truth: Tensor) -> None:
         )
 
 
-SIZE = either(
+NORMALIZER = either(
     "two different joints (from 0 up), a function, a number of pixels above 0, or None",
     instance(type(None), "None"),
     function(),
     number(above=0),
     several(integer(at_least=0), "two joints", length=2),
 )
-PCK_RULES = {"threshold": number(above=0), "normalizer": SIZE}
+PCK_RULES = {"threshold": number(above=0), "normalizer": NORMALIZER}
 
 
 class PCK:
@@ -221,13 +221,13 @@ class PCK:
 
     def compute(self) -> Tensor:
         """The fraction of labelled keypoints that are correct, in [0, 1]. NaN before any update."""
-        correct, labelled = self._summed().sum(1)
-        return correct / labelled
+        correct, known = self._summed().sum(1)
+        return correct / known
 
     def per_joint(self) -> Tensor:
         """The fraction for each joint, [K]."""
-        correct, labelled = self._summed()
-        return correct / labelled
+        correct, known = self._summed()
+        return correct / known
 
     def _summed(self) -> Tensor:
         counts = torch.zeros(2, 1, dtype=torch.long) if self._counts is None else self._counts.clone()

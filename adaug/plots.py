@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adaug._batch import Batch, UserBatch
+from adaug._batch import UserBatch
 from adaug._kinds import Key, Target
 from adaug._parse import parse
 from adaug._view import View
@@ -69,8 +69,8 @@ def draw_views(
         raise ValueError(f"`titles` should have a text for each of {count} images. Found {len(titles)}.")
     columns = max(1, min(columns, count))
     lines = math.ceil(count / columns)
-    points = parsed.entries_of("keypoints")[0].detach().float().cpu() if parsed.has("keypoints") else None
-    visible = _visibility(parsed, points)
+    known = parsed.labelled_keypoints()
+    points, visible = (None, None) if known is None else (known[0].detach().float().cpu(), known[1].cpu().flatten(1))
     head = 0.36 if title else 0.08
     foot = 0.4 if points is not None or view is not None else 0.05
     height = lines * (1.75 + (0.22 if titles else 0.05)) + head + foot
@@ -106,16 +106,6 @@ def draw_views(
     bottom, top = (foot / height if handles else 0.02), 1 - (head + (0.22 if titles else 0)) / height
     figure.subplots_adjust(left=0.01, right=0.99, bottom=bottom, top=top, wspace=0.04, hspace=0.13 if titles else 0.04)
     return figure
-
-
-def _visibility(batch: Batch, points: Tensor | None) -> Tensor | None:
-    """Which keypoints are visible, bool [B, K]."""
-    if points is None:
-        return None
-    if batch.has("visibility"):
-        return (batch.entries_of("visibility")[0] > 0).cpu().reshape(len(points), -1)
-    visible = points[..., 2] > 0 if points.shape[-1] == 3 else points[..., 0].isfinite()
-    return visible.reshape(len(points), -1)
 
 
 def _picture(image: Tensor) -> Any:

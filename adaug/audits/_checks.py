@@ -14,7 +14,6 @@ from adaug._batch import Batch
 from adaug._kinds import Target
 from adaug._warp import inside
 from adaug.audits._plan import Plan
-from adaug.keypoints import labelled
 
 
 def fingerprints(image: Tensor) -> list[str]:
@@ -62,10 +61,8 @@ def warn_of_fill(parsed: Batch, plan: Plan, targets: Mapping[Any, str | Target] 
 def without_what_left(scores: Tensor, seen: Batch) -> Tensor:
     """Replaces the scores of keypoints that are not visible under a view, or outside its frame, by NaN."""
     scores = scores.float()
-    if scores.ndim < 2 or not seen.has("keypoints"):
+    known = seen.labelled_keypoints()
+    if known is None or known[1].shape != scores.shape:
         return scores
-    points = seen.entries_of("keypoints")[0]
-    if points.shape[:-1] != scores.shape:
-        return scores
-    visible = labelled(points, seen.entries_of("visibility")[0] if seen.has("visibility") else None)
+    points, visible = known
     return torch.where(visible & inside(points[..., :2], seen.size), scores, torch.nan)

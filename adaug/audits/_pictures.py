@@ -13,7 +13,7 @@ from adaug._batch import Batch
 from adaug.audits._records import Picture, Worse
 from adaug.audits._statistics import worst_view
 from adaug.audits._table import Audit
-from adaug.keypoints import decode_heatmaps, labelled
+from adaug.keypoints import decode_heatmaps
 
 Case = tuple[float, float]  # how weak: the worst view minus the image as it is, then the mean over views
 
@@ -75,9 +75,9 @@ def _pixels(image: Tensor) -> np.ndarray[Any, Any]:
 def _labels(seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
     """The labels of the batch's first row."""
     labels: dict[str, Tensor] = {}
-    if seen.has("keypoints"):
-        points = seen.entries_of("keypoints")[0][:1]
-        visible = labelled(points, seen.entries_of("visibility")[0][:1] if seen.has("visibility") else None)
+    known = seen.labelled_keypoints()
+    if known is not None:
+        points, visible = known
         labels |= {"keypoints": points[0, ..., :2].reshape(-1, 2).float(), "visible": visible[0].flatten()}
     for kind in ("mask", "label"):
         if seen.has(kind):
