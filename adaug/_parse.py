@@ -28,7 +28,7 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
         entries = dict(enumerate(batch))
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
-    given = as_targets(targets or {})
+    given = as_targets(targets)
     rows = listed_rows(entries, given)
     row_kinds = kinds_of_rows(rows, given)
     moving = {path: padded(path, rows[path], target) for path, target in row_kinds.items() if target.kind not in CARRIED}

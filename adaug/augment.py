@@ -13,18 +13,27 @@ from torch import Tensor
 
 from adaug import policies
 from adaug._batch import UserBatch
+from adaug._checks import checked, instance, integer, one_of, optional
 from adaug._draw import draw_view
-from adaug._kinds import Key, Target, as_targets, guess
+from adaug._kinds import TARGETS, Key, Target, guess
 from adaug._nested import with_items, with_values
 from adaug._random import Stream
 from adaug._ranks import dist_rank, dist_size
 from adaug._sample import MOVING, Channels, Lifted, image_of, is_array
 from adaug._suits import check_policy
 from adaug._view import View
-from adaug._warp import Size, as_size
+from adaug._warp import SIZE, Size
 from adaug.policy import Policy
 
 NAMED, DRAWN = 4, 5  # what a random stream is for; 0 to 3 belong to the augmenter
+RULES = {
+    "policy": instance(Policy, "an adaug.Policy"),
+    "targets": TARGETS,
+    "output_size": SIZE,
+    "seed": optional(integer(), "for torch's"),
+    "channels": one_of(*get_args(Channels)),
+}
+NUMBERS = {"index": integer(at_least=0), "epoch": integer(at_least=0)}
 
 
 class Augment:
@@ -71,19 +80,14 @@ class Augment:
         seed: int | None = None,
         channels: Channels = "first",
     ) -> None:
-        if not isinstance(policy, Policy):
-            raise TypeError(f"`policy` should be an adaug.Policy. Found {type(policy).__name__}.")
-        if seed is not None and (isinstance(seed, bool) or not hasattr(seed, "__index__")):
-            raise TypeError(f"`seed` should be an integer. Found {seed!r}.")
-        if channels not in get_args(Channels):
-            raise ValueError(f"`channels` should be 'first' or 'last'. Found {channels!r}.")
+        given = checked(locals(), RULES)
         self.policy = policy
-        self.targets = as_targets(targets or {})
-        self.output_size = as_size(output_size)
+        self.targets: dict[Key, Target] = given["targets"] or {}
+        self.output_size: Size | None = given["output_size"]
         self.channels = channels
         self.progress = 0.0
         self._named = seed is not None
-        self._seed = None if seed is None else int(seed)
+        self._seed: int | None = given["seed"]
         self._drawn = policies.uniform(policy).on_image()
         self._calls = 0
 
@@ -146,10 +150,8 @@ class Augment:
             raise ValueError(
                 "`index` should come with a seed, or nothing repeats. Found seed=None; use Augment(policy, seed=0)."
             )
-        for name, number in {"index": index, "epoch": epoch}.items():
-            if isinstance(number, bool) or not hasattr(number, "__index__") or number.__index__() < 0:
-                raise ValueError(f"`{name}` should be an integer of at least 0. Found {number!r}.")
-        return (NAMED, int(epoch), int(index))
+        given = checked({"index": index, "epoch": epoch}, NUMBERS)
+        return (NAMED, given["epoch"], given["index"])
 
 
 def _rank() -> int:

@@ -395,6 +395,7 @@ def test_random_views_of_what_is_common_are_drawn():
         ({"channels": "middle"}, ValueError, "'first' or 'last'"),
         ({"seed": "one"}, TypeError, "`seed` should be an integer"),
         ({"targets": {"image": "picture"}}, ValueError, "one of image"),
+        ({"seed": 0.5, "channels": "middle"}, TypeError, "(?s)`seed` should be.*`channels` should be"),
     ],
 )
 def test_arguments_are_checked(arguments, error, match):
