@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def check_unit(unit: Any, owner: str) -> None:
         if isinstance(unit, str):
             raise ValueError
         offset, scale = (_pair(part) for part in unit)
-        if not all(offset_ == offset_ for offset_ in offset) or not all(scale):
+        if not all(map(math.isfinite, (*offset, *scale))) or not all(scale):
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError(

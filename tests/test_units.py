@@ -165,7 +165,10 @@ def test_boxes_without_area_stay_without_area(form, extent, at):
     assert not result[..., 2:].any()
 
 
-@pytest.mark.parametrize("unit", ["pixel", "normalized", (1,), (0, 0), (0, (1, 0)), "ab", 3, (torch.nan, 1)])
+NO_UNITS = ["pixel", "normalized", (1,), (0, 0), (0, (1, 0)), "ab", 3, (torch.nan, 1), (0, torch.nan), (0, torch.inf)]
+
+
+@pytest.mark.parametrize("unit", NO_UNITS)
 def test_a_unit_that_is_none_is_refused(unit):
     with pytest.raises(ValueError, match=r"`unit` of a Target should be one of pixels, unit, signed.*Found"):
         Target("keypoints", unit=unit)
