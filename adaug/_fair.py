@@ -16,7 +16,7 @@ from adaug.keypoints import normalized_error
 
 @dataclass(frozen=True)
 class Fair:
-    """A difficulty that does not grow with size.
+    """A difficulty that does not grow with size, or `LOSS`.
 
     Attributes:
         about: What it measures, in words.
@@ -25,6 +25,13 @@ class Fair:
 
     about: str
     function: Callable[[Any, Batch], Tensor]
+
+
+MAY_GROW = (
+    "adaug: running difficulty uses the loss, because adaug knows no measure for this output that ignores an object's size. "
+    "If `difficulty_table()` notes that difficulty grows with size, pass `difficulty` a measure that does not."
+)
+LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # `measured` has the losses already
 
 
 def measured(known: Fair, output: Any, batch: Batch, losses: Tensor) -> Tensor:
@@ -38,16 +45,9 @@ def measured(known: Fair, output: Any, batch: Batch, losses: Tensor) -> Tensor:
         return fair.function(output, batch).float()
 
 
-MAY_GROW = (
-    "adaug: running difficulty uses the loss, because adaug knows no measure for this output that ignores an object's size. "
-    "If `difficulty_table()` notes that difficulty grows with size, pass `difficulty` a measure that does not."
-)
-LOSS = Fair("the loss", lambda output, batch: torch.empty(0))
-
-
 def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
     """A difficulty for this kind of output that does not grow with size. None if adaug knows none."""
-    last = output[-1] if isinstance(output, (list, tuple)) and output else output  # of stacks, the last one counts
+    last = _last(output)
     if not isinstance(last, Tensor) or not last.is_floating_point() or len(last) != len(batch):
         return None
     labels, points, masks = (batch.entries_of(kind) for kind in ("label", "keypoints", "mask"))
@@ -62,9 +62,14 @@ def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
     return None
 
 
+def _last(output: Any) -> Any:
+    """What the last of several stacks returned, which is the one that counts."""
+    return output[-1] if isinstance(output, (list, tuple)) and output else output
+
+
 def _of_labels(output: Any, batch: Batch) -> Tensor:
     """1 - the probability of the true class: bounded, so that a few images do not decide. NaN for labels out of range."""
-    logits = output[-1] if isinstance(output, (list, tuple)) else output
+    logits = _last(output)
     label = batch.entries_of("label")[0].to(logits.device)
     known = (label >= 0) & (label < logits.shape[1])
     probability = logits.float().softmax(1).gather(1, torch.where(known, label, 0).long()[:, None])[:, 0]
@@ -80,7 +85,7 @@ def _of_keypoints(output: Any, batch: Batch) -> Tensor:
 
 def _of_masks(output: Any, batch: Batch) -> Tensor:
     """1 - IoU of logits [B, C, h, w] and integer masks, averaged over the classes that an image has. Others are ignored."""
-    logits = output[-1] if isinstance(output, (list, tuple)) else output
+    logits = _last(output)  # [B, C, h, w]
     mask = batch.entries_of("mask")[0]
     planes = (mask if mask.ndim == 4 else mask[:, None]).float()
     mask = F.interpolate(planes, logits.shape[-2:], mode="nearest").flatten(1).long()  # [B, h * w]

@@ -135,15 +135,15 @@ class PerSample:
     def _labelled_mean(self, summed: Tensor, labels: Tensor) -> Tensor:
         """Divides the sums [B] of a sample's losses by its labelled elements, and by the mean class weight in the batch."""
         criterion: Any = self.loss
-        known = labels != criterion.ignore_index
+        known = labels != criterion.ignore_index  # [B, places]
         count = known.sum(1)
+        each = count.clamp(min=1)
+        if criterion.reduction == "none":
+            return summed / each
         weight = known.to(summed.dtype)
         if criterion.weight is not None:
             weight = weight * criterion.weight.to(summed.dtype)[torch.where(known, labels, 0)]
-        each = count.clamp(min=1)
         total = (weight.sum(1) / each).sum()
-        if criterion.reduction == "none":
-            return summed / each
         return torch.where(count > 0, summed / each, 0) * (len(summed) / total.clamp(min=torch.finfo(summed.dtype).tiny))
 
 

@@ -175,11 +175,8 @@ def _distance(difference: Tensor, at: Tensor) -> float:
     beside = beside[there & (~erased | (beside > REST))].sort().values
     away = there & (stays < 0.2)
     far = (_middle(change[away]) - at[away]).norm(dim=1) if away.any() else peak[:0]
-    moves = [
-        beside[-2:-1] if len(beside) > 2 else beside[:0],
-        far[far > NEAR],
-    ]  # JPEG may move one spot: it does not count
-    return float(torch.cat([*moves, peak.new_zeros(1)]).max())
+    second = beside[-2:-1] if len(beside) > 2 else beside[:0]  # JPEG may move one spot: it does not count
+    return float(torch.cat([second, far[far > NEAR], peak.new_zeros(1)]).max())
 
 
 def _middle(change: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaug._checks import Rule, shown
+from adaug._checks import Rule, mapping, shown
 
 Description = Mapping[str, "Rule | Description"]  # name -> rule; a state should have exactly these names
 MOST = 5  # mistakes that an error names
@@ -107,8 +107,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, owner: str) ->
     It takes a step with a copy of the optimizer: what the copy then holds is what the state should hold, in names, shapes and
     types. This matters because with a wrong shape a fused step would write beyond the end of a tensor.
     """
-    groups: Description = {"state": _mapping(), "param_groups": _groups(optimizer)}
-    check_state(state, groups, owner)
+    moments = mapping(mapping(anything(), ""), "a mapping of mappings")
+    check_state(state, {"state": moments, "param_groups": _groups(optimizer)}, owner)
     loaded, fresh = _twin(optimizer), _twin(optimizer)
     try:
         loaded.load_state_dict(copy.deepcopy(dict(state)))
@@ -154,22 +154,13 @@ def _step(twin: torch.optim.Optimizer, owner: str) -> None:
         raise ValueError(f"{owner} should be one that its optimizer can continue from. Found that its next step is not finite.")
 
 
-def _mapping() -> Rule:
-    def read(value: Any) -> Any:
-        if not isinstance(value, Mapping) or not all(isinstance(part, Mapping) for part in value.values()):
-            raise TypeError
-        return value
-
-    return Rule("a mapping of mappings", read)
-
-
 def _groups(optimizer: torch.optim.Optimizer) -> Rule:
     sizes = [len(group["params"]) for group in optimizer.param_groups]
 
     def read(value: Any) -> Any:
         if not isinstance(value, Sequence) or not all(isinstance(group, Mapping) for group in value):
             raise TypeError
-        found = [group.get("params", None) for group in value]
+        found = [group.get("params") for group in value]
         if any(not isinstance(numbers, Sequence) or any(type(n) is not int for n in numbers) for numbers in found):
             raise TypeError("groups without numbers of parameters")
         if [len(numbers) for numbers in found] != sizes:

@@ -45,6 +45,8 @@ from adaug._wrappers import device_of, shards, unwrap
 from adaug.policy import RANDOM, Policy
 
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
+MOVES = ("steps", "metrics", "_seed", "_bound", "_adversaries", "_running", "_measure", "_pending")  # what a step may change
+LOG = logging.getLogger("adaug")
 
 
 @dataclass(frozen=True)
@@ -427,6 +429,12 @@ class AdversarialAugmenter(Joins):
 
     # ---- inside a step
 
+    @property
+    def _compares(self) -> bool:
+        """Whether generators learn in the next step."""
+        past = self.steps - self.warmup_steps
+        return bool(self._adversaries) and past >= 0 and past % self.update_every == 0
+
     def _fair(self, output: Any, augmented: Batch, trained: Tensor) -> Tensor:
         """The difficulty that running difficulty sums up, [B]: the user's, else one that ignores size, else the loss."""
         if self.difficulty is not None:
@@ -460,12 +468,6 @@ class AdversarialAugmenter(Joins):
         return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
 
     # ---- ranks
-
-    @property
-    def _compares(self) -> bool:
-        """Whether generators learn in the next step."""
-        past = self.steps - self.warmup_steps
-        return bool(self._adversaries) and past >= 0 and past % self.update_every == 0
 
     @property
     def _sums_over_ranks(self) -> bool:
@@ -561,8 +563,6 @@ class AdversarialAugmenter(Joins):
         return made
 
 
-MOVES = ("steps", "metrics", "_seed", "_bound", "_adversaries", "_running", "_measure", "_pending")  # what a step may change
-LOG = logging.getLogger("adaug")
 ARGUMENTS = frozenset(inspect.signature(AdversarialAugmenter.__init__).parameters) - {"self"}
 
 
