@@ -127,10 +127,11 @@ class AdversarialAugmenter(Joins):
         given = checked(locals(), RULES)
         cap_of(update)
         self.policy = policies.paper() if policy is None else policy
-        unused = {"update": update != RewardPenalty(), "generator": generator, "optimizer": optimizer}
-        unused |= {"scoring": scoring != "eval", "update_every": update_every != 1}
-        unused |= {"features": features is not None and (occlude is not None or not self.policy.hides_features)}
-        refuse_unused(self.policy, [name for name, used in unused.items() if used])
+        for_generators = {"update": update != RewardPenalty(), "generator": generator, "optimizer": optimizer}
+        for_generators |= {"scoring": scoring != "eval", "update_every": update_every != 1}
+        masked_too = occlude is None and self.policy.hides_features  # by default masks multiply the layers of `features`
+        for_generators["features"] = features is not None and not masked_too
+        refuse_unused(self.policy, [name for name, was_given in for_generators.items() if was_given])
         self.features: tuple[str, ...] | None = given["features"]
         self.occlude: tuple[str, ...] | None = given["occlude"]
         self.targets: dict[Any, Target] = given["targets"] or {}

@@ -61,7 +61,7 @@ def _processor() -> str:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median, the least and the greatest, as text."""
+    """The median, the least and the greatest."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 

@@ -163,10 +163,11 @@ def main() -> None:
         parser.error(f"{options.task} should have --data.")
     arms = {}
     for name, text in map(named, options.arms):
-        arms[name] = arm_parser().parse_args([*shlex.split(text), *rest]), [*shlex.split(text), *rest]
-        kind = arms[name][0].kind
-        if kind not in KINDS and not WORST_OF.fullmatch(kind):
-            parser.error(f"An arm should be one of {', '.join(KINDS)}, worst-of-K. Found {kind!r}.")
+        of_arm = [*shlex.split(text), *rest]
+        arm = arm_parser().parse_args(of_arm)
+        if arm.kind not in KINDS and not WORST_OF.fullmatch(arm.kind):
+            parser.error(f"An arm should be one of {', '.join(KINDS)}, worst-of-K. Found {arm.kind!r}.")
+        arms[name] = arm, of_arm
     task = None if options.finished else TASKS[options.task](options.data, options.train, options.test)
     sizes = [f"--{part} {n}" for part, n in (("train", options.train), ("test", options.test)) if n is not None]
     runs: Runs = {}

@@ -102,11 +102,11 @@ class Comparison:
 
     def mean(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
         """The change of the mean over images and views."""
-        return self._of_images("mean", [np.asarray(nanmean(t, axis=1), dtype=float) for t in self._tables(views, group)], views)
+        return self._of_images("mean", [nanmean(t, axis=1) for t in self._tables(views, group)], views)
 
     def worst_per_image(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
         """The change of the mean over images of each image's worst score."""
-        values = [np.asarray(nanmin(table, axis=1), dtype=float) for table in self._tables(views, group)]
+        values = [nanmin(table, axis=1) for table in self._tables(views, group)]
         return self._of_images("worst per image", values, views)
 
     def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Change:
@@ -197,7 +197,7 @@ def _together(changes: Sequence[Change]) -> tuple[Change, ...]:
     """Widens the intervals of the gains so that all hold together: the largest deviation in each resample decides (max-t)."""
     table = np.stack([change.resampled for change in changes])  # [C, R]
     centre = np.array([[float(change.gain)] for change in changes])
-    spread = np.asarray(nanstd(table, axis=1, keepdims=True), dtype=float)
+    spread = nanstd(table, axis=1, keepdims=True)
     moves = np.isfinite(spread[:, 0]) & (spread[:, 0] > 0)
     if not moves.any():
         return tuple(changes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ Array = npt.NDArray[np.float64]
 RESAMPLES = 1000
 NUMBERS = 2 * 10**7  # the most that the bootstrap may hold: with very many images it resamples less often
 LEVEL = 0.95
-T = TypeVar("T")
 
 
 class Estimate(float):
@@ -49,24 +48,25 @@ def weights(images: int, seed: int) -> Array:
     if images < 2:  # there is no interval for one image
         return np.full((1, images), np.nan)
     random = np.random.default_rng(seed)
-    resamples = max(100, min(RESAMPLES, NUMBERS // max(1, images)))
+    resamples = max(100, min(RESAMPLES, NUMBERS // images))
     return random.multinomial(images, np.full(images, 1 / images), size=resamples).astype(float)
 
 
-def quiet_nan(function: Callable[..., T]) -> Callable[..., T]:
+def _quiet(function: Callable[..., Any]) -> Callable[..., Array]:
     """Wraps a NaN-aware NumPy function: no warnings about rows of NaN."""
 
-    def quiet(*args: object, **kwargs: object) -> T:
+    def quiet(*args: object, **kwargs: object) -> Array:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            return function(*args, **kwargs)
+            reduced: Array = function(*args, **kwargs)
+            return reduced
 
     return quiet
 
 
-nanmean = quiet_nan(np.nanmean)
-nanmin = quiet_nan(np.nanmin)
-nanstd = quiet_nan(np.nanstd)
+nanmean = _quiet(np.nanmean)
+nanmin = _quiet(np.nanmin)
+nanstd = _quiet(np.nanstd)
 
 
 def mean_of(values: Array, drawn: Array) -> Estimate:
@@ -93,7 +93,7 @@ def ratio_of(hits: Array, counts: Array, drawn: Array) -> Estimate:
 
 def worst_mean(table: Array, drawn: Array) -> tuple[int, Estimate]:
     """The column of [N, V] with the lowest mean, and this mean with the interval of the minimum."""
-    means = np.asarray(nanmean(table, axis=0), dtype=float)
+    means = nanmean(table, axis=0)
     if not np.isfinite(means).any():
         return 0, Estimate(np.nan, np.nan, np.nan)
     worst = int(np.nanargmin(means))
@@ -102,7 +102,7 @@ def worst_mean(table: Array, drawn: Array) -> tuple[int, Estimate]:
 
 def resampled_worst_mean(table: Array, drawn: Array) -> Array:
     """The lowest mean of a column of [N, V] in each resample, [R]."""
-    return np.asarray(nanmin(resampled_mean(table, drawn), axis=1), dtype=float)
+    return nanmin(resampled_mean(table, drawn), axis=1)
 
 
 def lowest_share(table: Array, share: float) -> Array:
@@ -111,7 +111,7 @@ def lowest_share(table: Array, share: float) -> Array:
     counts = np.isfinite(table).sum(1)
     taken = np.ceil(share * counts - 1e-9).clip(min=1)
     keep = np.arange(table.shape[1])[None] < taken[:, None]
-    return np.asarray(nanmean(np.where(keep, ordered, np.nan), axis=1), dtype=float)
+    return nanmean(np.where(keep, ordered, np.nan), axis=1)
 
 
 def worst_view(table: Array, row: int) -> int:

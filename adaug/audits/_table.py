@@ -116,7 +116,7 @@ class Audit:
 
     @staticmethod
     def _by_image(chosen: Array) -> Array:
-        return chosen if chosen.ndim == 2 else np.asarray(nanmean(chosen, axis=2), dtype=float)
+        return chosen if chosen.ndim == 2 else nanmean(chosen, axis=2)
 
     @cached_property
     def drawn(self) -> Array:
@@ -136,7 +136,7 @@ class Audit:
 
     def mean(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
         """The mean score: over views for each image, then over images."""
-        return mean_of(np.asarray(nanmean(self.table(views, group), axis=1), dtype=float), self.drawn)
+        return mean_of(nanmean(self.table(views, group), axis=1), self.drawn)
 
     def worst(self, views: str | Sequence[str] | None = None, group: str | None = None) -> tuple[str, Estimate]:
         """The view with the worst mean over images, and this mean.
@@ -148,7 +148,7 @@ class Audit:
 
     def worst_per_image(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
         """The mean over images of each image's worst score: what an adversary who knows the network would leave."""
-        worst = np.asarray(nanmin(self._sign * self.table(views, group), axis=1), dtype=float)
+        worst = nanmin(self._sign * self.table(views, group), axis=1)
         return self._turned(mean_of(worst, self.drawn))
 
     def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
@@ -236,7 +236,7 @@ class Audit:
             grid = self.grid(other, one, group)
             return Grid((grid.axes[1], grid.axes[0]), grid.mean.T, grid.counted.T)
         shape = tuple(len(axis.labels) for axis in family.axes)
-        means = np.asarray(nanmean(self.table(family.name, group), axis=0), dtype=float).reshape(shape)
+        means = nanmean(self.table(family.name, group), axis=0).reshape(shape)
         return Grid((family.axes[0], family.axes[1]), means, self.counted(family.name, group).reshape(shape))
 
     @property
@@ -256,7 +256,7 @@ class Audit:
         that are worse on average. If views of an image are equally bad, the one that is easiest for all images is named.
         """
         table, plain = self._sign * self.table(views, group), self.table(AS_IT_IS, group)[:, 0]
-        worst, average = (np.asarray(f(table, axis=1), dtype=float) for f in (nanmin, nanmean))
+        worst, average = (f(table, axis=1) for f in (nanmin, nanmean))
         order = [i for i in np.lexsort((average, -self._sign * plain, worst)) if np.isfinite(worst[i])][:most]
         names = [self.views[column] for column in self.columns(views)]
         return [Case(int(i), names[worst_view(table, i)], self._sign * float(worst[i]), float(plain[i])) for i in order]
