@@ -134,46 +134,67 @@ def bind(
     refuse_fsdp1(inner.modules())  # only once, because a walk through a large network takes milliseconds
     refuse_inner_ddp(inner)
     device = device_of(inner, batch.image.device)
-    hides = policy.hides_features
-    reads = any(branch.has_generator for branch in policy.branches)
     twice = call.needs(batch).select(torch.zeros(2, dtype=torch.long, device=device))
     twice = twice.apply(policy.view({}, 2, batch.size, view_size, device=device), view_size)
-    image = twice.image
+    chosen = _choose(inner, twice, policy, features, occlude, call)
+    sharded = bool(shards(inner.modules()))
+    hooks = Hooks(inner, chosen.read, chosen.hide, whole=sharded)
+    if is_compiled(model.modules()):
+        torch.compiler.reset()  # compiled code that predates the hooks would never call them
+    maps = list(chosen.read.values()) or [Layer(twice.image.shape[1], twice.size)]
+    shapes = tuple((layer.channels, *layer.size) for layer in maps)
+    return BoundModel(inner, device, policy if chosen.hide else policy.on_image(), hooks, shapes, call, sharded, chosen.said)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The layers that generators read and those that masks multiply, and a line about them if adaug found them."""
+
+    read: dict[str, Layer]
+    hide: dict[str, Layer]
+    said: str
+
+
+def _choose(
+    model: nn.Module,
+    twice: Batch,
+    policy: Policy,
+    features: Sequence[str] | None,
+    occlude: Sequence[str] | None,
+    call: Call,
+) -> _Chosen:
+    """Chooses the layers that the user named, or finds some, by passes of a batch of two equal rows.
+
+    Raises ValueError if a chosen layer returns no map.
+    """
+    reads, hides = any(branch.has_generator for branch in policy.branches), policy.hides_features
     finds = features is None and (reads or (hides and occlude is None))
+    names_to_hide = features if occlude is None else occlude
     probed, found = Probe(), Found()
-    if finds or (reads and features) or (hides and (features if occlude is None else occlude)):
-        with quiet(inner, device, "bind"):
-            pair = with_a_change(image)
+    if finds or (reads and features) or (hides and names_to_hide):
+        with quiet(model, twice.image.device, "bind"):
+            pair = with_a_change(twice.image)
             same_as_first(pair)  # so that all ranks find the same layers, by the same passes
 
             def run(images: Tensor) -> Any:
-                return call(inner, twice.with_image(images))
+                return call(model, twice.with_image(images))
 
-            probed = probe(inner, pair, run, flow=finds)
-            found = find_layers(inner, probed, pair, run) if finds else found
-    read = match_layers(inner, features, "features") if features else list(found.read)
-    hidden: list[str] = []
-    if hides and occlude is None:
-        hidden = list(found.hide) if finds else read
-    elif hides and occlude:
-        hidden = match_layers(inner, occlude, "occlude")
-    layers = probed.layers
-    silent = [name for name in [*(read if reads else ()), *hidden] if name not in layers]
+            probed = probe(model, pair, run, flow=finds)
+            found = find_layers(model, probed, pair, run) if finds else found
+    read = found.read if finds else match_layers(model, features or (), "features")
+    hide: Sequence[str] = ()
+    if hides:
+        by_default = found.hide if finds else read
+        hide = by_default if occlude is None else match_layers(model, occlude, "occlude")
+    read, layers = read if reads else (), probed.layers
+    silent = [name for name in dict.fromkeys([*read, *hide]) if name not in layers]
     if silent:
         raise ValueError(
             "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w] or "
-            f"tokens [B, N, C]. Found that {', '.join(dict.fromkeys(silent))} did not; those that do are "
-            f"{', '.join(list(layers)[:20])}."
+            f"tokens [B, N, C]. Found that {', '.join(silent)} did not; those that do are {', '.join(list(layers)[:20])}."
         )
-    sharded = bool(shards(inner.modules()))
-    features_of = {name: layers[name] for name in read} if reads else {}
-    hooks = Hooks(inner, features_of, {name: layers[name] for name in hidden}, whole=sharded)
-    if is_compiled(model.modules()):
-        torch.compiler.reset()  # compiled code that predates the hooks would never call them
-    maps = list(hooks.features.values()) or [Layer(image.shape[1], (image.shape[2], image.shape[3]))]
-    shapes = tuple((layer.channels, *layer.size) for layer in maps)
     said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
-    return BoundModel(inner, device, policy if hidden else policy.on_image(), hooks, shapes, call, sharded, said)
+    return _Chosen({name: layers[name] for name in read}, {name: layers[name] for name in hide}, said)
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:
