@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -32,6 +31,7 @@ from adaug._painters import Painter, Trait, moves_by_name, traits_of
 from adaug._random import Stream, seeded
 from adaug._view import View, make_view
 from adaug._warp import Size
+from adaug._written import plain, written
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
 
@@ -39,7 +39,6 @@ Share = float | Callable[[float], float]
 Magnitudes = dict[str, Tensor]  # "branch.operation" -> its magnitude in each row; FLIP -> flipped [n] bool
 RANDOM = "random"  # the share that no branch claims
 FLIP = "common.flip"
-
 
 SHARE = number(low=0, high=1)
 PAIRS = (
@@ -222,16 +221,16 @@ class Policy:
 
     def __str__(self) -> str:
         """One operation a line."""
-        lines = [f"common: {_brief(item)}" for item in self.common]
+        lines = [f"common: {written(item)}" for item in self.common]
         for branch in self.branches:
             how = "by running difficulty" if branch.running else "by a generator" if branch.has_generator else "evenly"
-            share = f"{branch.share:.3g}" if not callable(branch.share) else _brief(branch.share)
-            lines += [f"{branch.name}: share {share}, drawn {how}", *(f"  {_brief(op)}" for op in branch.operations)]
+            share = f"{branch.share:.3g}" if not callable(branch.share) else written(branch.share)
+            lines += [f"{branch.name}: share {share}, drawn {how}", *(f"  {written(op)}" for op in branch.operations)]
         return "\n".join(lines) or "nothing"
 
     def describe(self) -> Any:
         """The policy in plain lists, strings and numbers. A saved state is checked against this."""
-        return _plain(self)
+        return plain(self)
 
     # ---- shares
 
@@ -322,27 +321,3 @@ def _check_names(owner: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"The names in {owner!r} should differ. Found {', '.join(twice)} more than once.")
-
-
-def _brief(value: Any) -> str:
-    """How a user would write it: a dataclass with the fields that differ from their defaults."""
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
-        return getattr(value, "__qualname__", None) or repr(value)
-    fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    said = [f"{field.name}={_brief(own)}" for field, own in fields if field.init and own != field.default]
-    return f"{type(value).__name__}({', '.join(said)})"
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, **fields}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if callable(value):  # a repr would hold an address, and never match after a restart
-        return getattr(value, "__qualname__", type(value).__qualname__)
-    if isinstance(value, np.generic):
-        value = value.item()
-    return value if value is None or isinstance(value, (str, bool, int, float)) else repr(value)
