@@ -18,6 +18,7 @@ Array = npt.NDArray[np.float64]
 RESAMPLES = 1000
 NUMBERS = 2 * 10**7  # the most that the bootstrap may hold: with very many images it resamples less often
 LEVEL = 0.95
+WHOLE = 0.995  # a fraction from here on is shown as 100 %
 
 
 class Estimate(float):

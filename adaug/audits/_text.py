@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from adaug.audits._plan import AS_IT_IS
-from adaug.audits._statistics import Estimate
+from adaug.audits._statistics import WHOLE, Estimate
 
 if TYPE_CHECKING:
     from adaug.audits._comparison import Change, Comparison
@@ -28,7 +28,7 @@ def page(audit: Audit) -> str:
     if curves:
         lines += ["", "Each operation alone (left to right: its range; one scale for all)", *curves]
     stays = audit.in_all_views()
-    if stays < 0.995:
+    if stays < WHOLE:
         lines += [
             "",
             f"{stays:.0%} count in all views; curve(..., alike=True) compares all bins on the same images or parts",
@@ -81,7 +81,7 @@ def _curves(audit: Audit) -> list[str]:
         values = [float(mean) for mean in curve.mean]
         view, worst = audit.worst(name)
         fewest = min(curve.counted)
-        note = f"; at least {fewest:.0%} count" if fewest < 0.995 else ""
+        note = f"; at least {fewest:.0%} count" if fewest < WHOLE else ""
         ends = f"{curve.axis.labels[0]} to {curve.axis.labels[-1]}"
         where = view.removeprefix(name).strip()
         lines.append(f"  {name:12} {_sparkline(values, low, high)}  {ends}; worst {_number(worst)} at {where}{note}")

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 from adaug.audits._html._numbers import Numbers, minus, share
-from adaug.audits._statistics import Estimate
+from adaug.audits._statistics import WHOLE, Estimate
 
 WIDTH, HEIGHT = 360, 216
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 12, 30
@@ -67,7 +67,7 @@ def curve(
     counted: Sequence[float] = (),
 ) -> str:
     """One panel. `positions` place the bins from left to right. `counted` is drawn if some of it is below 100 %."""
-    strip = STRIP if any(value < 0.995 for value in counted) else 0
+    strip = STRIP if any(value < WHOLE for value in counted) else 0
     frame = _Frame(positions, limits, strip)
     parts = [*_axes(frame, labels, limits, numbers)]
     if strip:

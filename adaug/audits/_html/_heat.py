@@ -9,7 +9,7 @@ import numpy as np
 
 from adaug.audits._html._numbers import Numbers, minus, share
 from adaug.audits._plan import Axis
-from adaug.audits._statistics import Array
+from adaug.audits._statistics import WHOLE, Array
 from adaug.audits._table import Audit
 
 STEPS = 8  # colours from the best to the weakest: CSS classes h0 to h8
@@ -120,7 +120,7 @@ def _heat(
         for j, name in enumerate(across):
             at = i * len(across) + j
             says = f"{label}, {name}: {full[at]}"
-            if counted[i, j] < 0.995:
+            if counted[i, j] < WHOLE:
                 says += f"; {share(float(counted[i, j]))} counts"
             cells.append(Cell(texts[at], colours[at], says, bool(counted[i, j] < FEW and np.isfinite(values[i, j]))))
         rows.append((label, tuple(cells)))

@@ -44,7 +44,7 @@ class Numbers:
 
     def interval(self, estimate: Estimate) -> str:
         """ "71.4 to 77.7 %". Empty if there is no interval, as for one image."""
-        if self.images < 2 or not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        if not self._has_interval(estimate):
             return ""
         if self.shares:
             return f"{_percent(estimate.low)} to {_percent(estimate.high)}{GAP}%"
@@ -63,7 +63,7 @@ class Numbers:
 
     def difference_interval(self, estimate: Estimate) -> str:
         """ "+1.4 to +6.7"."""
-        if self.images < 2 or not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        if not self._has_interval(estimate):
             return ""
         return " to ".join(self.difference(end).removesuffix(f"{GAP}points") for end in (estimate.low, estimate.high))
 
@@ -83,6 +83,9 @@ class Numbers:
             written = [f"{value:{plus}.{decimals}f}" for value in scaled]
         finite = [math.isfinite(value) for value in scaled]
         return [_unsigned_zero(text) if there else NONE for text, there in zip(written, finite, strict=True)]
+
+    def _has_interval(self, estimate: Estimate) -> bool:
+        return self.images > 1 and math.isfinite(estimate.low) and math.isfinite(estimate.high)
 
     def _digits(self, value: float, *, sign: bool = False) -> str:
         plus = "+" if sign else ""

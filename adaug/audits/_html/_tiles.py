@@ -62,24 +62,24 @@ class Tiles:
         mean = self._mean("mean of all views" if views is None else "mean", views, group)
         if len(self.now.columns(views)) == 1:
             return [mean]
-        now, comparison = self.now, self.comparison
+
+        def change(statistic: str) -> Change | None:
+            made: Change | None = None
+            if self.comparison is not None:
+                made = getattr(self.comparison, statistic)(views=views, group=group)
+            return made
+
+        now = self.now
         view, worst = now.worst(views, group)
-        note = minus(now.detail(view)) if np.isfinite(worst) else ""
-        named = [
-            ("worst view", worst, note),
-            ("worst per image", now.worst_per_image(views, group), ""),
-            (f"worst 10{GAP}% per image", now.cvar(views=views, group=group), ""),
+        tiles = [
+            mean,
+            self._tile("worst view", worst, change("worst"), minus(now.detail(view)) if np.isfinite(worst) else ""),
+            self._tile("worst per image", now.worst_per_image(views, group), change("worst_per_image")),
+            self._tile(f"worst 10{GAP}% per image", now.cvar(views=views, group=group), change("cvar")),
         ]
-        changes: list[Change | None] = [None] * 4
-        if comparison is not None:
-            changes = [comparison.worst(views, group), comparison.worst_per_image(views, group)]
-            changes.append(comparison.cvar(views=views, group=group))
         if self.numbers.shares:
-            named.append(("right in every view", now.in_every_view(views, group), ""))
-            if comparison is not None:
-                changes.append(comparison.in_every_view(views, group))
-        tiles = [self._tile(name, value, change, note) for (name, value, note), change in zip(named, changes, strict=False)]
-        return [mean, *tiles]
+            tiles.append(self._tile("right in every view", now.in_every_view(views, group), change("in_every_view")))
+        return tiles
 
     def _mean(self, name: str, views: str | Sequence[str] | None, group: str | None = None) -> Tile:
         change = None if self.comparison is None else self.comparison.mean(views, group)
