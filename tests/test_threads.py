@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import adaug
-from adaug import _hooks, _random, _turns
+from adaug import _quiet, _random, _turns
 
 
 class Gate:
@@ -239,7 +239,7 @@ def test_compiled_models_of_two_threads_are_compiled_afterwards():
     stance = lambda: torch._dynamo.eval_frame._stance.stance  # noqa: E731
     modules = [nn.Sequential(torch.compile(nn.Linear(2, 2), backend="eager"))]
     before = stance()
-    first, second = _hooks._eager(modules[0].modules()), _hooks._eager(modules[0].modules())
+    first, second = _quiet._eager(modules[0].modules()), _quiet._eager(modules[0].modules())
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
