@@ -162,10 +162,6 @@ class Adversary:
         """Takes one step with gradients that were summed over the rows of all ranks."""
         self.move(self.means(flat))
 
-    def learn(self, lesson: Lesson | None) -> None:
-        """Computes gradients and takes one step."""
-        self.move(self.gradients(lesson))
-
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.generator.parameters() if p.requires_grad]
 

@@ -144,7 +144,8 @@ def clocks(parts: dict[str, float]) -> Iterator[None]:
         timed(BoundModel, "look", "look"),
         timed(BoundModel, "score", "score"),
         timed(Adversary, "predict", "generator"),
-        timed(Adversary, "learn", "generator"),
+        timed(Adversary, "gradients", "generator"),
+        timed(Adversary, "move", "generator"),
         timed(Batch, "apply", "warp"),
     ):
         yield

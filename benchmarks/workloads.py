@@ -190,7 +190,8 @@ def algorithm_2(
                 operation: augmenter.update(value.detach().exp(), proposal.chosen[operation], harder)
                 for operation, value in log_probs.items()
             }
-            adversary.learn(Lesson(targets, log_probs, torch.ones_like(harder)))  # line 7
+            lesson = Lesson(targets, log_probs, torch.ones_like(harder))
+            adversary.move(adversary.gradients(lesson))  # line 7
         return torch.cat(losses).mean()  # line 8, with the backward pass
 
     return step
