@@ -435,6 +435,9 @@ def test_policies_turn_into_each_other():
     robust = policies.robust(PAIRS)
     assert [b.operations for b in robust.branches] == [b.operations for b in wide.branches]
     assert not any(branch.has_generator for branch in robust.branches)
+    assert [branch.share for branch in policies.robust(PAIRS, share=1 / 6).branches] == [1 / 6, 1 / 3]
+    with pytest.raises(ValueError, match="share"):
+        policies.robust(PAIRS, share=2)
 
 
 @pytest.mark.parametrize("damage", [
