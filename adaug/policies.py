@@ -21,7 +21,7 @@ from adaug.operations import (
     Shear,
     Translate,
 )
-from adaug.policy import Branch, Flip, Policy
+from adaug.policy import Branch, Flip, Policy, Share
 from adaug.policy import Running as Running  # users find it here
 
 RULES = {"policy": instance(Policy, "an adaug.Policy"), "how": optional(instance(Running, "an adaug.policies.Running"))}
@@ -80,13 +80,17 @@ def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
     return replace(policy, branches=(replace(asr, operations=(scale, rotate)), aho))
 
 
-def robust(flip_pairs: Pairs | None = None) -> Policy:
+def robust(flip_pairs: Pairs | None = None, *, share: Share = 1 / 3) -> Policy:
     """The policy that we recommend: the shares and ranges of `wide`, learned by running difficulty. It costs no extra pass.
 
     Args:
         flip_pairs: As in `paper`.
+        share: Of the rows that ASR scales and turns. A larger share improves the worst views more, and costs more of the score
+            on images as they are.
     """
-    return running(wide(flip_pairs))
+    policy = wide(flip_pairs)
+    asr, aho = policy.branches
+    return running(replace(policy, branches=(replace(asr, share=share), aho)))
 
 
 def released(flip_pairs: Pairs | None = None) -> Policy:

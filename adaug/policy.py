@@ -87,7 +87,7 @@ class Running:
         floor: No bin gets a probability below floor / k.
     """
 
-    cap: float = 3.0
+    cap: float = 2.5
     floor: float = 0.05
 
     _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1, should="between 0 and 1")}
