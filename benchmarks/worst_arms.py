@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 import adaug
-from adaug.operations import Binned, ClippedNormal, Geometric
+from adaug.operations import Binned, Geometric
 from adaug.policies import Running, Window
 from benchmarks.worst_tasks import Rows, Task
 
 KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "both")
-OPERATIONS = ("wide", "more", "trivial")
+OPERATIONS = ("wide", "trivial")
 WORST_OF = re.compile(r"worst-of-(\d+)")
 HIDDEN = "aho.occlude"
 
@@ -37,7 +37,7 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cap", type=float, help="no bin of k is learned above cap / k; default: 2 for exact, that of adaug for running"
     )
-    parser.add_argument("--operations", choices=OPERATIONS, default="wide", help="more: wide, shifted and sheared too")
+    parser.add_argument("--operations", choices=OPERATIONS, default="wide", help="of which ready policy")
     parser.add_argument("--rest", action="store_true", help="the rows of other branches are neither scaled nor turned")
     parser.add_argument("--joint", action="store_true", help="one table of scale times rotation, 3 x 5 bins, for running")
     parser.add_argument("--images", action="store_true", help="hard images come three times as often as easy ones")
@@ -109,12 +109,6 @@ class ScaleRotate(Geometric):
 
 
 FIXED: dict[type[Binned], type[Binned]] = {adaug.Scale: FixedScale, adaug.Rotate: FixedRotate}
-SHIFT, LEAN = ClippedNormal(0, 0.05, -0.15, 0.15, still=0.6), ClippedNormal(0, 10, -30, 30, still=0.6)
-MORE = (
-    adaug.Translate(-0.15, 0.15, 5, axis="x", random=SHIFT),
-    adaug.Translate(-0.15, 0.15, 5, axis="y", random=SHIFT),
-    adaug.Shear(-30, 30, 5, random=LEAN),
-)
 
 
 class Images:
@@ -142,6 +136,12 @@ class Images:
 
 def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     """What an arm does to its rows."""
+    if arm.images and arm.kind not in ("uniform", "running"):
+        raise ValueError(f"--images should be of uniform or running, whose steps tell the errors. Found it behind {arm.kind}.")
+    if arm.operations == "trivial" and (arm.rest or arm.joint or arm.end is not None):
+        raise ValueError(
+            "--rest, --joint and --end should be of arms with the wide policy. Found one behind --operations trivial."
+        )
     policy = adaug.policies.trivial(task.pairs) if arm.operations == "trivial" else _wide(arm, task)
     if arm.kind == "plain":
         return replace(policy, branches=())
@@ -163,7 +163,9 @@ def _wide(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     policy = adaug.policies.wide(task.pairs, rest=arm.rest)
     asr, aho = policy.branches
     if arm.rest and arm.kind == "random":
-        raise ValueError("--rest should be of an arm with branches: random views alone would leave the images as they are.")
+        raise ValueError(
+            "--rest should be of an arm with branches. Found it behind random, whose images would stay as they are."
+        )
     if arm.end is not None and arm.kind in ("plain", "random", "even"):
         raise ValueError(f"--end should be of an arm whose branches turn and scale. Found it behind {arm.kind}.")
 
@@ -173,8 +175,6 @@ def _wide(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     operations = list(asr.operations)
     if arm.joint:
         operations = [ScaleRotate.of(*operations)]
-    if arm.operations == "more":
-        operations += MORE
     hides = [replace(aho, share=on(arm.hidden))] if task.hides and arm.hidden > 0 else []
     return replace(policy, branches=[replace(asr, share=on(arm.share), operations=operations), *hides])
 
@@ -195,7 +195,10 @@ def augmenter_of(
     if any(operation.hides for operation in policy.operations.values()):
         more["occlude"] = task.layers
     if arm.kind == "exact":
-        more |= {"features": task.layers, "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap or 2.0)}
+        more |= {
+            "features": task.layers,
+            "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap or adaug.RewardPenalty.cap),
+        }
     if arm.kind in ("exact", "running"):
         more["difficulty"] = task.error if arm.difficulty == "error" else task.loss_fn
     return adaug.AdversarialAugmenter(policy, targets=task.targets, output_size=task.size, total_steps=steps, seed=seed, **more)

@@ -24,7 +24,6 @@ ARMS = (
     "uniform --share 2/3",
     "uniform --rest",
     "running --joint --images",
-    "running --operations more",
     "running --operations trivial",
 )
 
@@ -52,6 +51,12 @@ def test_every_arm_trains_from_the_same_weights(words: str, faces: worst_tasks.T
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))  # of a seed, always the same
     assert found[0]["steps"] == 2
     assert bool(found[0]["peaks"]) == words.startswith(("exact", "running"))
+
+
+@pytest.mark.parametrize("words", ["both --images", "random --rest", "even --end 0.5", "running --operations trivial --joint"])
+def test_an_option_that_an_arm_would_ignore_is_refused(words: str, faces: worst_tasks.Task) -> None:
+    with pytest.raises(ValueError, match="Found"):
+        worst_arms.policy_of(arm(words), faces)
 
 
 def test_the_hardest_views_are_trained_on_with_their_own_masks(faces: worst_tasks.Task) -> None:
