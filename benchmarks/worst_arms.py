@@ -15,11 +15,12 @@ from typing_extensions import override
 
 import adaug
 from adaug.operations import Binned, Geometric
-from adaug.policies import Running, Window
+from adaug.policies import AXES, Running, Window
+from benchmarks.worst_context import CONTEXTS, Context, hardest, put_in
 from benchmarks.worst_tasks import Rows, Task
 
-KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running", "both")
-OPERATIONS = ("wide", "trivial")
+KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running")
+OPERATIONS = ("wide", "trivial", "more")
 WORST_OF = re.compile(r"worst-of-(\d+)")
 HIDDEN = "aho.occlude"
 
@@ -37,10 +38,18 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cap", type=float, help="no bin of k is learned above cap / k; default: 2 for exact, that of adaug for running"
     )
-    parser.add_argument("--operations", choices=OPERATIONS, default="wide", help="of which ready policy")
+    parser.add_argument(
+        "--operations",
+        choices=OPERATIONS,
+        default="wide",
+        help="of which ready policy; more: wide, and shifts and shears in its first branch",
+    )
     parser.add_argument("--rest", action="store_true", help="the rows of other branches are neither scaled nor turned")
     parser.add_argument("--joint", action="store_true", help="one table of scale times rotation, 3 x 5 bins, for running")
     parser.add_argument("--images", action="store_true", help="hard images come three times as often as easy ones")
+    parser.add_argument("--context", choices=CONTEXTS, help="what running difficulty tells apart; default: all rows alike")
+    parser.add_argument("--learned-shares", action="store_true", help="running difficulty decides the branches' shares too")
+    parser.add_argument("--views", type=int, default=1, help="views of each image in a step")
     parser.add_argument("--epochs", type=int, help="default: the task's")
     parser.add_argument("--batch-size", type=int, help="default: the task's")
     parser.add_argument("--lr", type=float, help="default: the task's")
@@ -108,6 +117,33 @@ class ScaleRotate(Geometric):
         return scale @ turn
 
 
+class LearnedShares:
+    """Decides the shares of a policy's branches: twice an even share to the hardest, and the rest to the next ones."""
+
+    def __init__(self, policy: adaug.Policy) -> None:
+        n = 1 + len(policy.branches)  # random views come first
+        self.sums, self.rows, self.shares = torch.zeros(n), torch.zeros(n), torch.full((n,), 1 / n)
+
+    def saw(self, branch: Tensor, errors: Tensor) -> None:
+        """Remembers a mean that forgets by 3 % a step, and moves by 2 % of the way."""
+        errors = errors.detach().float()
+        self.sums = (0.97 * self.sums).index_add(0, branch, errors)
+        self.rows = (0.97 * self.rows).index_add(0, branch, torch.ones_like(errors))
+        best = hardest((self.sums / self.rows.clamp(min=1e-6))[None], 2.0)[0]
+        self.shares = self.shares + 0.02 * (best - self.shares)
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """The share of one branch, by its number."""
+
+    shares: LearnedShares
+    number: int
+
+    def __call__(self, progress: float) -> float:
+        return float(self.shares.shares[self.number])
+
+
 FIXED: dict[type[Binned], type[Binned]] = {adaug.Scale: FixedScale, adaug.Rotate: FixedRotate}
 
 
@@ -138,6 +174,10 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     """What an arm does to its rows."""
     if arm.images and arm.kind not in ("uniform", "running"):
         raise ValueError(f"--images should be of uniform or running, whose steps tell the errors. Found it behind {arm.kind}.")
+    if arm.views > 1 and arm.kind not in ("uniform", "running", "exact"):
+        raise ValueError(f"--views should be of uniform, running or exact. Found it behind {arm.kind}.")
+    if (arm.context or arm.learned_shares) and arm.kind != "running":
+        raise ValueError(f"--context and --learned-shares should be of running. Found one behind {arm.kind}.")
     if arm.operations == "trivial" and (arm.rest or arm.joint or arm.end is not None):
         raise ValueError(
             "--rest, --joint and --end should be of arms with the wide policy. Found one behind --operations trivial."
@@ -154,6 +194,10 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
         fixed = [FIXED[type(operation)](**_fields(operation)) for operation in _binned(asr)]
         return adaug.policies.uniform(replace(policy, branches=[replace(asr, operations=fixed), *hides]))
     if arm.kind == "running":
+        if arm.learned_shares:
+            shares = LearnedShares(policy)
+            numbered = enumerate(policy.branches, start=1)
+            policy = replace(policy, branches=[replace(one, share=PartOf(shares, number)) for number, one in numbered])
         return adaug.policies.running(policy, Running() if arm.cap is None else Running(cap=arm.cap))
     return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
 
@@ -175,6 +219,12 @@ def _wide(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     operations = list(asr.operations)
     if arm.joint:
         operations = [ScaleRotate.of(*operations)]
+    if arm.operations == "more":
+        operations += [
+            kind(-limit, limit, 5, axis=axis, rest=0.0)
+            for kind, limit in ((adaug.Translate, 0.1), (adaug.Shear, 15))
+            for axis in AXES
+        ]
     hides = [replace(aho, share=on(arm.hidden))] if task.hides and arm.hidden > 0 else []
     return replace(policy, branches=[replace(asr, share=on(arm.share), operations=operations), *hides])
 
@@ -211,20 +261,26 @@ def step_of(augmenter: adaug.AdversarialAugmenter, arm: argparse.Namespace, task
     """One step of an arm."""
     if arm.kind == "random":
         return lambda model, batch: _trained(model, augmenter.random(batch), task)
-    if arm.kind == "both":
-        return lambda model, batch: augmenter.step(model, _together([batch, batch], torch.cat), task.loss_fn).loss
+    measure = task.error if arm.difficulty == "error" and task.error is not None else task.loss_fn
     if match := WORST_OF.fullmatch(arm.kind):
-        measure = task.error if arm.difficulty == "error" and task.error is not None else task.loss_fn
         return WorstOf(int(match[1]), augmenter, measure, task).step
-    if images is not None:
-        return lambda model, batch: _seen(augmenter.step(model, batch, task.loss_fn), images, task)
-    return lambda model, batch: augmenter.step(model, batch, task.loss_fn).loss
+    shares = next((one.share.shares for one in augmenter.policy.branches if isinstance(one.share, PartOf)), None)
+    context: list[Context] = []
 
+    def step(model: nn.Module, batch: Rows) -> Tensor:
+        if arm.views > 1:
+            batch = _together([batch] * arm.views, torch.cat)
+        if arm.context is not None:
+            context[:] = context or [put_in(augmenter, arm.context, augmenter.seed, model, batch)]
+            context[0].now(batch)
+        result = augmenter.step(model, batch, task.loss_fn)
+        if images is not None:
+            images.saw(result.batch["index"], measure(result.output, result.batch))
+        if shares is not None:
+            shares.saw(result.branch, measure(result.output, result.batch))
+        return result.loss
 
-def _seen(step: adaug.StepResult, images: Images, task: Task) -> Tensor:
-    assert task.error is not None
-    images.saw(step.batch["index"], task.error(step.output, step.batch))
-    return step.loss
+    return step
 
 
 def _trained(model: nn.Module, batch: Rows, task: Task) -> Tensor:

@@ -23,7 +23,8 @@ from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
 Rows = Any  # a batch: a mapping or a tuple of tensors
 Measure = Callable[[Any, Rows], Tensor]
 STRIDE = 4
-SIZE, CANVAS = 64, 96  # sides of a view and of the images in memory; they are larger, so zooming out shows real surroundings
+SIDE = 64  # of a view
+AROUND = 3 / 2  # the images in memory are so much larger, so that zooming out shows real surroundings
 NEAR = 0.2  # a joint counts as found within this part of the torso
 REGIONS = ("background", "face", "brows", "eyes", "nose", "mouth")
 
@@ -66,7 +67,7 @@ class Task:
     lr: float = 3e-3
     hides: bool = True
     targets: dict[Any, Any] | None = None
-    size: int | None = SIZE
+    size: int | None = SIDE
     rows: Callable[[Tensor], Rows] | None = None
     n: int = 0
 
@@ -133,7 +134,7 @@ def points_found(output: Tensor, batch: Rows) -> Tensor:
     return face_alignment.found([output], batch)
 
 
-def _points(about: str, known: People, new: People, score: Measure, epochs: int) -> Task:
+def _points(about: str, known: People, new: People, score: Measure, epochs: int, side: int | None = None) -> Task:
     joints = known.joints
     return Task(
         about=f"{about} {len(known)} to train on, {len(new)} to test on",
@@ -147,22 +148,28 @@ def _points(about: str, known: People, new: People, score: Measure, epochs: int)
         pairs=joints.flip_pairs,
         epochs=epochs,
         targets=TARGETS,
+        size=side or SIDE,
         rows=known.rows,
         n=len(known),
     )
 
 
-def people(data: Path, train: int | None, test: int | None) -> Task:
+def people(data: Path, train: int | None, test: int | None, side: int | None) -> Task:
     """Leeds Sports Pose: 14 joints."""
-    known, new = (_first(load_lsp(data, part, size=SIZE, canvas=CANVAS), n) for part, n in _parts(train or 300, test or 300))
-    return _points("PCK@0.2 of the torso in per cent, without flip test; people of LSP:", known, new, joints_found, 50)
+    parts = _parts(train or 300, test or 300)
+    known, new = (_first(load_lsp(data, part, **_sides(side)), n) for part, n in parts)
+    return _points("PCK@0.2 of the torso in per cent, without flip test; people of LSP:", known, new, joints_found, 50, side)
 
 
-def faces(data: Path, train: int | None, test: int | None) -> Task:
+def faces(data: Path, train: int | None, test: int | None, side: int | None) -> Task:
     """Helen, a part of 300-W: 68 points."""
-    known, new = _helen(data, train, test)
+    known, new = _helen(data, train, test, side)
     about = f"Points within {face_alignment.NEAR} of the distance of the outer eye corners, in per cent; faces of Helen:"
-    return _points(about, known, new, points_found, 80)
+    return _points(about, known, new, points_found, 80, side)
+
+
+def _sides(side: int | None) -> dict[str, int]:
+    return {"size": side or SIDE, "canvas": round((side or SIDE) * AROUND)}
 
 
 def _first(people: People, n: int) -> People:
@@ -173,12 +180,12 @@ def _parts(train: int, test: int) -> tuple[tuple[Any, int], tuple[Any, int]]:
     return ("train", train), ("test", test)
 
 
-def _helen(data: Path, train: int | None, test: int | None) -> tuple[People, People]:
+def _helen(data: Path, train: int | None, test: int | None, side: int | None) -> tuple[People, People]:
     """The first faces, sorted by name. `data` has trainset and testset, or face300w/helen with both."""
     below = data / "face300w" / "helen"
     data = below if below.is_dir() else data
-    sides: dict[str, Any] = {"size": SIZE, "canvas": CANVAS, "progress": False}
-    known, new = (_first(load_w300(data / f"{part}set", **sides), n) for part, n in _parts(train or 150, test or 330))
+    parts = _parts(train or 150, test or 330)
+    known, new = (_first(load_w300(data / f"{part}set", progress=False, **_sides(side)), n) for part, n in parts)
     return known, new
 
 
@@ -210,9 +217,9 @@ def region_error(output: Tensor, batch: Rows) -> Tensor:
     return 1 - segmentation.iou_of_each(output.detach(), batch).nanmean(1)
 
 
-def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
+def faces_in_regions(data: Path, train: int | None, test: int | None, side: int | None) -> Task:
     """Helen again: a small U-Net finds the regions of a face."""
-    known, new = map(regions, _helen(data, train, test))
+    known, new = map(regions, _helen(data, train, test, side))
     return Task(
         about=f"IoU of {len(REGIONS)} regions of faces of Helen, the mean of an image, in per cent; "
         f"{len(known['image'])} to train on, {len(new['image'])} to test on",
@@ -228,6 +235,7 @@ def faces_in_regions(data: Path, train: int | None, test: int | None) -> Task:
         batch_size=8,
         lr=5e-3,
         targets=dict(segmentation.TARGETS),
+        size=side or SIDE,
     )
 
 
@@ -249,8 +257,10 @@ class DigitNet(nn.Module):
         return logits
 
 
-def digits(data: Path | None, train: int | None, test: int | None) -> Task:
+def digits(data: Path | None, train: int | None, test: int | None, side: int | None) -> Task:
     """scikit-learn's handwritten digits, which come with it. `data` is not used."""
+    if side is not None:
+        raise ValueError(f"--side should be of a task with photographs. Found {side} for digits, which are 32 pixels wide.")
     first, last = classification.digits(1000)
     image, label = (torch.cat(part) for part in zip(first, last, strict=True))
     n = train or 300
@@ -271,7 +281,7 @@ def digits(data: Path | None, train: int | None, test: int | None) -> Task:
     )
 
 
-TASKS: dict[str, Callable[[Any, int | None, int | None], Task]] = {
+TASKS: dict[str, Callable[[Any, int | None, int | None, int | None], Task]] = {
     "people": people,
     "faces": faces,
     "digits": digits,

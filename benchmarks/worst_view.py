@@ -17,7 +17,6 @@ the tables may come first. Options after `--` go to every arm.
     exact       the paper: a generator for every branch, exact scoring
     running     running difficulty
     worst-of-K  K draws of uniform for every row; the hardest one is trained on (Engstrom et al., ICML 2019)
-    both        uniform, with two views of each image in a step
 
 Runs with the same seed start from the same weights and see the same images in the same order. Each run leaves a small file in
 --out, so that a stopped comparison can continue. Several processes may share one --out if they run other arms or seeds;
@@ -147,6 +146,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with lsp; or with trainset and testset, or face300w/helen")
     parser.add_argument("--train", type=int, help="number of images to train on")
     parser.add_argument("--test", type=int, help="number of images to audit on")
+    parser.add_argument("--side", type=int, help="of a view, in pixels; default: 64")
     parser.add_argument("--arms", nargs="+", default=["uniform", "running"])
     parser.add_argument("--against", nargs="+", default=["uniform"], help="arms to compare the others with")
     parser.add_argument("--equal-time", nargs="+", help="more comparisons, 'ARM vs BASE', of arms that take equal time")
@@ -168,8 +168,8 @@ def main() -> None:
         if arm.kind not in KINDS and not WORST_OF.fullmatch(arm.kind):
             parser.error(f"An arm should be one of {', '.join(KINDS)}, worst-of-K. Found {arm.kind!r}.")
         arms[name] = arm, of_arm
-    task = None if options.finished else TASKS[options.task](options.data, options.train, options.test)
-    sizes = [f"--{part} {n}" for part, n in (("train", options.train), ("test", options.test)) if n is not None]
+    task = None if options.finished else TASKS[options.task](options.data, options.train, options.test, options.side)
+    sizes = [f"--{part} {n}" for part in ("train", "test", "side") if (n := getattr(options, part)) is not None]
     runs: Runs = {}
     for seed in options.seeds:
         for name, (arm, of_arm) in arms.items():

@@ -19,12 +19,13 @@ ARMS = (
     "even",
     "fixed",
     "exact",
-    "both",
+    "uniform --views 2",
     "worst-of-2",
     "uniform --share 2/3",
     "uniform --rest",
     "running --joint --images",
-    "running --operations trivial",
+    "running --operations trivial --learned-shares",
+    "running --operations more --context image",
 )
 
 
@@ -53,7 +54,17 @@ def test_every_arm_trains_from_the_same_weights(words: str, faces: worst_tasks.T
     assert bool(found[0]["peaks"]) == words.startswith(("exact", "running"))
 
 
-@pytest.mark.parametrize("words", ["both --images", "random --rest", "even --end 0.5", "running --operations trivial --joint"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "fixed --images",
+        "even --views 2",
+        "exact --context image",
+        "random --rest",
+        "even --end 0.5",
+        "running --operations trivial --joint",
+    ],
+)
 def test_an_option_that_an_arm_would_ignore_is_refused(words: str, faces: worst_tasks.Task) -> None:
     with pytest.raises(ValueError, match="Found"):
         worst_arms.policy_of(arm(words), faces)
@@ -81,8 +92,8 @@ def test_runs_are_kept_and_tabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(result_files, "RESULTS", tmp_path)
     monkeypatch.setattr(result_files, "RAW", tmp_path)
     words = ["worst_view.py", "digits", "--train", "32", "--test", "16", "--seeds", "0", "--out", str(tmp_path / "runs")]
-    words += ["--arms", "uniform, some: uniform", "uniform, all: uniform --share 1", "plain", "--name", "digits"]
-    words += ["--against", "plain"]
+    words += ["--arms", "uniform, some: uniform", "uniform, all: uniform --share 1", "plain"]
+    words += ["by class: running --context class", "--name", "digits", "--against", "plain"]
     monkeypatch.setattr("sys.argv", [*words, "--", "--epochs", "1"])
     worst_view.main()
     (path,) = (tmp_path / "runs").rglob("digits*share-1*/seed0.json")
