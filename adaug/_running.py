@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from adaug._best_response import best_response
 from adaug._checks import integer
 from adaug._difficulty_table import DifficultyTable, changes_size, grows, sizes_of
 from adaug._random import no_inference
-from adaug._ranks import add_up, dist_size
+from adaug._ranks import add_up
 from adaug._state import Description, tensor
 from adaug._view import View
 from adaug._warp import full_precision
@@ -24,9 +23,9 @@ from adaug.policy import Branch, Policy
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
 USUAL = 16, 128  # the same of the mean difficulty, which bins are compared with
 CALM = 64, 256  # the same of answers: in noise they differ, and their mean does not
-EVERY = 4  # steps between two answers
+EVERY = 8  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
-MOVES = ("steps", "usual", "sums", "probabilities", "_rows", "_difficulty", "_log_probs", "_metrics")  # what a step changes
+MOVES = ("steps", "usual", "sums", "fresh", "probabilities", "_difficulty", "_log_probs", "_metrics")  # what a step changes
 
 
 class RunningDifficulty:
@@ -74,8 +73,8 @@ class RunningDifficulty:
         self.steps = 0
         self.usual = torch.zeros((), device=device, dtype=number)  # the mean difficulty lately: it falls while networks learn
         self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)  # of products; the last is the difficulty
+        self.fresh = torch.zeros_like(self.sums)  # of the steps since the latest answer
         self.probabilities = self._uniform.clone()  # [O, K]
-        self._rows: Tensor | int = 1  # of the latest step
         self._difficulty: Tensor | None = None  # of every share, bin and cell at the latest answer
         self._log_probs: dict[str, Tensor] = {}
         self._metrics: dict[str, Tensor] = {}
@@ -102,23 +101,31 @@ class RunningDifficulty:
         with no_inference(), full_precision(self.sums.device), torch.no_grad():
             sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
             add_up(sums, "with sums of running difficulty")
-            self.follow(sums, len(branch))
+            self.follow(sums)
 
-    def follow(self, sums: Tensor, rows: int) -> None:
-        """Adds sums over the rows of all ranks; `rows` is the number of rows of this rank."""
+    def follow(self, sums: Tensor) -> None:
+        """Adds sums over the rows of all ranks."""
         with no_inference(), full_precision(self.sums.device), torch.no_grad():
-            common = self._common(sums)
-            seen = common[: self._shares].sum().clamp(min=1)
-            self._rows = seen if dist_size() > 1 else rows  # ranks may differ in their rows, but not in the sum
-            excess = common[-1] / seen
-            if self.steps == 0:  # nothing was usual before
-                sums, self.usual = self._above(sums, excess), self.usual + excess
-            else:
-                self.usual = self.usual + excess * (1 - self._kept(USUAL))
-            self.sums = self.sums * self._kept(MEMORY) + sums  # not in place: a step that fails takes back the old ones
+            self.fresh = self.fresh + sums  # not in place: a step that fails takes back the old ones
             self.steps += 1
             if self.steps % EVERY == 0:
-                self._answer()
+                self._take_in()
+
+    def _take_in(self) -> None:
+        """Adds the fresh sums to those before, which fade, and answers."""
+        common = self._common(self.fresh)
+        seen = common[: self._shares].sum().clamp(min=1)
+        excess = common[-1] / seen
+        if self.steps == EVERY:  # nothing was usual before
+            self.fresh, self.usual = self._above(self.fresh, excess), self.usual + excess
+        else:
+            self.usual = self.usual + excess * (1 - _kept(USUAL, seen))
+        self.sums = self.sums * _kept(MEMORY, seen) + self.fresh
+        self.fresh = torch.zeros_like(self.sums)
+        self._answer(_kept(CALM, seen))
+
+    def _all_sums(self) -> Tensor:
+        return self.sums + self.fresh
 
     def _common(self, sums: Tensor) -> Tensor:
         """The sums over all rows together. Each row has one branch, so summing over branches gives them."""
@@ -132,13 +139,6 @@ class RunningDifficulty:
         own[-1, -1] -= level.square() * common[: self._shares].sum() / 2
         return sums - own - own.T
 
-    def _kept(self, length: tuple[int, int]) -> Tensor | float:
-        """The factor by which older sums shrink in a step, if they fade over (steps, rows)."""
-        steps, rows = length
-        if isinstance(self._rows, Tensor):
-            return torch.exp(-1 / (rows / self._rows).clamp(min=steps))
-        return math.exp(-1 / max(steps, rows / self._rows))
-
     def _sums_of(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
         """The normal equations of least squares: products of branch, bins, cells and difficulty, summed over rows."""
         parts = [branch[:, None] == self._share_numbers]
@@ -148,13 +148,15 @@ class RunningDifficulty:
             else:
                 parts.append(torch.zeros(len(branch), operation.bins, device=branch.device))
         rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)  # [B, C + 1]
-        rows = torch.where(torch.isfinite(rows).all(1, keepdim=True), rows, 0)
+        total = rows.sum(1, keepdim=True)
+        rows = rows.masked_fill(total - total != 0, 0)  # rows with a number that is not finite
         return rows.T @ rows
 
     def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:
         """The mean difficulty, what each bin adds to its operation's mean, and the variance of this. [], [C], [C]."""
-        gram, moments, squares = self.sums[:-1, :-1], self.sums[:-1, -1], self.sums[-1, -1]
-        common = self._common(self.sums)[:-1]
+        sums = self._all_sums()
+        gram, moments, squares = sums[:-1, :-1], sums[:-1, -1], sums[-1, -1]
+        common = self._common(sums)[:-1]
         rows = common[: self._shares].sum().clamp(min=1e-9)
         mean = moments[: self._shares].sum() / rows
         moments = moments - mean * common
@@ -163,16 +165,16 @@ class RunningDifficulty:
         freedom = rows - len(gram) + (self._prior.diagonal() * inverse.diagonal()).sum()
         noise = (squares - mean.square() * rows - effects @ moments).clamp(min=0) / freedom.clamp(min=1e-9)
         variances = noise * (self._centring @ inverse * self._centring).sum(1)
-        variances = variances / (1 + self._kept(MEMORY))  # rows that are half forgotten were still averaged over
+        variances = variances / 2  # rows that are half forgotten were still averaged over
         return mean, self._centring @ effects, variances
 
-    def _answer(self) -> None:
-        """Moves the probabilities towards the capped best response."""
+    def _answer(self, kept: Tensor) -> None:
+        """Moves the probabilities towards the capped best response. The factor `kept` of the old ones stays."""
         mean, effects, variances = self._estimate()
         self._difficulty = (self.usual + mean + effects).float()
         best = best_response(effects[self._place], variances[self._place], self._there, self._limit)
         target = torch.lerp(self._uniform, best, self._trust)
-        self.probabilities = torch.lerp(target, self.probabilities, self._kept(CALM) ** EVERY)
+        self.probabilities = torch.lerp(target, self.probabilities, kept)
         self._log_probs, self._metrics = {}, {}
 
     # ---- what is told
@@ -214,7 +216,7 @@ class RunningDifficulty:
         """
         mean, effects, variances = self._estimate()
         difficulty, errors = (self.usual + mean + effects).tolist(), variances.sqrt().tolist()
-        rows, probabilities = self.sums.diagonal().tolist(), self.probabilities.tolist()
+        rows, probabilities = self._all_sums().diagonal().tolist(), self.probabilities.tolist()
         columns: dict[str, dict[str, list[Any]]] = {}
         notes: list[str] = []
         start = self._shares
@@ -237,7 +239,7 @@ class RunningDifficulty:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums and the distributions."""
-        tensors = {"usual": self.usual, "sums": self.sums, "probabilities": self.probabilities}
+        tensors = {"usual": self.usual, "sums": self.sums, "fresh": self.fresh, "probabilities": self.probabilities}
         return {"steps": self.steps, **{name: tensor.clone() for name, tensor in tensors.items()}}
 
     def describe_state(self) -> Description:
@@ -246,6 +248,7 @@ class RunningDifficulty:
             "steps": integer(at_least=0),
             "usual": tensor(self.usual, exact=False),
             "sums": tensor(self.sums, exact=False, fits=_may_be_sums, and_=", symmetric and with squares on its diagonal"),
+            "fresh": tensor(self.fresh, exact=False, fits=_may_be_sums, and_=", symmetric and with squares on its diagonal"),
             "probabilities": tensor(
                 self.probabilities, exact=False, fits=self._may_be_probabilities, and_=", probabilities of each row's bins"
             ),
@@ -261,9 +264,15 @@ class RunningDifficulty:
         """Loads what `state_dict` returned."""
         self.steps = int(state["steps"])
         self.usual = state["usual"].to(self.usual, copy=True)
-        self.sums = state["sums"].to(self.sums, copy=True)
+        self.sums, self.fresh = (state[name].to(self.sums, copy=True) for name in ("sums", "fresh"))
         self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
         self._log_probs, self._metrics = {}, {}
+
+
+def _kept(length: tuple[int, int], seen: Tensor) -> Tensor:
+    """How much of what is old stays at an answer, if it fades over (steps, rows) and `seen` rows came since the last one."""
+    steps, rows = length
+    return torch.exp(-1 / (rows / seen).clamp(min=steps / EVERY))
 
 
 def _may_be_sums(value: Tensor) -> bool:

@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -481,7 +480,7 @@ class AdversarialAugmenter(Joins):
     def _stand_in(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
         parts: list[tuple[Tensor, Callable[[Tensor], None]]] = []
         if self._running.operations:
-            parts.append((torch.zeros_like(self._running.sums), partial(self._running.follow, rows=0)))
+            parts.append((torch.zeros_like(self._running.sums), self._running.follow))
         if self._compares:
             parts += [(adversary.sums(None), adversary.follow) for adversary in self._adversaries.values()]
         self.steps += 1

@@ -31,6 +31,8 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", help=f"{', '.join(KINDS)}, worst-of-K")
     parser.add_argument("--share", type=_part, default=1 / 3, help="of the rows, scaled and turned by the branch")
     parser.add_argument("--hidden", type=_part, default=1 / 3, help="of the rows, with hidden cells; 0: no such branch")
+    parser.add_argument("--hide", choices=("features", "image"), default="features", help="what hidden cells are cells of")
+    parser.add_argument("--cells", choices=("learned", "even"), default="learned", help="how running arms draw hidden cells")
     parser.add_argument("--end", type=_part, help="when the branches stop, as a part of the training")
     parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: a measure free of size")
     parser.add_argument("--alpha", type=float, default=0.3, help="of the generators' reward")
@@ -198,7 +200,12 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
             shares = LearnedShares(policy)
             numbered = enumerate(policy.branches, start=1)
             policy = replace(policy, branches=[replace(one, share=PartOf(shares, number)) for number, one in numbered])
-        return adaug.policies.running(policy, Running() if arm.cap is None else Running(cap=arm.cap))
+        policy = adaug.policies.running(policy, Running() if arm.cap is None else Running(cap=arm.cap))
+        if arm.cells == "even":
+            hiding = [any(operation.hides for operation in branch.operations) for branch in policy.branches]
+            each = zip(policy.branches, hiding, strict=True)
+            policy = replace(policy, branches=[replace(one, learned=False) if hides else one for one, hides in each])
+        return policy
     return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
 
 
@@ -243,7 +250,7 @@ def augmenter_of(
     """The augmenter of an arm; what generators alone use is given to generators alone."""
     more: dict[str, Any] = {}
     if any(operation.hides for operation in policy.operations.values()):
-        more["occlude"] = task.layers
+        more["occlude"] = task.layers if arm.hide == "features" else ()
     if arm.kind == "exact":
         more |= {
             "features": task.layers,

@@ -187,7 +187,7 @@ def test_the_overhead_table_has_a_column_for_each_network() -> None:
     ratios = {variant: {"median": 1.5, "min": 1.25, "max": 2.0} for variant in list(step_overhead.VARIANTS)[1:]}
     seconds = {"default": 1.0, "compiled generators": 31.4}
     network = {"about": "a network", "side": 64, "batch": 6, "plain_seconds": {"median": 0.123}, "ratio_to_plain": ratios}
-    network |= {"build_and_four_steps_seconds": seconds, "operations": {"plain": 8, "default": 14}}
+    network |= {"build_and_first_steps_seconds": seconds, "operations": {"plain": 8, "default": 14}}
     peaks = {"small": {"default": 3.0, "plain": 2.0}, "large": {"default": 110.0, "plain": 100.0}}
     lines = step_overhead.table({name: {**network, "peak_mib": peak} for name, peak in peaks.items()}).splitlines()
     assert lines[0] == "| step / plain step | small | large |"

@@ -21,7 +21,7 @@ from adaug._draw import draw_unproposed
 from adaug._fair import fair_difficulty
 from adaug._parse import parse
 from adaug._random import Stream
-from adaug._running import RunningDifficulty
+from adaug._running import EVERY, RunningDifficulty
 from adaug.policies import Running, Window
 from adaug.policy import Branch, Policy
 
@@ -360,7 +360,8 @@ def test_the_loss_as_a_last_resort_is_said_once(caplog):
 def test_the_users_difficulty_goes_first():
     model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS), difficulty=by_angle)
     result = steps_of(augmenter, model, 1)
-    assert torch.allclose(augmenter._running.usual.float(), by_angle(None, result.batch).mean())
+    fresh = augmenter._running.fresh[:3]
+    assert torch.allclose((fresh[:, -1].sum() / fresh[:, :3].sum()).float(), by_angle(None, result.batch).mean())
     assert "the user's" in str(augmenter.difficulty_table())
 
 
@@ -455,14 +456,17 @@ def test_a_state_that_does_not_fit_is_refused(damage):
     assert nets.same(augmenter.state_dict()["running"], before)
 
 
-def test_half_precision_is_summed_in_full(monkeypatch):
-    model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS))
+def test_half_precision_is_summed_in_full():
+    def half(output: Any, batch: Any) -> Tensor:
+        return torch.ones(8, dtype=torch.bfloat16)
+
+    model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS), difficulty=half)
     with torch.autocast("cpu", torch.bfloat16):
-        steps_of(augmenter, model, 5)
-    assert augmenter._running.sums.dtype == torch.float64
-    rows = augmenter._running.sums.diagonal()[:3].sum()
-    kept = [math.exp(-i / 256) for i in range(5)]
-    assert math.isclose(float(rows), 8 * sum(kept), rel_tol=1e-9)
+        steps_of(augmenter, model, 2 * EVERY + 5)
+    assert augmenter._running.sums.dtype == augmenter._running.fresh.dtype == torch.float64
+    old, fresh = (sums.diagonal()[:3].sum() for sums in (augmenter._running.sums, augmenter._running.fresh))
+    assert math.isclose(float(old), 8 * EVERY * (1 + math.exp(-EVERY / 256)), rel_tol=1e-9)
+    assert fresh == 8 * 5
 
 
 def test_what_is_usual_is_taken_off():
@@ -474,7 +478,8 @@ def test_what_is_usual_is_taken_off():
     running, told = simulate(hard, noise=0.3)
     assert told[-1]["distribution/asr.rotate"][-1] > 0.85 * 2.5 / 9
     assert told[-1]["entropy/asr.scale"] > 0.95 * math.log(7)
-    left = running.sums[: running._shares, -1].sum() / running.sums.diagonal()[: running._shares].sum()
+    sums = running.sums + running.fresh
+    left = sums[: running._shares, -1].sum() / sums.diagonal()[: running._shares].sum()
     mean = sum(running.table("it", may_grow=False).columns["asr.scale"]["difficulty"]) / 7
     assert math.isclose(mean, float(running.usual + left), rel_tol=1e-6)
 

@@ -213,8 +213,8 @@ class Binned(Operation):
 
     @override
     def draw(self, chosen: Tensor, stream: Stream) -> Tensor:
-        noise = stream.uniform(len(chosen))
-        return self._place((chosen[:, 0] + 0.5 + 0.5 * truncated_normal(noise, 1 / self.spread) * self.spread) / self.bins)
+        beside = truncated_normal(stream.uniform(len(chosen)), 1 / self.spread)  # the middle of the bin
+        return self._place((torch.add(chosen[:, 0], beside, alpha=0.5 * self.spread) + 0.5) / self.bins)
 
     @override
     def draw_random(self, n: int, stream: Stream) -> Tensor:

@@ -18,14 +18,12 @@ def truncated_normal(noise: Tensor, bound: float) -> Tensor:
     return torch.special.ndtri(tail + noise * (1 - 2 * tail)).clamp(-bound, bound)
 
 
-def gumbel(noise: Tensor) -> Tensor:
-    """Gumbel noise from uniform noise; `argmax(log_probs + gumbel)` draws from the distribution."""
-    return -torch.log(-torch.log(noise))
-
-
 def draw_without_replacement(log_probs: Tensor, noise: Tensor, most: int) -> Tensor:
-    """`most` different indices for each row, in the order of their draw (Gumbel top-k). [n, k], [n, k] -> [n, most] long."""
-    return (log_probs + gumbel(noise)).topk(most, dim=-1).indices
+    """`most` different indices for each row, in the order of their draw. [n, k], [n, k] -> [n, most] long.
+
+    Every index waits for an exponential time at the rate of its probability, and the first ones are drawn.
+    """
+    return (noise.log() / log_probs.exp()).topk(most, dim=-1).indices  # times are -log(noise) / probability
 
 
 @dataclass(frozen=True)
