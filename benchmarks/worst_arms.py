@@ -22,7 +22,6 @@ from benchmarks.worst_tasks import Rows, Task
 KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running")
 OPERATIONS = ("wide", "trivial", "more")
 WORST_OF = re.compile(r"worst-of-(\d+)")
-HIDDEN = "aho.occlude"
 
 
 def arm_parser() -> argparse.ArgumentParser:
@@ -31,7 +30,7 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument("kind", help=f"{', '.join(KINDS)}, worst-of-K")
     parser.add_argument("--share", type=_part, default=1 / 3, help="of the rows, scaled and turned by the branch")
     parser.add_argument("--hidden", type=_part, default=1 / 3, help="of the rows, with hidden cells; 0: no such branch")
-    parser.add_argument("--hide", choices=("features", "image"), default="features", help="what hidden cells are cells of")
+    parser.add_argument("--hide", choices=("image", "features"), default="image", help="where cells are hidden")
     parser.add_argument("--cells", choices=("learned", "even"), default="learned", help="how running arms draw hidden cells")
     parser.add_argument("--end", type=_part, help="when the branches stop, as a part of the training")
     parser.add_argument("--difficulty", choices=("error", "loss"), default="error", help="error: a measure free of size")
@@ -176,6 +175,10 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     """What an arm does to its rows."""
     if arm.images and arm.kind not in ("uniform", "running"):
         raise ValueError(f"--images should be of uniform or running, whose steps tell the errors. Found it behind {arm.kind}.")
+    if arm.hide == "features" and WORST_OF.fullmatch(arm.kind):
+        raise ValueError("worst-of-K should hide cells of the image, which its batches keep. Found --hide features.")
+    if arm.cells == "even" and arm.kind != "running":
+        raise ValueError(f"--cells should be of running. Found it behind {arm.kind}.")
     if arm.views > 1 and arm.kind not in ("uniform", "running", "exact"):
         raise ValueError(f"--views should be of uniform, running or exact. Found it behind {arm.kind}.")
     if (arm.context or arm.learned_shares) and arm.kind != "running":
@@ -301,24 +304,11 @@ def _together(batches: Sequence[Rows], join: Callable[[list[Tensor]], Tensor]) -
     return {name: join([batch[name] for batch in batches]) for name in batches[0]}
 
 
-@dataclass(frozen=True, eq=False)
-class Given(adaug.OccludeFeatures):
-    """Hides what it is told to."""
-
-    masks: list[Tensor] = field(default_factory=list)
-
-    def draw(self, chosen: Tensor, stream: Any) -> Tensor:
-        return self.masks[-1]
-
-
 class WorstOf:
     """The hardest of k views of every row, by passes in eval mode without gradients; then a training pass on it."""
 
     def __init__(self, k: int, views: adaug.AdversarialAugmenter, measure: Callable[[Any, Rows], Tensor], task: Task) -> None:
         self.k, self.views, self.measure, self.task = k, views, measure, task
-        self.given = Given()
-        policy = adaug.Policy([adaug.Branch("given", [self.given], 1.0, learned=False)])
-        self.hider = adaug.AdversarialAugmenter(policy, occlude=task.layers, targets=task.targets, seed=0)
 
     def step(self, model: nn.Module, batch: Rows) -> Tensor:
         """The loss of the hardest views."""
@@ -331,10 +321,4 @@ class WorstOf:
         def pick(values: Sequence[Tensor]) -> Tensor:
             return torch.stack(list(values))[hardest, torch.arange(len(hardest))]
 
-        chosen = _together([draw.batch for draw in draws], pick)
-        known = [draw.view.masks.get(HIDDEN) for draw in draws]
-        like = next((mask for mask in known if mask is not None), None)
-        if like is None:
-            return _trained(model, chosen, self.task)
-        self.given.masks[:] = [pick([torch.ones_like(like) if mask is None else mask for mask in known])]
-        return self.hider.step(model, chosen, self.task.loss_fn).loss
+        return _trained(model, _together([draw.batch for draw in draws], pick), self.task)

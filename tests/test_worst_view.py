@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ ARMS = (
     "uniform --views 2",
     "worst-of-2",
     "uniform --share 2/3",
-    "uniform --rest",
+    "uniform --rest --hide features",
     "running --joint --images",
     "running --operations trivial --learned-shares",
-    "running --operations more --context image",
+    "running --operations more --context image --cells even",
 )
 
 
@@ -60,6 +61,8 @@ def test_every_arm_trains_from_the_same_weights(words: str, faces: worst_tasks.T
         "fixed --images",
         "even --views 2",
         "exact --context image",
+        "uniform --cells even",
+        "worst-of-2 --hide features",
         "random --rest",
         "even --end 0.5",
         "running --operations trivial --joint",
@@ -70,21 +73,20 @@ def test_an_option_that_an_arm_would_ignore_is_refused(words: str, faces: worst_
         worst_arms.policy_of(arm(words), faces)
 
 
-def test_the_hardest_views_are_trained_on_with_their_own_masks(faces: worst_tasks.Task) -> None:
+def test_the_hardest_views_are_trained_on(faces: worst_tasks.Task, monkeypatch: pytest.MonkeyPatch) -> None:
     task, chosen = faces, arm("worst-of-3 --hidden 1/2")
     views = worst_arms.augmenter_of(worst_arms.policy_of(chosen, task), chosen, task, 0, 30)
-    worst = worst_arms.WorstOf(3, views, task.error, task)
-    drawn = []
-    step = views.step
+    drawn, trained = [], []
+    step, loss_fn = views.step, task.loss_fn
     views.step = lambda *given: drawn.append(step(*given)) or drawn[-1]
+    watched = replace(task, loss_fn=lambda output, batch: trained.append(batch) or loss_fn(output, batch))
     torch.manual_seed(0)
     model, batch = task.network(), next(task.batches(4, 0, 0))
-    worst.step(model, batch)
+    worst_arms.WorstOf(3, views, task.error, watched).step(model, batch)
     hardest = torch.stack([one.losses for one in drawn]).argmax(0)
     for row, draw in enumerate(hardest.tolist()):
-        masks = drawn[draw].view.masks.get(worst_arms.HIDDEN)
-        expected = torch.ones_like(worst.given.masks[0][row]) if masks is None else masks[row]
-        assert torch.equal(worst.given.masks[0][row], expected)
+        assert torch.equal(trained[-1]["image"][row], drawn[draw].batch["image"][row])
+        assert torch.equal(trained[-1]["keypoints"][row], drawn[draw].batch["keypoints"][row])
     assert model.training
 
 
