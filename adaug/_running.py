@@ -124,9 +124,6 @@ class RunningDifficulty:
         self.fresh = torch.zeros_like(self.sums)
         self._answer(_kept(CALM, seen))
 
-    def _all_sums(self) -> Tensor:
-        return self.sums + self.fresh
-
     def _common(self, sums: Tensor) -> Tensor:
         """The sums over all rows together. Each row has one branch, so summing over branches gives them."""
         return sums[: self._shares].sum(0)
@@ -152,9 +149,8 @@ class RunningDifficulty:
         rows = rows.masked_fill(total - total != 0, 0)  # rows with a number that is not finite
         return rows.T @ rows
 
-    def _estimate(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _estimate(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mean difficulty, what each bin adds to its operation's mean, and the variance of this. [], [C], [C]."""
-        sums = self._all_sums()
         gram, moments, squares = sums[:-1, :-1], sums[:-1, -1], sums[-1, -1]
         common = self._common(sums)[:-1]
         rows = common[: self._shares].sum().clamp(min=1e-9)
@@ -168,10 +164,14 @@ class RunningDifficulty:
         variances = variances / 2  # rows that are half forgotten were still averaged over
         return mean, self._centring @ effects, variances
 
+    def _shown(self, mean: Tensor, effects: Tensor) -> Tensor:
+        """The difficulty of every share, bin and cell, [C]."""
+        return (self.usual + mean + effects).float()
+
     def _answer(self, kept: Tensor) -> None:
         """Moves the probabilities towards the capped best response. The factor `kept` of the old ones stays."""
-        mean, effects, variances = self._estimate()
-        self._difficulty = (self.usual + mean + effects).float()
+        mean, effects, variances = self._estimate(self.sums)
+        self._difficulty = self._shown(mean, effects)
         best = best_response(effects[self._place], variances[self._place], self._there, self._limit)
         target = torch.lerp(self._uniform, best, self._trust)
         self.probabilities = torch.lerp(target, self.probabilities, kept)
@@ -180,7 +180,7 @@ class RunningDifficulty:
     # ---- what is told
 
     def metrics(self) -> dict[str, Tensor]:
-        """Distribution, entropy (nats) and, after the first answer, difficulty of each operation's bins."""
+        """Distribution, entropy (nats) and difficulty of each operation's bins, at the latest answer."""
         if self._metrics or not self.operations:
             return dict(self._metrics)
         probabilities = self.probabilities.float()
@@ -188,10 +188,13 @@ class RunningDifficulty:
         metrics: dict[str, Tensor] = {}
         for name, bins, row, entropy in zip(self.operations, self._bins, probabilities.unbind(), entropies, strict=True):
             metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
-        if self._difficulty is not None:
-            parts = self._difficulty.split([self._shares, *self._bins])[1:]
-            metrics |= {f"difficulty/{name}": part for name, part in zip(self.operations, parts, strict=True)}
-        self._metrics = metrics
+        answered = self.steps >= EVERY
+        if self._difficulty is None or not answered:  # before the first answer every step says more
+            with no_inference(), full_precision(self.sums.device):
+                self._difficulty = self._shown(*self._estimate(self.sums if answered else self.fresh)[:2])
+        parts = self._difficulty.split([self._shares, *self._bins])[1:]
+        metrics |= {f"difficulty/{name}": part for name, part in zip(self.operations, parts, strict=True)}
+        self._metrics = metrics if answered else {}
         return dict(metrics)
 
     def snapshot(self) -> dict[str, Any]:
@@ -214,9 +217,10 @@ class RunningDifficulty:
             measure: What the difficulty measures, in words.
             may_grow: Whether the measure may grow with an object's size.
         """
-        mean, effects, variances = self._estimate()
+        sums = self.sums + self.fresh
+        mean, effects, variances = self._estimate(sums)
         difficulty, errors = (self.usual + mean + effects).tolist(), variances.sqrt().tolist()
-        rows, probabilities = self._all_sums().diagonal().tolist(), self.probabilities.tolist()
+        rows, probabilities = sums.diagonal().tolist(), self.probabilities.tolist()
         columns: dict[str, dict[str, list[Any]]] = {}
         notes: list[str] = []
         start = self._shares
@@ -266,7 +270,7 @@ class RunningDifficulty:
         self.usual = state["usual"].to(self.usual, copy=True)
         self.sums, self.fresh = (state[name].to(self.sums, copy=True) for name in ("sums", "fresh"))
         self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
-        self._log_probs, self._metrics = {}, {}
+        self._difficulty, self._log_probs, self._metrics = None, {}, {}
 
 
 def _kept(length: tuple[int, int], seen: Tensor) -> Tensor:

@@ -133,6 +133,8 @@ class AdversarialAugmenter(Joins):
         refuse_unused(self.policy, [name for name, was_given in for_generators.items() if was_given])
         self.features: tuple[str, ...] | None = given["features"]
         self.occlude: tuple[str, ...] | None = given["occlude"]
+        if self.occlude and not self.policy.hides_features:
+            LOG.warning("adaug: `occlude` names layers to mask, but the policy hides no cells of features. It is not used.")
         self.targets: dict[Any, Target] = given["targets"] or {}
         self.output_size: Size | None = given["output_size"]
         self.update = update

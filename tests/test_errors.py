@@ -143,6 +143,18 @@ def test_a_policy_without_generators_reads_no_layer_and_takes_none():
         nets.make_augmenter(trivial, features=["encodr"])
 
 
+@pytest.mark.parametrize("policy", [adaug.policies.robust(()), adaug.policies.trivial(())], ids=["robust", "trivial"])
+def test_layers_to_mask_that_no_policy_masks_are_told_of(policy, caplog):
+    adaug.AdversarialAugmenter(policy)
+    adaug.AdversarialAugmenter(policy, occlude=())
+    adaug.AdversarialAugmenter(adaug.policies.paper(), occlude=["encoder"])
+    assert not caplog.records
+    adaug.AdversarialAugmenter(policy, occlude=["encoder"])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "It is not used" in record.message
+
+
 def test_a_layer_answers_to_each_of_its_names():
     model = Idle()
     augmenter = nets.make_augmenter(features=["alias"], occlude=["alias", "encoder"])

@@ -183,7 +183,7 @@ def test_hidden_features_of_lists() -> None:
                 x = layer(x)
             return x
 
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.robust(()), seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.running(adaug.policies.wide(())), seed=0)
     result = augmenter.step(Listed(), {"image": batch()[0]}, lambda output, batch: output.square().mean((1, 2, 3)))
     assert "occlude=['layers" in repr(augmenter)
     assert result.losses.shape == (4,)
