@@ -44,7 +44,7 @@ POLICY = adaug.Policy(
             ],
             share=1 / 3,
         ),
-        adaug.Branch("hide", [adaug.OccludeFeatures(grid=(4, 4), cells=(1, 2))], share=1 / 3),
+        adaug.Branch("hide", [adaug.OccludeImage(grid=(4, 4), cells=(1, 2))], share=1 / 3),
     ]
 )
 
@@ -115,10 +115,9 @@ def train(arm: str, data: Pair, args: argparse.Namespace) -> ResNet:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=3e-3, total_steps=args.epochs * (len(data[0]) // args.batch_size)
     )
-    layers = ["stages.*"]  # the layers that generators read and masks multiply
-    more: dict[str, Any] = {"features": layers} if arm == "adversarial" else {}
+    more: dict[str, Any] = {"features": ["stages.*"]} if arm == "adversarial" else {}  # the layers that generators read
     policy = adaug.policies.running(POLICY) if arm == "running" else POLICY
-    augmenter = adaug.AdversarialAugmenter(policy, **more, occlude=layers, seed=args.seed)
+    augmenter = adaug.AdversarialAugmenter(policy, **more, seed=args.seed)
     for epoch in tqdm(range(args.epochs), arm):
         for batch in batches(data, args.batch_size, args.seed * 1000 + epoch):
             if arm != "random":

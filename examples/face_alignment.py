@@ -35,7 +35,7 @@ from examples.datasets.w300 import W300, auc, failure_rate, inter_ocular, load_w
 from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
 
-ARMS = ("none", "random", "uniform", "trivial", "running", "global", "asr", "aho", "adversarial")
+ARMS = ("none", "random", "uniform", "trivial", "running", "robust", "global", "asr", "aho", "adversarial")
 POLICIES = {
     "paper": adaug.policies.paper(W300.flip_pairs),
     "wide": adaug.policies.wide(W300.flip_pairs),
@@ -65,6 +65,7 @@ def policy_of(arm: str, policy: adaug.Policy) -> adaug.Policy:
         "none": adaug.Policy(()),
         "uniform": adaug.policies.uniform(policy),
         "running": adaug.policies.running(policy),
+        "robust": adaug.policies.running(policy.on_image()),  # policies.robust, if the policy is wide
         "trivial": adaug.policies.trivial(W300.flip_pairs),
         "asr": replace(policy, branches=[asr]),
         "aho": adaug.Policy([aho], [*policy.common, *(one for one in asr.operations if isinstance(one, Geometric))]),
@@ -88,7 +89,7 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
     augmenter = adaug.AdversarialAugmenter(
         policy,
         **more,
-        occlude=LAYERS,
+        occlude=LAYERS if policy.hides_features else None,
         targets=TARGETS,
         output_size=args.size,  # faces come in larger images, so zooming out shows real surroundings
         difficulty=difficulty,
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
         "--faces", type=int, nargs=2, help="numbers of faces to train and to test on; default: 240 and 150, or all in DIR"
     )
     parser.add_argument(
-        "--arms", nargs="+", choices=ARMS, default=["random", "running"], help="arms to train; differences are to the first"
+        "--arms", nargs="+", choices=ARMS, default=["random", "robust"], help="arms to train; differences are to the first"
     )
     parser.add_argument(
         "--policy", choices=POLICIES, default="paper", help="policy whose ranges all arms but none and trivial use"

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             nn.Conv2d(32, 4, 1), nn.Flatten(2), nn.Softmax(2), nn.Unflatten(2, (16, 16)),  # where each joint is
         )  # fmt: skip
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        augmenter = adaug.AdversarialAugmenter(adaug.policies.robust(flip_pairs=FLIP_PAIRS), occlude=["0", "6"], seed=args.seed)
+        augmenter = adaug.AdversarialAugmenter(adaug.policies.robust(flip_pairs=FLIP_PAIRS), seed=args.seed)
         for epoch in range(args.epochs):
             for batch in batches(train, 12, seed=1000 * args.seed + epoch):
                 if arm == "robust":

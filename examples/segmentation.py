@@ -30,7 +30,7 @@ import adaug
 from examples.audit_tables import VIEWS, said, show, statistics
 
 Rows = dict[str, Tensor]
-ARMS = ("random", "running", "adversarial")
+ARMS = ("random", "robust", "adversarial")
 CLASSES = ("background", "disc", "square", "star")
 IGNORE = 255
 TARGETS = {"mask": adaug.Target("mask", fill=IGNORE)}
@@ -180,16 +180,11 @@ def train(arm: str, data: Rows, args: argparse.Namespace) -> UNet:
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     steps = args.epochs * (len(data["image"]) // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    policy = adaug.policies.paper(flip_pairs=())  # scales, rotations, hidden features, and flips
-    layers = ["down.*"]  # the layers that generators read and masks multiply
-    more: dict[str, Any] = {"features": layers} if arm == "adversarial" else {}
-    augmenter = adaug.AdversarialAugmenter(
-        adaug.policies.running(policy) if arm == "running" else policy,
-        **more,
-        occlude=layers,
-        targets=TARGETS,
-        seed=args.seed,
-    )
+    policy = adaug.policies.robust(flip_pairs=())  # scales, rotations, hidden parts, and flips
+    more: dict[str, Any] = {}
+    if arm == "adversarial":
+        policy, more = adaug.policies.wide(flip_pairs=()), {"features": ["down.*"]}  # the layers to read, and to hide cells of
+    augmenter = adaug.AdversarialAugmenter(policy, **more, targets=TARGETS, seed=args.seed)
     for epoch in tqdm(range(args.epochs), arm):
         for batch in batches(data, args.batch_size, args.seed * 1000 + epoch):
             if arm != "random":
@@ -227,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--scenes", type=int, nargs=2, default=(150, 150), help="numbers of images to train on and to test on")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "running"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "robust"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for audit.html")
     args = parser.parse_args(argv)

@@ -12,7 +12,7 @@ from torch import Tensor
 import adaug
 from adaug import keypoints
 from examples.datasets.people import TARGETS, Batch, Joints
-from examples.hourglass.config import UNLEARNED, Config
+from examples.hourglass.config import LEARNED_BY_RUNNING, UNLEARNED, Config
 from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
 
 MakeAugmenter = Callable[[Config, Joints, int], adaug.AdversarialAugmenter]
@@ -27,7 +27,8 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     scale, rotate = scale_and_rotation(config)
     flip = adaug.Flip(joints.flip_pairs)
     asr = adaug.Branch("asr", (scale, rotate), SHARE)
-    aho = adaug.Branch("aho", (adaug.OccludeFeatures(grid=(4, 4), cells=(1, 2)),), SHARE)
+    hides = adaug.OccludeImage if config.arm == "robust" else adaug.OccludeFeatures
+    aho = adaug.Branch("aho", (hides(grid=(4, 4), cells=(1, 2)),), SHARE)
     if config.arm == "none":
         return adaug.Policy(())
     if config.arm == "trivial":
@@ -35,7 +36,7 @@ def policy_of(config: Config, joints: Joints) -> adaug.Policy:
     if config.arm == "aho":
         return adaug.Policy((aho,), (flip, scale, rotate))
     policy = adaug.Policy((asr,) if config.arm == "asr" else (asr, aho), (flip,))
-    if config.arm == "running":
+    if config.arm in LEARNED_BY_RUNNING:
         return adaug.policies.running(policy)
     return adaug.policies.uniform(policy) if config.arm in UNLEARNED else policy
 
@@ -47,12 +48,7 @@ def scale_and_rotation(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
 
 
 def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -> adaug.AdversarialAugmenter:
-    """The augmenter of an arm.
-
-    Args:
-        steps: The number of steps in stage 3.
-        changes: Arguments of `AdversarialAugmenter` that replace these.
-    """
+    """The augmenter of an arm, for so many steps of stage 3. `changes` replace its arguments."""
     arguments: dict[str, Any] = {"policy": policy_of(config, joints), **changes}
     if any(branch.has_generator for branch in arguments["policy"].branches):
         arguments = {
@@ -60,7 +56,13 @@ def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -
             "update": adaug.RewardPenalty(config.alpha, config.beta, config.cap),
             "optimizer": lambda parameters: make_optimizer(config, parameters, config.generator_lr),
         } | arguments
-    usual = {"occlude": HIDES, "targets": TARGETS, "output_size": config.size, "total_steps": max(1, steps)}
+    hides = arguments["policy"].hides_features
+    usual: dict[str, Any] = {
+        "occlude": HIDES if hides else None,
+        "targets": TARGETS,
+        "output_size": config.size,
+        "total_steps": max(1, steps),
+    }
     usual |= {"difficulty": None if config.measure == "loss" else partial(difficulty_of, config), "seed": config.seed}
     return adaug.AdversarialAugmenter(**{**usual, **arguments})
 

@@ -21,7 +21,7 @@ from examples.datasets.people import TARGETS, People, Scores
 from examples.datasets.photograph_pck import pck_in_photographs
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, loss_of
-from examples.hourglass.config import ARMS, MEASURES, UNLEARNED, Config, Machine
+from examples.hourglass.config import ARMS, LEARNED_BY_RUNNING, MEASURES, UNLEARNED, Config, Machine
 from examples.hourglass.data import Data
 from examples.hourglass.evaluation import audit, evaluate, evaluating, predict
 from examples.hourglass.ranks import distributed, rank, ranks, started
@@ -76,8 +76,9 @@ def _compare(data: Data, config: Config, options: argparse.Namespace, make_augme
     }
     if alone:  # after the ranks have parted, because audits and drawing take passes that the others know nothing of
         firsts = {arm: first for arm, (first, *_) in runs.items()}
-        if (learner := firsts.get("running")) is not None and learner.history[-1].distribution:
-            print(f"\n{hard_views(learner.augmenter, MEASURES[config.measure])}")
+        for arm in LEARNED_BY_RUNNING:
+            if (learner := firsts.get(arm)) is not None and learner.history[-1].distribution:
+                print(f"\n{hard_views(learner.augmenter, MEASURES[config.measure])}")
         found = f"which joints does each find ({data.metric.name}@{data.metric.threshold:g})"
         print(f"\nAudits of the {len(data.test)} test people, turned, scaled or hidden in part: {found}? ...\n", flush=True)
         audits = {arm: [_audit(run, data, options.out) for run in of_arm] for arm, of_arm in runs.items()}

@@ -7,19 +7,21 @@ from typing import Literal
 
 from examples.hourglass.losses import Loss
 
-Arm = Literal["none", "random", "uniform", "trivial", "running", "asr", "aho", "asr+aho"]
+Arm = Literal["none", "random", "uniform", "trivial", "running", "robust", "asr", "aho", "asr+aho"]
 ARMS: dict[Arm, str] = {  # and the views that each trains on
     "none": "the crops as they are",
     "random": "scaled, turned and mirrored at random",
-    "uniform": "scaled, turned, mirrored, and some with parts hidden; all equally often",
+    "uniform": "scaled, turned, mirrored, and some with hidden features; all equally often",
     "trivial": "in the manner of TrivialAugment: one operation a person, or none",
-    "running": "scaled, turned, mirrored, and some with parts hidden; what training shows to be hard more often",
+    "running": "scaled, turned, mirrored, and some with hidden features; what training shows to be hard more often",
+    "robust": "scaled, turned, mirrored, and some with parts in black; what training shows to be hard more often",
     "asr": "like random, but a generator says which scales and rotations are hard",
     "aho": "like random, and a generator says which parts to hide",
     "asr+aho": "both of the paper's generators",
 }
 UNLEARNED: tuple[Arm, ...] = ("none", "random", "uniform", "trivial")
-WITHOUT_GENERATORS = (*UNLEARNED, "running")
+LEARNED_BY_RUNNING: tuple[Arm, ...] = ("running", "robust")  # without generators
+WITHOUT_GENERATORS = (*UNLEARNED, *LEARNED_BY_RUNNING)
 Measure = Literal["error", "loss"]
 MEASURES: dict[Measure, str] = {"error": "error / size", "loss": "loss"}  # what figures call them
 

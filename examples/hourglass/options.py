@@ -30,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> No
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     switch = argparse.BooleanOptionalAction
     run = parser.add_argument_group("comparison")
-    run.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "running"], help="differences: to the first")
+    run.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "robust"], help="differences: to the first")
     run.add_argument("--seeds", nargs="+", type=int, default=[config.seed], help="tables show the means over these seeds")
     run.add_argument("--out", type=Path, default=Path(out), help="folder for checkpoints, curves, pictures and results.json")
     run.add_argument("--resume", action=switch, default=True, help="continue from the folder's checkpoints")

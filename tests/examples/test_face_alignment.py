@@ -219,7 +219,7 @@ def test_helen(part, count):
 # -- the example -----------------------------------------------------------------------------------------------------
 
 
-def check(scores: dict[str, dict[str, float]], arms: Sequence[str] = ("random", "running")) -> None:
+def check(scores: dict[str, dict[str, float]], arms: Sequence[str] = ("random", "robust")) -> None:
     assert list(scores) == list(arms)
     for measures in scores.values():
         assert list(measures)[:6] == ["NME", "AUC@0.08", "FR@0.08", "NME, training", "as it is", "grid mean"]
@@ -232,13 +232,13 @@ def test_the_example_runs_and_repeats_itself(capsys, tmp_path):
     scores = face_alignment.main(tiny)
     check(scores)
     printed = capsys.readouterr().out
-    assert f"{scores['running']['NME'] - scores['random']['NME']:+.2f}" in printed
-    assert "From random to running: 6 images" in printed
+    assert f"{scores['robust']['NME'] - scores['random']['NME']:+.2f}" in printed
+    assert "From random to robust: 6 images" in printed
     assert "audit.html" not in printed
     assert face_alignment.main([*tiny, "--out", str(tmp_path)]) == scores
     assert f"{tmp_path / 'audit.html'}: where both are weak" in capsys.readouterr().out
     assert (tmp_path / "audit.html").is_file()
-    assert scores["random"] != scores["running"]
+    assert scores["random"] != scores["robust"]
 
 
 def test_the_example_reads_300w(folder, tmp_path):

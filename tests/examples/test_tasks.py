@@ -116,13 +116,13 @@ def test_segmentation_runs_and_ignored_pixels_stay_ignored(monkeypatch, capsys, 
         ["--size", "32", "--epochs", "1", "--batch-size", "6", "--scenes", "12", "4", "--out", str(tmp_path)]
     )
     assert set(torch.cat(labels).tolist()) <= {0, 1, 2, 3, 255}
-    assert list(scores) == ["random", "running"]
+    assert list(scores) == ["random", "robust"]
     for arm in scores.values():
         assert list(arm)[: len(segmentation.CLASSES) + 3] == [*segmentation.CLASSES, "mIoU", "as it is", "grid mean"]
         assert "in every view" not in arm, "IoU is not right or wrong"
         assert 0 <= arm["worst per image"] <= arm["grid mean"] <= 100
     printed = capsys.readouterr().out
-    assert "running" in printed
+    assert "robust" in printed
     assert f"{tmp_path / 'audit.html'}: where both are weak" in printed
     assert (tmp_path / "audit.html").is_file()
 

@@ -113,14 +113,14 @@ def baselines(people: People, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 GENERATED = {
-    "none": [], "random": ["asr", "aho"], "uniform": [], "trivial": [], "running": [],
+    "none": [], "random": ["asr", "aho"], "uniform": [], "trivial": [], "running": [], "robust": [],
     "asr": ["asr"], "aho": ["aho"], "asr+aho": ["asr", "aho"],
 }  # fmt: skip
 OTHERS_FROM_THE_START: tuple[Arm, ...] = ("none", "trivial")
 
 
 @pytest.mark.parametrize("arm", [
-    "running", "asr+aho", *(pytest.param(arm, marks=pytest.mark.slow) for arm in ("uniform", "asr", "aho"))
+    "robust", "asr+aho", *(pytest.param(arm, marks=pytest.mark.slow) for arm in ("running", "uniform", "asr", "aho"))
 ])  # fmt: skip
 def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
     assert same(run(people, tmp_path / "a", arm=arm, epochs=(1, 0, 0)), baselines[0])
