@@ -1,7 +1,8 @@
 """Puts the results of benchmarks and the list of modules into the pages, so that nobody has to copy them by hand.
 
 `<!-- results: PATTERN -->` on a line of its own becomes every benchmarks/results/PATTERN.md with its pictures, or a note
-that there is none yet. Headings become one level lower. `<!-- rooms -->` becomes the list of the library's modules.
+that there is none yet. Headings become one level lower. Of a comparison of arms, the figure comes first, and only its first
+table is open. `<!-- rooms -->` becomes the list of the library's modules.
 """
 
 from __future__ import annotations
@@ -73,8 +74,27 @@ def results(pattern: str, files: Files) -> str:
     )
 
 
+def _arranged(text: str) -> str:
+    """A comparison of arms with its figure first, and with all tables but the first folded. Other results stay as they are."""
+    head, _, rest = text.partition("\nOther scores\n")
+    others, _, rest = rest.partition("\nDifferences:")
+    differences, _, rest = rest.partition("\n![")
+    if not rest:
+        return text
+    picture, _, command = rest.partition("\n")
+    about, _, table = head.partition("\n\n")
+    return (
+        f"{about}\n\n![{picture}\n\n{table}\n{_folded('More scores', others)}"
+        f"{_folded('Differences, with intervals', f'Differences:{differences}')}{command}"
+    )
+
+
+def _folded(title: str, text: str) -> str:
+    return f'<details markdown="1">\n<summary>{title}</summary>\n\n{text.strip()}\n\n</details>\n\n'
+
+
 def _section(path: Path, files: Files) -> str:
-    text, fenced, lines = path.read_text(encoding="utf-8"), False, []
+    text, fenced, lines = _arranged(path.read_text(encoding="utf-8")), False, []
     for line in text.splitlines():
         fenced ^= line.lstrip().startswith("```")
         lines.append(

@@ -117,6 +117,9 @@ def test_the_site_builds_without_a_warning(tmp_path):
     elsewhere = re.compile(r"<(?:script|link|img)[^>]+(?:src|href)=.?(?:https?:)?//")
     for page in tmp_path.rglob("*.html"):  # it is read without a network too
         assert not elsewhere.search(page.read_text(encoding="utf-8")), page.name
+    honest = (tmp_path / "when-it-helps" / "index.html").read_text(encoding="utf-8")
+    faces = honest[honest.index("faces of Helen: ") :]
+    assert faces.index("worst_view_faces.svg") < faces.index("<table") < faces.index("<details>"), "the figure comes first"
 
 
 def test_every_page_is_in_the_navigation():
