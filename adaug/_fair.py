@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaug._batch import Batch
-from adaug._constants import constant
 from adaug.keypoints import normalized_error
 
 
@@ -72,7 +71,7 @@ def _of_labels(output: Any, batch: Batch) -> Tensor:
     """1 - the probability of the true class: bounded, so that a few images do not decide. NaN for labels out of range."""
     logits = _last(output)
     label = batch.entries_of("label")[0].to(logits.device)
-    true = label[:, None] == constant(tuple(range(logits.shape[1])), logits.device, torch.long)  # [B, classes]
+    true = label[:, None] == torch.arange(logits.shape[1], device=logits.device)  # [B, classes]
     return 1 - (logits.float().softmax(1) * true).sum(1) / true.sum(1)  # 0 / 0 where no class is the true one
 
 

@@ -139,7 +139,7 @@ def bind(
     chosen = _choose(inner, twice, policy, features, occlude, call)
     sharded = bool(shards(inner.modules()))
     hooks = Hooks(inner, chosen.read, chosen.hide, whole=sharded)
-    if is_compiled(model.modules()):
+    if (chosen.read or chosen.hide) and is_compiled(model.modules()):
         torch.compiler.reset()  # compiled code that predates the hooks would never call them
     maps = list(chosen.read.values()) or [Layer(twice.image.shape[1], twice.size)]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)

@@ -80,8 +80,8 @@ class AdversarialAugmenter(Joins):
         policy: Which views are drawn, and for which part of a batch. By default `policies.paper()`, which does not flip.
         features: Layers (names or fnmatch patterns) that the generators read. With None adaug finds them and says which. With
             () the generators read the image.
-        occlude: Layers that are multiplied by the masks of hidden cells. By default those of `features`; if adaug found these,
-            it adds any other layer that must be masked to hide a cell. With () the masks multiply the image.
+        occlude: Layers that masks multiply, if the policy hides cells of features. By default those of `features`; if adaug
+            found these, it adds any other layer that must be masked to hide a cell. With () the masks multiply the image.
         targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
         output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
         update: (probabilities [B, k], chosen [B, s], harder [B]) -> update target [B, k], for generators.
@@ -133,7 +133,7 @@ class AdversarialAugmenter(Joins):
         refuse_unused(self.policy, [name for name, was_given in for_generators.items() if was_given])
         self.features: tuple[str, ...] | None = given["features"]
         self.occlude: tuple[str, ...] | None = given["occlude"]
-        if self.occlude and not self.policy.hides_features:
+        if self.occlude and not self.policy.hides_features and dist_rank() == 0:
             LOG.warning("adaug: `occlude` names layers to mask, but the policy hides no cells of features. It is not used.")
         self.targets: dict[Any, Target] = given["targets"] or {}
         self.output_size: Size | None = given["output_size"]

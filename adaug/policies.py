@@ -84,8 +84,9 @@ def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
 def robust(flip_pairs: Pairs | None = None, *, share: Share = 1 / 3) -> Policy:
     """The policy that we recommend. Views that are hard now come more often, by running difficulty; this costs no extra pass.
 
-    ASR scales and turns as in `wide`. AHO blackens one or two of 4 x 4 cells of the image in a third of the rows. (The paper
-    hides cells of features; this helps less against hidden parts, and needs hooks on the network.)
+    ASR scales and turns as in `wide`. AHO sets one or two of 4 x 4 cells of the image to 0 in a third of the rows: black, or
+    the mean colour if images are normalised. (The paper hides cells of features. Networks then learn less about hidden parts
+    of images, and need hooks.)
 
     Args:
         flip_pairs: As in `paper`.

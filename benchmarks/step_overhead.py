@@ -188,7 +188,8 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Mach
     seconds: dict[str, list[float]] = defaultdict(list)
     for i in range(rounds):
         for variant in [*names[i % len(names) :], *names[: i % len(names)]]:
-            count = CYCLE if "update_every" in VARIANTS[variant] else 1  # any eight steps in a row include all comparisons
+            # any eight steps in a row include an answer of running difficulty and all comparisons
+            count = CYCLE if variant in POLICIES or "update_every" in VARIANTS[variant] else 1
             wait(machine)
             start = time.perf_counter()
             for _ in range(count):

@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 import adaug
-from adaug.operations import Binned, Geometric
+from adaug.operations import Binned
 from adaug.policies import AXES, Running, Window
-from benchmarks.worst_context import CONTEXTS, Context, hardest, put_in
 from benchmarks.worst_tasks import Rows, Task
+from benchmarks.worst_trials import CONTEXTS, FIXED, Context, HardImages, LearnedShare, LearnedShares, ScaleRotate, give_context
 
 KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running")
+LEARN = ("exact", "running")
 OPERATIONS = ("wide", "trivial", "more")
 WORST_OF = re.compile(r"worst-of-(\d+)")
+BRANCHED = ("uniform", "fixed", "exact", "running", "worst-of-K")  # kinds whose branches turn and scale
+USED_BY: dict[str, tuple[str, ...]] = {  # which kinds an option changes
+    "share": BRANCHED,
+    "end": BRANCHED,
+    "rest": BRANCHED,
+    "hidden": (*BRANCHED, "even"),
+    "hide": ("uniform", "even", "fixed", "exact", "running"),  # batches do not keep hidden features, as worst-of-K needs it
+    "cells": ("running",),
+    "difficulty": (*LEARN, "worst-of-K"),
+    "alpha": ("exact",),
+    "beta": ("exact",),
+    "cap": LEARN,
+    "operations": ("random", "uniform", "exact", "running", "worst-of-K"),
+    "joint": ("uniform", "exact", "running"),
+    "images": ("uniform", "running"),
+    "context": ("running",),
+    "learned_shares": ("running",),
+    "views": ("uniform", "exact", "running"),
+}
 
 
 def arm_parser() -> argparse.ArgumentParser:
@@ -43,7 +62,7 @@ def arm_parser() -> argparse.ArgumentParser:
         "--operations",
         choices=OPERATIONS,
         default="wide",
-        help="of which ready policy; more: wide, and shifts and shears in its first branch",
+        help="policy that they are taken from; more: wide, and shifts and shears in its first branch",
     )
     parser.add_argument("--rest", action="store_true", help="the rows of other branches are neither scaled nor turned")
     parser.add_argument("--joint", action="store_true", help="one table of scale times rotation, 3 x 5 bins, for running")
@@ -61,132 +80,9 @@ def _part(text: str) -> float:
     return float(Fraction(text))
 
 
-@dataclass(frozen=True)
-class FixedScale(adaug.Scale):
-    """Scales by a distribution that generators were seen to learn, times uniform."""
-
-    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 0.5, 0.4, 0.4, 0.5, 1.7, 1.7)
-
-    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
-        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
-
-
-@dataclass(frozen=True)
-class FixedRotate(adaug.Rotate):
-    """The same of rotations."""
-
-    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 1.6, 0.4, 0.4, 0.5, 0.4, 0.4, 1.6, 1.7)
-
-    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
-        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
-
-
-@dataclass(frozen=True)
-class ScaleRotate(Geometric):
-    """Both at once, by one table: every bin is a part of the scales and a part of the rotations. Magnitudes are [n, 2]."""
-
-    both: tuple[adaug.Scale, adaug.Rotate] = field(kw_only=True)
-
-    @staticmethod
-    def of(scale: Any, rotate: Any) -> ScaleRotate:
-        """With the ranges of two operations, in 3 and 5 parts."""
-        both = replace(scale, bins=3), replace(rotate, bins=5)
-        return ScaleRotate(0, 1, 15, rest=None if scale.rest is None else 0.0, both=both)
-
-    @override
-    def labels(self) -> list[str]:
-        return [f"{scale} {turn}" for scale in self.both[0].labels() for turn in self.both[1].labels()]
-
-    @override
-    def draw(self, chosen: Tensor, stream: Any) -> Tensor:
-        turns = self.both[1].bins
-        parts = chosen // turns, chosen % turns
-        return torch.stack([one.draw(part, stream) for one, part in zip(self.both, parts, strict=True)], 1)
-
-    @override
-    def draw_random(self, n: int, stream: Any) -> Tensor:
-        return torch.stack([one.draw_random(n, stream) for one in self.both], 1)
-
-    @override
-    def membership(self, magnitude: Tensor) -> Tensor:
-        scale, turn = (one.membership(part) for one, part in zip(self.both, magnitude.T.contiguous(), strict=True))
-        return (scale[:, :, None] & turn[:, None]).flatten(1)
-
-    @override
-    def matrix(self, magnitude: Tensor, size: Any) -> Tensor:
-        scale, turn = (one.matrix(part, size) for one, part in zip(self.both, magnitude.unbind(1), strict=True))
-        return scale @ turn
-
-
-class LearnedShares:
-    """Decides the shares of a policy's branches: twice an even share to the hardest, and the rest to the next ones."""
-
-    def __init__(self, policy: adaug.Policy) -> None:
-        n = 1 + len(policy.branches)  # random views come first
-        self.sums, self.rows, self.shares = torch.zeros(n), torch.zeros(n), torch.full((n,), 1 / n)
-
-    def saw(self, branch: Tensor, errors: Tensor) -> None:
-        """Remembers a mean that forgets by 3 % a step, and moves by 2 % of the way."""
-        errors = errors.detach().float()
-        self.sums = (0.97 * self.sums).index_add(0, branch, errors)
-        self.rows = (0.97 * self.rows).index_add(0, branch, torch.ones_like(errors))
-        best = hardest((self.sums / self.rows.clamp(min=1e-6))[None], 2.0)[0]
-        self.shares = self.shares + 0.02 * (best - self.shares)
-
-
-@dataclass(frozen=True)
-class PartOf:
-    """The share of one branch, by its number."""
-
-    shares: LearnedShares
-    number: int
-
-    def __call__(self, progress: float) -> float:
-        return float(self.shares.shares[self.number])
-
-
-FIXED: dict[type[Binned], type[Binned]] = {adaug.Scale: FixedScale, adaug.Rotate: FixedRotate}
-
-
-class Images:
-    """Chooses images too: the harder half of them, by their latest errors, comes three times as often as the other."""
-
-    def __init__(self, task: Task, seed: int) -> None:
-        if task.rows is None:
-            raise ValueError("--images should be of a task that tells its rows apart: people or faces.")
-        self.rows, self.n = task.rows, task.n
-        self.errors = torch.zeros(task.n)
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        """As many as in an epoch."""
-        weights = torch.where(self.errors > self.errors.median(), 1.5, 0.5) if self.errors.any() else torch.ones(self.n)
-        drawn = torch.multinomial(weights, self.n // size * size, replacement=True, generator=self.generator)
-        return map(self.rows, drawn.split(size))
-
-    def saw(self, index: Tensor, errors: Tensor) -> None:
-        """Remembers, of each image, a mean that forgets: by a third each time."""
-        errors = errors.detach()
-        known = self.errors[index]
-        self.errors[index] = torch.where(known == 0, errors, known + (errors - known) / 3)
-
-
 def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     """What an arm does to its rows."""
-    if arm.images and arm.kind not in ("uniform", "running"):
-        raise ValueError(f"--images should be of uniform or running, whose steps tell the errors. Found it behind {arm.kind}.")
-    if arm.hide == "features" and WORST_OF.fullmatch(arm.kind):
-        raise ValueError("worst-of-K should hide cells of the image, which its batches keep. Found --hide features.")
-    if arm.cells == "even" and arm.kind != "running":
-        raise ValueError(f"--cells should be of running. Found it behind {arm.kind}.")
-    if arm.views > 1 and arm.kind not in ("uniform", "running", "exact"):
-        raise ValueError(f"--views should be of uniform, running or exact. Found it behind {arm.kind}.")
-    if (arm.context or arm.learned_shares) and arm.kind != "running":
-        raise ValueError(f"--context and --learned-shares should be of running. Found one behind {arm.kind}.")
-    if arm.operations == "trivial" and (arm.rest or arm.joint or arm.end is not None):
-        raise ValueError(
-            "--rest, --joint and --end should be of arms with the wide policy. Found one behind --operations trivial."
-        )
+    _refuse_ignored(arm, task)
     policy = adaug.policies.trivial(task.pairs) if arm.operations == "trivial" else _wide(arm, task)
     if arm.kind == "plain":
         return replace(policy, branches=())
@@ -202,7 +98,7 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
         if arm.learned_shares:
             shares = LearnedShares(policy)
             numbered = enumerate(policy.branches, start=1)
-            policy = replace(policy, branches=[replace(one, share=PartOf(shares, number)) for number, one in numbered])
+            policy = replace(policy, branches=[replace(one, share=LearnedShare(shares, number)) for number, one in numbered])
         policy = adaug.policies.running(policy, Running() if arm.cap is None else Running(cap=arm.cap))
         if arm.cells == "even":
             hiding = [any(operation.hides for operation in branch.operations) for branch in policy.branches]
@@ -212,16 +108,28 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     return policy if arm.kind in ("exact", "random") else adaug.policies.uniform(policy)
 
 
+def _refuse_ignored(arm: argparse.Namespace, task: Task) -> None:
+    kind = "worst-of-K" if WORST_OF.fullmatch(arm.kind) else arm.kind
+    given = {name for name in USED_BY if getattr(arm, name) != arm_parser().get_default(name)}
+    why = {name: f"{arm.kind}; it changes {', '.join(USED_BY[name])}" for name in given if kind not in USED_BY[name]}
+    if arm.operations == "more" and kind == "random":
+        why["operations"] = "random, whose views neither shift nor shear"
+    if arm.operations == "trivial":
+        own = {"share", "end", "rest", "hidden", "hide", "cells", "joint"}
+        why |= dict.fromkeys(own & given, "--operations trivial, which has branches of its own")
+    if arm.learned_shares:
+        why |= dict.fromkeys({"share", "end", "hidden"} & given, "--learned-shares, which decide them")
+    if not task.hides:
+        why |= dict.fromkeys({"hidden", "hide", "cells"} & given, "a task where nothing is hidden")
+    if why:
+        said = "; ".join(f"--{name.replace('_', '-')} with {reason}" for name, reason in sorted(why.items()))
+        raise ValueError(f"An arm should have only options that change it. Found {said}.")
+
+
 def _wide(arm: argparse.Namespace, task: Task) -> adaug.Policy:
     """policies.wide with the shares of an arm, and what is to be tried of its operations."""
     policy = adaug.policies.wide(task.pairs, rest=arm.rest)
     asr, aho = policy.branches
-    if arm.rest and arm.kind == "random":
-        raise ValueError(
-            "--rest should be of an arm with branches. Found it behind random, whose images would stay as they are."
-        )
-    if arm.end is not None and arm.kind in ("plain", "random", "even"):
-        raise ValueError(f"--end should be of an arm whose branches turn and scale. Found it behind {arm.kind}.")
 
     def on(share: float) -> float | Window:
         return share if arm.end is None else Window(share, end=arm.end)
@@ -259,7 +167,7 @@ def augmenter_of(
             "features": task.layers,
             "update": adaug.RewardPenalty(arm.alpha, arm.beta, arm.cap or adaug.RewardPenalty.cap),
         }
-    if arm.kind in ("exact", "running"):
+    if arm.kind in LEARN:
         more["difficulty"] = task.error if arm.difficulty == "error" else task.loss_fn
     return adaug.AdversarialAugmenter(policy, targets=task.targets, output_size=task.size, total_steps=steps, seed=seed, **more)
 
@@ -267,22 +175,25 @@ def augmenter_of(
 Step = Callable[[nn.Module, Rows], Tensor]  # the loss to train on
 
 
-def step_of(augmenter: adaug.AdversarialAugmenter, arm: argparse.Namespace, task: Task, images: Images | None = None) -> Step:
+def step_of(
+    augmenter: adaug.AdversarialAugmenter, arm: argparse.Namespace, task: Task, images: HardImages | None = None
+) -> Step:
     """One step of an arm."""
     if arm.kind == "random":
         return lambda model, batch: _trained(model, augmenter.random(batch), task)
     measure = task.error if arm.difficulty == "error" and task.error is not None else task.loss_fn
     if match := WORST_OF.fullmatch(arm.kind):
         return WorstOf(int(match[1]), augmenter, measure, task).step
-    shares = next((one.share.shares for one in augmenter.policy.branches if isinstance(one.share, PartOf)), None)
-    context: list[Context] = []
+    shares = next((one.share.shares for one in augmenter.policy.branches if isinstance(one.share, LearnedShare)), None)
+    context: Context | None = None
 
     def step(model: nn.Module, batch: Rows) -> Tensor:
+        nonlocal context
         if arm.views > 1:
             batch = _together([batch] * arm.views, torch.cat)
         if arm.context is not None:
-            context[:] = context or [put_in(augmenter, arm.context, augmenter.seed, model, batch)]
-            context[0].now(batch)
+            context = context or give_context(augmenter, arm.context, augmenter.seed, model, batch)
+            context.comes_next(batch)
         result = augmenter.step(model, batch, task.loss_fn)
         if images is not None:
             images.saw(result.batch["index"], measure(result.output, result.batch))

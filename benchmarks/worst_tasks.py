@@ -137,7 +137,7 @@ def points_found(output: Tensor, batch: Rows) -> Tensor:
 def _points(about: str, known: People, new: People, score: Measure, epochs: int, side: int | None = None) -> Task:
     joints = known.joints
     return Task(
-        about=f"{about} {len(known)} to train on, {len(new)} to test on",
+        about=f"{about} {len(known)} to train on, {len(new)} to test on, {side or SIDE} pixels wide",
         network=lambda: _channels_last(PointUNet(len(joints))),
         layers=("down.*", "neck"),
         loss_fn=heatmap_loss,
@@ -222,7 +222,7 @@ def faces_in_regions(data: Path, train: int | None, test: int | None, side: int 
     known, new = map(regions, _helen(data, train, test, side))
     return Task(
         about=f"IoU of {len(REGIONS)} regions of faces of Helen, the mean of an image, in per cent; "
-        f"{len(known['image'])} to train on, {len(new['image'])} to test on",
+        f"{len(known['image'])} to train on, {len(new['image'])} to test on, {side or SIDE} pixels wide",
         network=lambda: _channels_last(segmentation.UNet(len(REGIONS), width=10)),
         layers=("down.*",),
         loss_fn=segmentation.loss_fn,

@@ -15,7 +15,7 @@ the tables may come first. Options after `--` go to every arm.
     even        every row scaled and turned, evenly over the ranges
     fixed       its shares, with a distribution that generators once learned
     exact       the paper: a generator for every branch, exact scoring
-    running     running difficulty
+    running     running difficulty (policies.robust, if no option says otherwise)
     worst-of-K  K draws of uniform for every row; the hardest one is trained on (Engstrom et al., ICML 2019)
 
 Runs with the same seed start from the same weights and see the same images in the same order. Each run leaves a small file in
@@ -44,14 +44,15 @@ from adaug import plots
 from benchmarks import draw, finished_runs
 from benchmarks.differences import Differences, Runs, at_equal, corrected_tables, family, named, of_pairs, tables
 from benchmarks.result_files import RESULTS, save, split_arguments
-from benchmarks.worst_arms import KINDS, WORST_OF, Images, arm_parser, augmenter_of, policy_of, step_of
+from benchmarks.worst_arms import KINDS, LEARN, WORST_OF, arm_parser, augmenter_of, policy_of, step_of
 from benchmarks.worst_tasks import TASKS, Task
+from benchmarks.worst_trials import HardImages
 from examples.audit_tables import VIEWS, each_view, said, statistics
 
 X = "as it is"
 COMPARED = (X, "grid mean", "worst per image", "worst 10 %", "in every view")
 TOLD = ("distribution", "difficulty")  # what is kept of the metrics, epoch by epoch
-VERSION = 1  # of a finished run
+VERSION = 2  # of a finished run
 
 
 # -- runs ------------------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     drawn = int(match[1]) if (match := WORST_OF.fullmatch(arm.kind)) else 1
     augmenter = augmenter_of(policy_of(arm, task), arm, task, seed, drawn * steps)
-    images = Images(task, seed) if arm.images else None
+    images = HardImages(task, seed) if arm.images else None
     step = step_of(augmenter, arm, task, images)
     history: list[dict[str, list[float]]] = []  # of every epoch's last step: the mean distribution of each operation
     for epoch in range(epochs):
@@ -78,7 +79,7 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
             loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
             optimizer.step()
             schedule.step()
-        if arm.kind in ("exact", "running"):
+        if arm.kind in LEARN and arm.context is None:  # a context draws from more than one table
             kinds = {name: name.partition("/")[0] for name in augmenter.metrics}
             learned = {name: value.tolist() for name, value in augmenter.metrics.items() if kinds[name] in TOLD}
             history.append(learned)
@@ -158,7 +159,7 @@ def main() -> None:
     parser.add_argument("--help-arms", action="version", version=arm_parser().format_help())
     words, rest = split_arguments()
     options = parser.parse_args(words)
-    options.name = options.name or f"worst_view_{options.task}"
+    options.name = options.name or f"worst_view_{options.task}" + (f"_{options.side}" if options.side else "")
     if options.data is None and options.task != "digits":
         parser.error(f"{options.task} should have --data.")
     arms = {}

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
+from adaug._running import EVERY
 
 
 def train(augmenter: Any, model: torch.nn.Module, steps: range, n: int) -> list[Any]:
@@ -137,7 +138,7 @@ def pretrained(folder: Path) -> Any:
 def sharded(folder: Path) -> Any:
     """The same trainings with DDP and with `fully_shard`; rank 1 has a single row, and so passes that it makes for rank 0."""
     rank, found = dist.get_rank(), {}
-    policies = {"generators": None, "running": adaug.policies.robust([(0, 1)])}
+    policies = {"generators": None, "running": adaug.policies.running(adaug.policies.wide([(0, 1)]))}
     for case, (policy, scoring, named) in {
         "generators, exact": ("generators", "eval", True),
         "generators, scored in training": ("generators", "train", True),
@@ -156,7 +157,7 @@ def sharded(folder: Path) -> Any:
             chosen = {} if policies[policy] is None else {"policy": policies[policy]}
             augmenter = nets.make_augmenter(**chosen, **layers, scoring=scoring)
             n = 6 if rank == 0 else 2 if policy == "generators" else 5
-            seen = train(augmenter, model, range(6), n)
+            seen = train(augmenter, model, range(EVERY + 1), n)
             found[case, how] = {"losses": [step[0] for step in seen], "state": nets.cloned(augmenter.state_dict())}
             found[case, how]["layers"] = repr(augmenter).splitlines()[1:3]
     return found

@@ -16,6 +16,7 @@ from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
+from adaug._running import EVERY
 
 SECONDS = 4
 PATIENT = 60
@@ -108,11 +109,11 @@ def running(rank: int) -> Any:
 
 
 def joined(rank: int) -> Any:
-    """Rank 1 has two batches, rank 0 five; DDP and the augmenter join, generators and running difficulty learn."""
+    """Rank 1 has two batches, rank 0 more; DDP and the augmenter join, generators and running difficulty learn."""
     augmenter, model = made(update_every=2)
     augmenter.bind(model, nets.make_batch(4))
     with Join([augmenter, model]):
-        seen = train(augmenter, model, [5, 6, 5, 6, 5] if rank == 0 else [4, 4])
+        seen = train(augmenter, model, [5, 6] * (EVERY // 2 + 1) if rank == 0 else [4, 4])
     return {"state": augmenter.state_dict(), "model": model.module.state_dict(), "seen": seen}
 
 

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import adaug
+from adaug._running import EVERY
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PAIRS = [(0, 1)]
@@ -83,7 +84,7 @@ def test_a_step_reads_no_value_and_mixes_no_devices(meta, name):
     batch = moved({**nets.make_batch(n), **more}, "meta")
     augmenter.bind(model, batch)
     with NeverWaits():
-        for _ in range(2):
+        for _ in range(EVERY + 1):
             result = augmenter.step(model, batch, nets.loss_fn)
         if draws_at_random(augmenter):
             augmenter.random(batch)
@@ -144,7 +145,7 @@ def test_a_step_does_not_wait_for_the_gpu(name):
     augmenter.step(model, batch, nets.loss_fn).loss.backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(3):
+        for _ in range(EVERY + 1):
             augmenter.step(model, batch, nets.loss_fn).loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -190,7 +190,7 @@ def by_angle(output: Any, batch: dict[str, Tensor]) -> Tensor:
     return batch["keypoints"][:, 0, 0]
 
 
-def test_a_step_takes_one_pass_and_no_hook_but_for_masks():
+def test_a_step_takes_one_pass_and_no_hook_but_for_masks_of_features():
     model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS))
     augmenter.bind(model, nets.make_batch())
     runs: list[int] = []
@@ -199,10 +199,11 @@ def test_a_step_takes_one_pass_and_no_hook_but_for_masks():
     assert len(runs) == 4
     assert not augmenter._adversaries
     assert {"distribution/asr.scale", "entropy/aho.occlude", "loss/asr", "loss/random"} <= result.metrics.keys()
-    without_masks = adaug.AdversarialAugmenter(Policy(WIDE.branches[:1]), seed=0)
-    other = nets.make_network()
-    without_masks.bind(other, nets.make_batch())
-    assert nets.count_hooks(other) == 0
+    for policy, hooks in ((policies.robust(PAIRS), False), (WIDE, True)):
+        other = nets.make_network()
+        bound = adaug.AdversarialAugmenter(policy, seed=0)  # hooks go when it goes
+        bound.bind(other, nets.make_batch())
+        assert (nets.count_hooks(other) > 0) == hooks
 
 
 def test_both_kinds_of_learning_stand_in_one_policy():
@@ -262,17 +263,22 @@ def test_schedules_and_warm_up_rest_without_forgetting():
     assert sum(augmenter.difficulty_table().columns["asr.rotate"]["rows"]) > 4 * 8
 
 
-def test_a_failing_step_teaches_nothing():
+@pytest.mark.parametrize("steps", [2, EVERY - 1, EVERY])  # the step that fails would add sums, answer, or follow an answer
+def test_a_failing_step_teaches_nothing(steps, monkeypatch):
     model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS))
-    steps_of(augmenter, model, 2)
-    before = augmenter._running.sums.clone()
+    steps_of(augmenter, model, steps)
+    before = nets.cloned(augmenter.state_dict())
 
-    def broken(output: Any, batch: Any) -> Tensor:
+    def broken(*_: Any) -> Tensor:
         raise MemoryError("out of memory")
 
     with pytest.raises(MemoryError):
         augmenter.step(model, nets.make_batch(), broken)
-    assert torch.equal(augmenter._running.sums, before)
+    assert nets.same(augmenter.state_dict(), before)
+    monkeypatch.setattr(augmenter._running, "metrics", broken)  # after the sums were added
+    with pytest.raises(MemoryError):
+        augmenter.step(model, nets.make_batch(), nets.loss_fn)
+    assert nets.same(augmenter.state_dict(), before)
 
 
 # ---- what is fair

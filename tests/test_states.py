@@ -96,6 +96,8 @@ UNFIT = {
     "sums that are NaN": put("running", "sums", lambda sums: sums * torch.nan),
     "sums that are not symmetric": put("running", "sums", first_sum(1e3)),
     "negative squares": put("running", "sums", lambda sums: sums - torch.eye(len(sums)) * 1e6),
+    "fresh sums that are NaN": put("running", "fresh", lambda sums: sums + torch.nan),
+    "fresh sums that are not symmetric": put("running", "fresh", first_sum(1e3)),
     "probabilities below 0": put("running", "probabilities", lambda p: p - 0.5),
     "probabilities beyond 1": put("running", "probabilities", lambda p: 2 * p),
     "probabilities of bins that are not": put("running", "probabilities", lambda p: torch.full_like(p, 1 / p.shape[1])),

@@ -27,7 +27,7 @@ def ranks(tally: Tally) -> None:
     while not tally.over:
         learned = number.choice([True, "running"])
         way = number.choice(["even", "even", "joined", "uneven", "killed"])
-        sizes = [[number.randint(1, 6) for _ in range(number.randint(2, 5))] for _ in range(2)]
+        sizes = [[number.randint(1, 6) for _ in range(number.randint(2, 10))] for _ in range(2)]
         if way == "even":
             sizes[1] = [number.randint(1, 6) for _ in sizes[0]]
         elif way != "joined":
