@@ -11,7 +11,7 @@ TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 .PHONY: demo test fast float64 lowest attack lint hooks bench gpu docs clean
 
 # Networks this small gain little from more threads, and where other programs run these wait for each other.
-demo: $(FOR_DEMO)  ## train two hourglasses on drawn people, random against adversarial, and audit both
+demo: $(FOR_DEMO)  ## train two hourglasses on drawn people, by random views and against weak spots, and audit both
 	OMP_NUM_THREADS=1 $(BIN)/python examples/hourglass_mpii.py --out runs/demo
 
 test: lint float64  ## everything that CI runs

@@ -2,7 +2,7 @@
 
     python examples/classification.py             # a minute or two; both take the same steps from the same weights
     python examples/classification.py --out runs/digits                 # also writes a page about both networks
-    python examples/classification.py --arms random running adversarial # the paper's generators too
+    python examples/classification.py --arms random robust adversarial # the paper's generators too
 
 Batches are plain (image, label) tuples. Nothing is flipped, because a mirrored 2 is not a digit. The script audits each network
 on digits as they are, turned, scaled and hidden in part. One seed proves little: compare several.
@@ -28,7 +28,7 @@ import adaug
 from examples.audit_tables import VIEWS, said, show, statistics
 
 Pair = tuple[Tensor, Tensor]
-ARMS = ("random", "running", "adversarial")
+ARMS = ("random", "robust", "adversarial")
 SIZE = 32
 
 POLICY = adaug.Policy(
@@ -116,7 +116,7 @@ def train(arm: str, data: Pair, args: argparse.Namespace) -> ResNet:
         optimizer, max_lr=3e-3, total_steps=args.epochs * (len(data[0]) // args.batch_size)
     )
     more: dict[str, Any] = {"features": ["stages.*"]} if arm == "adversarial" else {}  # the layers that generators read
-    policy = adaug.policies.running(POLICY) if arm == "running" else POLICY
+    policy = adaug.policies.running(POLICY) if arm == "robust" else POLICY
     augmenter = adaug.AdversarialAugmenter(policy, **more, seed=args.seed)
     for epoch in tqdm(range(args.epochs), arm):
         for batch in batches(data, args.batch_size, args.seed * 1000 + epoch):
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=25)
     parser.add_argument("--digits", type=int, default=300, help="digits to train on, at most 1000")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "running"])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "robust"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for audit.html")
     args = parser.parse_args(argv)

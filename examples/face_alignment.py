@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
         "--arms", nargs="+", choices=ARMS, default=["random", "robust"], help="arms to train; differences are to the first"
     )
     parser.add_argument(
-        "--policy", choices=POLICIES, default="paper", help="policy whose ranges all arms but none and trivial use"
+        "--policy", choices=POLICIES, default="wide", help="policy whose ranges all arms but none and trivial use"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")

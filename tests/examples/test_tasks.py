@@ -146,13 +146,13 @@ def test_classification_runs(capsys, tmp_path, monkeypatch):
     train, test = classification.digits(16)
     monkeypatch.setattr(classification, "digits", lambda _: (train, tuple(part[:60] for part in test)))
     scores = classification.main(["--epochs", "1", "--batch-size", "8", "--digits", "16", "--out", str(tmp_path)])
-    assert list(scores) == ["random", "running"]
+    assert list(scores) == ["random", "robust"]
     for arm in scores.values():
         assert list(arm)[:2] == ["as it is", "grid mean"]
         assert arm["worst per image"] == arm["in every view"]
         assert all(0 <= value <= 100 for value in arm.values())
     printed = capsys.readouterr().out
-    assert "From random to running: 60 images" in printed
+    assert "From random to robust: 60 images" in printed
     assert (tmp_path / "audit.html").is_file()
 
 
