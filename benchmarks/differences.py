@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from benchmarks.result_files import with_spread
@@ -214,9 +214,9 @@ def family(arm: str) -> str:
 def at_equal(runs: Runs, base: str, x: str, names: Sequence[str]) -> Differences:
     """How far every arm lies above the line through the arms of family `base`, at the arm's own score `x`.
 
-    The line joins means over the seeds. The number of a seed is its jackknife pseudo-value. So mean and deviation are those of
-    the estimate, and include the line's own uncertainty and the pairing of seeds. Arms whose `x` is beyond the line are left
-    out.
+    The line joins means over the seeds, without arms that another one of the line beats in both scores. The number of a seed is
+    its jackknife pseudo-value. So mean and deviation are those of the estimate, and include the line's own uncertainty and the
+    pairing of seeds. Arms whose `x` is beyond the line are left out.
     """
     line = [arm for arm in runs if family(arm) == base]
     differences: Differences = {}
@@ -232,8 +232,10 @@ def at_equal(runs: Runs, base: str, x: str, names: Sequence[str]) -> Differences
             continue
 
         def above(name: str, seeds: Sequence[int], arm: str = arm) -> float:
-            points = sorted((mean(one, x, seeds), mean(one, name, seeds)) for one in line)
-            return mean(arm, name, seeds) - interpolated(points, mean(arm, x, seeds))
+            if name == x:
+                return 0.0
+            points = [(mean(one, x, seeds), mean(one, name, seeds)) for one in line]
+            return mean(arm, name, seeds) - interpolated(front(points), mean(arm, x, seeds))
 
         differences[arm] = {seed: {} for seed in seeds}
         for name in names:
@@ -244,8 +246,11 @@ def at_equal(runs: Runs, base: str, x: str, names: Sequence[str]) -> Differences
     return differences
 
 
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other one beats in both numbers, sorted."""
+    return sorted({(x, y) for x, y in points if not any(a >= x and b >= y and (a, b) != (x, y) for a, b in points)})
+
+
 def interpolated(points: Sequence[tuple[float, float]], x: float) -> float:
-    """Interpolates on the lines between sorted points, and beyond them on the nearest line."""
-    right = min(max(bisect.bisect([at for at, _ in points], x), 1), len(points) - 1)
-    (x0, y0), (x1, y1) = points[right - 1 : right + 1]
-    return y0 + (y1 - y0) * (x - x0) / (x1 - x0) if x1 > x0 else (y0 + y1) / 2
+    """Interpolates on the lines between sorted points. Beyond them it takes the nearest."""
+    return float(np.interp(x, [at for at, _ in points], [value for _, value in points]))

@@ -141,6 +141,7 @@ def test_arms_are_compared_at_an_equal_score() -> None:
     assert found.keys() == {"on", "above"}
     assert [run["y"] for run in found["above"].values()] == pytest.approx([2, 2, 2])
     assert [run["y"] for run in found["on"].values()] == pytest.approx([0, 0, 0])
-    assert differences.interpolated([(0, 0), (1, 2)], 2) == 4
+    assert differences.interpolated([(0, 0), (1, 2)], 2) == 2
+    assert differences.front([(4, 6), (8, 4), (7, 3), (10, 0), (10, 0)]) == [(4, 6), (8, 4), (10, 0)]
     scores = {name: {"x": [1.0, 2.0], "y": [3.0, 4.0]} for name in runs}
     assert len(frontier(scores, "x", "y").axes[0].containers) == 4
