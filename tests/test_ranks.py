@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 import adaug
-from adaug._running import RunningDifficulty
+from adaug._running import EVERY, RunningDifficulty
 from adaug._view import concatenate
 
 pytestmark = [
@@ -86,18 +86,18 @@ def alone(policy, steps):
 def test_running_difficulty_of_two_ranks_is_that_of_one_process_with_all_rows(ranks):
     steps = list(zip(ranks[0]["running"]["seen"], ranks[1]["running"]["seen"], strict=True))
     expected, found = alone(ranks_worker.policy("running"), steps), ranks[0]["running"]["state"]["running"]
-    for name in ("sums", "probabilities"):
+    for name in ("sums", "fresh", "probabilities"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
 
 
 def test_a_rank_that_joins_learns_with_the_others(ranks):
     a, b = (rank["joined"] for rank in ranks)
-    assert a["state"]["steps"] == 5
+    assert a["state"]["steps"] == EVERY + 2
     assert nets.same(a["state"], b["state"])
     assert nets.same(a["model"], b["model"])
     both = list(zip(a["seen"], b["seen"], strict=False)) + [(step,) for step in a["seen"][2:]]
     expected, found = alone(ranks_worker.policy(True), both), a["state"]["running"]
-    for name in ("sums", "probabilities"):
+    for name in ("sums", "fresh", "probabilities"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
 
 
