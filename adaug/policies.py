@@ -81,21 +81,22 @@ def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
     return replace(policy, branches=(replace(asr, operations=(scale, rotate)), aho))
 
 
-def robust(flip_pairs: Pairs | None = None, *, share: Share = 1 / 3) -> Policy:
+def robust(flip_pairs: Pairs | None = None, *, share: Share = 1 / 3, hidden: Share = 1 / 3) -> Policy:
     """The policy that we recommend. Views that are hard now come more often, by running difficulty; this costs no extra pass.
 
-    ASR scales and turns as in `wide`. AHO sets one or two of 4 x 4 cells of the image to 0 in a third of the rows: black, or
-    the mean colour if images are normalised. (The paper hides cells of features. Networks then learn less about hidden parts
-    of images, and need hooks.)
+    ASR scales and turns as in `wide`. AHO sets one or two of 4 x 4 cells of the image to 0: black, or the mean colour if images
+    are normalised. (The paper hides cells of features. Networks then learn less about hidden parts of images, and need hooks.)
 
     Args:
         flip_pairs: As in `paper`.
-        share: Of the rows that ASR scales and turns. A larger share improves the worst views more, and costs more of the score
-            on images as they are.
+        share: The share of the rows that ASR scales and turns. A larger one improves the worst views more, and costs more on
+            images as they are.
+        hidden: The share of the rows in which AHO hides cells. 0 hides nothing.
     """
     policy = wide(flip_pairs)
     asr, aho = policy.branches
-    return running(replace(policy, branches=(replace(asr, share=share), replace(aho, operations=(OccludeImage(),)))))
+    branches = replace(asr, share=share), replace(aho, operations=(OccludeImage(),), share=hidden)
+    return running(replace(policy, branches=branches))
 
 
 def released(flip_pairs: Pairs | None = None) -> Policy:

@@ -434,6 +434,15 @@ def test_settings_have_a_range(wrong):
         Running(**wrong)
 
 
+def test_nothing_is_hidden_if_no_row_shall_be():
+    model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS, hidden=0))
+    for i in range(3):
+        result = steps_of(augmenter, model, 1, first=i)
+        assert set(result.branch.tolist()) <= {0, 1}
+        assert "aho.occlude" not in result.view.magnitudes
+    assert augmenter.difficulty_table()
+
+
 def test_policies_turn_into_each_other():
     wide = policies.wide(PAIRS)
     assert all(branch.running == Running() for branch in policies.running(wide).branches)
@@ -444,8 +453,11 @@ def test_policies_turn_into_each_other():
     assert robust.branches[1].operations == (adaug.OccludeImage((4, 4), (1, 2)),), "no network is touched"
     assert not any(branch.has_generator for branch in robust.branches)
     assert [branch.share for branch in policies.robust(PAIRS, share=1 / 6).branches] == [1 / 6, 1 / 3]
+    assert [branch.share for branch in policies.robust(PAIRS, hidden=0).branches] == [1 / 3, 0]
     with pytest.raises(ValueError, match="share"):
         policies.robust(PAIRS, share=2)
+    with pytest.raises(ValueError, match=r"should sum to at most 1"):
+        policies.robust(PAIRS, share=0.8)
 
 
 @pytest.mark.parametrize("damage", [
