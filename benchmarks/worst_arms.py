@@ -16,7 +16,18 @@ import adaug
 from adaug.operations import Binned
 from adaug.policies import AXES, Running, Window
 from benchmarks.worst_tasks import Rows, Task
-from benchmarks.worst_trials import CONTEXTS, FIXED, Context, HardImages, LearnedShare, LearnedShares, ScaleRotate, give_context
+from benchmarks.worst_trials import (
+    CONTEXTS,
+    FIXED,
+    RESPONSES,
+    Context,
+    HardImages,
+    LearnedShare,
+    LearnedShares,
+    ScaleRotate,
+    give_context,
+    give_response,
+)
 
 KINDS = ("plain", "random", "uniform", "even", "fixed", "exact", "running")
 LEARN = ("exact", "running")
@@ -38,6 +49,7 @@ USED_BY: dict[str, tuple[str, ...]] = {  # which kinds an option changes
     "joint": ("uniform", "exact", "running"),
     "images": ("uniform", "running"),
     "context": ("running",),
+    "response": ("running",),
     "learned_shares": ("running",),
     "views": ("uniform", "exact", "running"),
 }
@@ -68,6 +80,7 @@ def arm_parser() -> argparse.ArgumentParser:
     parser.add_argument("--joint", action="store_true", help="one table of scale times rotation, 3 x 5 bins, for running")
     parser.add_argument("--images", action="store_true", help="hard images come three times as often as easy ones")
     parser.add_argument("--context", choices=CONTEXTS, help="what running difficulty tells apart; default: all rows alike")
+    parser.add_argument("--response", choices=RESPONSES, default="capped", help="to what is found hard")
     parser.add_argument("--learned-shares", action="store_true", help="running difficulty decides the branches' shares too")
     parser.add_argument("--views", type=int, default=1, help="views of each image in a step")
     parser.add_argument("--epochs", type=int, help="default: the task's")
@@ -117,6 +130,10 @@ def _refuse_ignored(arm: argparse.Namespace, task: Task) -> None:
     if arm.operations == "trivial":
         own = {"share", "end", "rest", "hidden", "hide", "cells", "joint"}
         why |= dict.fromkeys(own & given, "--operations trivial, which has branches of its own")
+    if arm.context and arm.response != "capped":
+        why["response"] = "--context, whose response is its own"
+    if arm.cap is not None and arm.response != "capped":
+        why["cap"] = "--response, which has no cap"
     if arm.learned_shares:
         why |= dict.fromkeys({"share", "end", "hidden"} & given, "--learned-shares, which decide them")
     if not task.hides:
@@ -194,6 +211,8 @@ def step_of(
         if arm.context is not None:
             context = context or give_context(augmenter, arm.context, augmenter.seed, model, batch)
             context.comes_next(batch)
+        if arm.response != "capped" and augmenter.steps == 0:
+            give_response(augmenter, arm.response, model, batch)
         result = augmenter.step(model, batch, task.loss_fn)
         if images is not None:
             images.saw(result.batch["index"], measure(result.output, result.batch))

@@ -1,6 +1,7 @@
 """What arms of benchmarks/worst_view.py try beside what adaug does: other draws, shares and images, and telling images apart.
 
-These are trials, not parts of adaug. Those with a context reach into an augmenter, which has no place for them.
+These are trials, not parts of adaug. Those with a context or another response reach into an augmenter, which has no place for
+them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from adaug.policy import Branch, Policy
 from benchmarks.worst_tasks import Rows, Task
 
 CONTEXTS = ("class", "image")
+RESPONSES = ("capped", "proportional", "softmax")
 FLOOR = 0.05  # of a distribution is uniform
 
 
@@ -147,6 +149,38 @@ class HardImages:
         index, errors = (part[errors.isfinite()] for part in (index, errors.detach()))
         known = self.errors[index]
         self.errors[index] = torch.where(known == 0, errors, known + (errors - known) / 3)
+
+
+# -- responses ----------------------------------------------------------------------------------------------------------
+
+
+class OtherResponse(RunningDifficulty):
+    """Answers without a cap. "proportional": as often as a bin is hard, Eq. (3) of the paper. "softmax": by e to the power of
+    how far a bin is from the mean of its operation, in standard deviations of the bins."""
+
+    def __init__(self, policy: Policy, response: str) -> None:
+        super().__init__(policy, torch.device("cpu"))
+        self.response = response
+
+    @override
+    def _answer(self, kept: Tensor) -> None:
+        super()._answer(kept)
+        mean, effects, _ = self._estimate(self.sums)
+        effects, there = effects[self._place], self._there
+        if self.response == "proportional":
+            weights = torch.where(there, (self.usual + mean + effects).clamp(min=0), 0)
+        else:
+            spread = (torch.where(there, effects.square(), 0).sum(1, keepdim=True) / there.sum(1, keepdim=True)).sqrt()
+            weights = torch.where(there, (effects / spread.clamp(min=1e-12)).exp(), 0)
+        target = torch.lerp(self._uniform, weights / weights.sum(1, keepdim=True), self._trust)
+        self.slow = torch.lerp(target, getattr(self, "slow", self._uniform), kept)
+        self.probabilities = self.slow
+
+
+def give_response(augmenter: adaug.AdversarialAugmenter, response: str, model: nn.Module, batch: Rows) -> None:
+    """Gives another response to an augmenter that has not made a step yet."""
+    augmenter.bind(model, batch)
+    augmenter._running = OtherResponse(augmenter.policy, response)
 
 
 # -- telling images apart -----------------------------------------------------------------------------------------------

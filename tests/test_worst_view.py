@@ -26,6 +26,8 @@ ARMS = (
     "uniform --rest --hide features",
     "running --joint --images",
     "running --operations trivial --learned-shares",
+    "running --response softmax",
+    "running --response proportional --joint",
     "running --operations more --context image --cells even",
 )
 
@@ -66,6 +68,8 @@ def test_every_arm_trains_from_the_same_weights(words: str, faces: worst_tasks.T
         "random --rest",
         "even --end 0.5",
         "even --rest",
+        "uniform --response softmax",
+        "running --response softmax --cap 3",
         "uniform --cap 3",
         "running --operations trivial --joint",
         "running --operations trivial --share 1/2",
