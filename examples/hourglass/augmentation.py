@@ -56,14 +56,9 @@ def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -
             "update": adaug.RewardPenalty(config.alpha, config.beta, config.cap),
             "optimizer": lambda parameters: make_optimizer(config, parameters, config.generator_lr),
         } | arguments
-    hides = arguments["policy"].hides_features
-    usual: dict[str, Any] = {
-        "occlude": HIDES if hides else None,
-        "targets": TARGETS,
-        "output_size": config.size,
-        "total_steps": max(1, steps),
-    }
-    usual |= {"difficulty": None if config.measure == "loss" else partial(difficulty_of, config), "seed": config.seed}
+    usual: dict[str, Any] = {"targets": TARGETS, "output_size": config.size, "total_steps": max(1, steps), "seed": config.seed}
+    usual["difficulty"] = None if config.measure == "loss" else partial(difficulty_of, config)
+    usual["occlude"] = HIDES if arguments["policy"].hides_features else None
     return adaug.AdversarialAugmenter(**{**usual, **arguments})
 
 
