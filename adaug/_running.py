@@ -138,16 +138,20 @@ class RunningDifficulty:
 
     def _sums_of(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
         """The normal equations of least squares: products of branch, bins, cells and difficulty, summed over rows."""
-        parts = [branch[:, None] == self._share_numbers]
-        for name, operation in self.operations.items():
-            if name in view.magnitudes:
-                parts.append(operation.membership(view.magnitudes[name]))
-            else:
-                parts.append(torch.zeros(len(branch), operation.bins, device=branch.device))
+        parts = [branch[:, None] == self._share_numbers, *self._memberships(view, branch)]
         rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)  # [B, C + 1]
         total = rows.sum(1, keepdim=True)
         rows = rows.masked_fill(total - total != 0, 0)  # rows with a number that is not finite
         return rows.T @ rows
+
+    def _memberships(self, view: View, branch: Tensor) -> list[Tensor]:
+        """Which bins or cells of each operation every row has, [B, k] each."""
+        return [
+            operation.membership(view.magnitudes[name])
+            if name in view.magnitudes
+            else torch.zeros(len(branch), operation.bins, device=branch.device)
+            for name, operation in self.operations.items()
+        ]
 
     def _estimate(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mean difficulty, what each bin adds to its operation's mean, and the variance of this. [], [C], [C]."""
@@ -172,10 +176,14 @@ class RunningDifficulty:
         """Moves the probabilities towards the capped best response. The factor `kept` of the old ones stays."""
         mean, effects, variances = self._estimate(self.sums)
         self._difficulty = self._shown(mean, effects)
-        best = best_response(effects[self._place], variances[self._place], self._there, self._limit)
+        best = self._response(mean, effects[self._place], variances[self._place])
         target = torch.lerp(self._uniform, best, self._trust)
         self.probabilities = torch.lerp(target, self.probabilities, kept)
         self._log_probs, self._metrics = {}, {}
+
+    def _response(self, mean: Tensor, effects: Tensor, variances: Tensor) -> Tensor:
+        """The probabilities [O, K] that answer these effects of bins on the mean difficulty, which are known so well."""
+        return best_response(effects, variances, self._there, self._limit)
 
     # ---- what is told
 

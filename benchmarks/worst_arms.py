@@ -123,7 +123,8 @@ def policy_of(arm: argparse.Namespace, task: Task) -> adaug.Policy:
 
 def _refuse_ignored(arm: argparse.Namespace, task: Task) -> None:
     kind = "worst-of-K" if WORST_OF.fullmatch(arm.kind) else arm.kind
-    given = {name for name in USED_BY if getattr(arm, name) != arm_parser().get_default(name)}
+    parser = arm_parser()
+    given = {name for name in USED_BY if getattr(arm, name) != parser.get_default(name)}
     why = {name: f"{arm.kind}; it changes {', '.join(USED_BY[name])}" for name in given if kind not in USED_BY[name]}
     if arm.operations == "more" and kind == "random":
         why["operations"] = "random, whose views neither shift nor shear"

@@ -163,18 +163,14 @@ class OtherResponse(RunningDifficulty):
         self.response = response
 
     @override
-    def _answer(self, kept: Tensor) -> None:
-        super()._answer(kept)
-        mean, effects, _ = self._estimate(self.sums)
-        effects, there = effects[self._place], self._there
+    def _response(self, mean: Tensor, effects: Tensor, variances: Tensor) -> Tensor:
+        there = self._there
         if self.response == "proportional":
             weights = torch.where(there, (self.usual + mean + effects).clamp(min=0), 0)
         else:
             spread = (torch.where(there, effects.square(), 0).sum(1, keepdim=True) / there.sum(1, keepdim=True)).sqrt()
             weights = torch.where(there, (effects / spread.clamp(min=1e-12)).exp(), 0)
-        target = torch.lerp(self._uniform, weights / weights.sum(1, keepdim=True), self._trust)
-        self.slow = torch.lerp(target, getattr(self, "slow", self._uniform), kept)
-        self.probabilities = self.slow
+        return weights / weights.sum(1, keepdim=True)
 
 
 def give_response(augmenter: adaug.AdversarialAugmenter, response: str, model: nn.Module, batch: Rows) -> None:
@@ -249,11 +245,7 @@ class BySight(RunningDifficulty):
         kept = 0.99 if self.steps > 1 else 0.0
         self.level = kept * self.level + (1 - kept) * float(difficulty.mean())
         self.square = kept * self.square + (1 - kept) * float((difficulty - self.level).square().mean())
-        shown = [
-            operation.membership(view.magnitudes[name]) if name in view.magnitudes else torch.zeros(len(branch), operation.bins)
-            for name, operation in self.operations.items()
-        ]
-        present = torch.cat([torch.ones(len(branch), 1), *shown], 1).float()
+        present = torch.cat([torch.ones(len(branch), 1), *self._memberships(view, branch)], 1).float()
         error = (self.predicted * present).sum(1)[known] - (difficulty - self.level) / max(self.square, 1e-12) ** 0.5
         self.optimizer.zero_grad()
         error.square().mean().backward()  # type: ignore[no-untyped-call, unused-ignore]
