@@ -1,29 +1,18 @@
 """adaug: data augmentation that trains against your network (Peng, Tang et al., CVPR 2018)."""
 
-from adaug import keypoints, operations, plots, policies
-from adaug._apply import apply_view
-from adaug._generator import Generator, OneForAll
-from adaug._kinds import Target
-from adaug._losses import per_sample
-from adaug._reward import RewardPenalty
-from adaug._view import View
+from adaug import keypoints, learners, operations, plots, policies
+from adaug._batches.kinds import Target
+from adaug._views.view import View
+from adaug.apply import apply_view
 from adaug.audits import Audit, audit
 from adaug.augment import Augment
 from adaug.augmenter import AdversarialAugmenter, StepResult
-from adaug.operations import (
-    Brightness,
-    Contrast,
-    OccludeFeatures,
-    OccludeImage,
-    Rotate,
-    Saturation,
-    Scale,
-    Shear,
-    Translate,
-)
-from adaug.policy import Branch, Flip, Policy
+from adaug.learners import Generator, RewardPenalty
+from adaug.operations import Brightness, Contrast, OccludeFeatures, OccludeImage, Rotate, Saturation, Scale, Shear, Translate
+from adaug.per_sample import per_sample
+from adaug.policies import Branch, Flip, Policy
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "AdversarialAugmenter",
@@ -36,7 +25,6 @@ __all__ = [
     "Generator",
     "OccludeFeatures",
     "OccludeImage",
-    "OneForAll",
     "Policy",
     "RewardPenalty",
     "Rotate",
@@ -50,6 +38,7 @@ __all__ = [
     "apply_view",
     "audit",
     "keypoints",
+    "learners",
     "operations",
     "per_sample",
     "plots",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adaug._checks import function, instance, integer, one_of, optional, several, text
-from adaug._kinds import TARGETS
-from adaug._scoring import SCORING
-from adaug._warp import SIZE
-from adaug.policy import Policy
+from adaug._batches.kinds import TARGETS
+from adaug._runtime.checks import function, instance, integer, one_of, optional, several, text
+from adaug._runtime.geometry import SIZE
+from adaug.learners.scoring import SCORING
+from adaug.policies import Policy
 
 LAYERS = optional(several(text("a layer"), 'a list of names (or patterns) of layers, such as ["layer1"]'), "to find them")
 RULES = {

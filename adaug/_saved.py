@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from adaug._adversary import STATE, Adversary
-from adaug._checks import integer, mapping, number, shown
-from adaug._running import RunningDifficulty
-from adaug._state import Description, anything, check_state
-from adaug.policy import Policy
+from adaug._runtime.checks import integer, mapping, number, shown
+from adaug._runtime.states import Description, anything, check_state
+from adaug.learners.adversary import STATE, Adversary
+from adaug.learners.running import RunningDifficulty
+from adaug.policies import Policy
 
 PART = mapping(mapping(anything(), "a mapping"), "a mapping from branches to the states of their generators")
 

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from adaug import policies
-from adaug._batch import UserBatch
-from adaug._checks import checked, instance, integer, one_of, optional
-from adaug._draw import draw_view
-from adaug._kinds import TARGETS, Key, Target, guess
-from adaug._nested import with_items, with_values
-from adaug._random import Stream
-from adaug._ranks import dist_rank, dist_size
-from adaug._sample import MOVING, Channels, Lifted, image_of, is_array
-from adaug._suits import check_policy
-from adaug._view import View
-from adaug._warp import SIZE, Size
-from adaug.policy import Policy
+from adaug._batches.batch import UserBatch
+from adaug._batches.fits import check_policy
+from adaug._batches.kinds import TARGETS, Key, Target, guess
+from adaug._batches.samples import MOVING, Channels, Lifted, image_of, is_array
+from adaug._batches.tree import with_items, with_values
+from adaug._runtime.checks import checked, instance, integer, one_of, optional
+from adaug._runtime.geometry import SIZE, Size
+from adaug._runtime.random import Stream
+from adaug._runtime.ranks import dist_rank, dist_size
+from adaug._views.view import View
+from adaug.policies import Policy
+from adaug.policies._draw import draw_view
 
 NAMED, DRAWN = 4, 5  # what a random stream is for; 0 to 3 belong to the augmenter
 RULES = {

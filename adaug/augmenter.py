@@ -16,32 +16,33 @@ import torch
 from torch import Tensor, nn
 
 from adaug import policies
-from adaug._adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
 from adaug._arguments import RULES, refuse_unused
-from adaug._batch import Batch, UserBatch
-from adaug._call import Call, Forward
-from adaug._checks import checked, number
-from adaug._difficulty_table import DifficultyTable
-from adaug._fair import LOSS, MAY_GROW, Fair, fair_difficulty, measured
-from adaug._kinds import Target
-from adaug._lessons import learn, lessons_of
-from adaug._network import BoundModel, Difficulty, LossFunction, bind
-from adaug._parse import parse
-from adaug._pretrain import RULES as PRETRAIN_RULES
-from adaug._pretrain import Pretraining, learning_rate, repeated
-from adaug._random import Stream, no_inference
-from adaug._ranks import Joins, dist_rank, meet, value_of_first
-from adaug._reward import RewardPenalty, Update, cap_of
-from adaug._running import RunningDifficulty
+from adaug._batches.batch import Batch, UserBatch
+from adaug._batches.fits import check_policy
+from adaug._batches.kinds import Target
+from adaug._batches.parse import parse
+from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
+from adaug._model.call import Call, Forward
+from adaug._model.locks import alone, waiting
+from adaug._model.wrappers import device_of, shards, unwrap
+from adaug._runtime.checks import checked, number
+from adaug._runtime.geometry import Size
+from adaug._runtime.random import Stream, no_inference
+from adaug._runtime.ranks import Joins, dist_rank, meet, value_of_first
 from adaug._saved import check_saved
-from adaug._scoring import NO_SCORES, SCORING
-from adaug._suits import check_policy
-from adaug._trial import losses_by_branch, propose
-from adaug._turns import alone, waiting
-from adaug._view import View
-from adaug._warp import Size
-from adaug._wrappers import device_of, shards, unwrap
-from adaug.policy import RANDOM, Policy
+from adaug._views.view import View
+from adaug.learners.adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
+from adaug.learners.measures import LOSS, MAY_GROW, Fair, fair_difficulty, measured
+from adaug.learners.pretrain import RULES as PRETRAIN_RULES
+from adaug.learners.pretrain import Pretraining, learning_rate, repeated
+from adaug.learners.reward import RewardPenalty, Update, cap_of
+from adaug.learners.running import RunningDifficulty
+from adaug.learners.scoring import NO_SCORES, SCORING
+from adaug.learners.table import DifficultyTable
+from adaug.learners.trial import losses_by_branch, propose
+from adaug.learners.update_targets import learn, lessons_of
+from adaug.policies import Policy
+from adaug.policies.policy import RANDOM
 
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
 MOVES = ("steps", "metrics", "_seed", "_bound", "_adversaries", "_running", "_measure", "_pending")  # what a step may change
@@ -236,7 +237,7 @@ class AdversarialAugmenter(Joins):
         *,
         steps: int,
         lr: float | None = None,
-        most_views: int = 64,
+        max_views: int = 64,
     ) -> dict[str, Tensor]:
         """Trains the generators alone; the model stays as it is (stage 2).
 
@@ -246,13 +247,13 @@ class AdversarialAugmenter(Joins):
             loss_fn: (output, batch) -> one loss per sample, [B].
             steps: How many batches to take.
             lr: Learning rate of the generators' optimizers during this call (2.5e-4 in the paper). None keeps theirs.
-            most_views: At most so many views of an image are scored. If m x n combinations of bins are more, some are drawn.
+            max_views: At most so many views of an image are scored. If m x n combinations of bins are more, some are drawn.
 
         Returns:
             "branch.operation" -> the KL divergence between targets and proposals at each step, [steps].
         """
         refuse_unused(self.policy, ["pretrain"])
-        given = checked({"loader": loader, "steps": steps, "lr": lr, "most_views": most_views}, PRETRAIN_RULES)
+        given = checked({"loader": loader, "steps": steps, "lr": lr, "max_views": max_views}, PRETRAIN_RULES)
         history: dict[str, list[Tensor]] = {}
         pretraining: Pretraining | None = None
         difficulty = self._difficulty(Difficulty(loss_fn, "loss_fn"))
@@ -260,7 +261,7 @@ class AdversarialAugmenter(Joins):
             with no_inference(), self._undone_on_error():
                 bound, parsed = self._prepare(model, batch)
                 meet("pretraining step", self._counts["pretrain"], bound.device)
-                pretraining = pretraining or Pretraining(bound, self._view_size(parsed), given["most_views"])
+                pretraining = pretraining or Pretraining(bound, self._view_size(parsed), given["max_views"])
                 stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
                 lessons: dict[str, Lesson] = {}
                 told: dict[str, Tensor] = {}

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from adaug._checks import checked, either, function, instance, integer, number, several
+from adaug._runtime.checks import checked, either, function, instance, integer, number, several
 
 Pairs = Sequence[tuple[int, int]]  # (left, right): keypoints that belong together
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from adaug._batch import UserBatch
-from adaug._kinds import Key, Target
-from adaug._parse import parse
-from adaug._view import View
-from adaug._warp import Size, inside
+from adaug._batches.batch import UserBatch
+from adaug._batches.kinds import Key, Target
+from adaug._batches.parse import parse
+from adaug._runtime.geometry import Size, inside
+from adaug._views.view import View
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
-from adaug.policy import Policy
+from adaug.policies import Policy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

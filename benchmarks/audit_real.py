@@ -179,7 +179,7 @@ def windows(model: torch.nn.Module, folder: Path) -> str:
     for wide, up in itertools.product((0.8, 0.9, 1.0, 1.1, 1.2, 1.4), (0.0, 0.05, 0.1, 0.15, 0.2)):
         faces = load_faces(folder, 200, wide=wide, up=up)
         audited = [
-            adaug.audit(model, batches(faces), score, [Rotate(-1, 1, 2)], draws=0, output_size=SIDE).mean("as it is")
+            adaug.audit(model, batches(faces), score, [Rotate(-1, 1, 2)], num_draws=0, output_size=SIDE).mean("as it is")
             for score in (found, errors)
         ]
         lines.append(f"| {wide} | {up} | {audited[0]:.3f} | {audited[1]:.4f} |")
@@ -327,10 +327,10 @@ def main() -> None:
 
     points = audit("points", model, found, output_size=SIDE, groups=GROUPS)
     face = audit("face", model, is_face, output_size=SIDE, views=FACE_VIEWS)
-    turns = audit("errors", model, errors, output_size=SIDE, views=[ROTATE], draws=0, worse="higher")
+    turns = audit("errors", model, errors, output_size=SIDE, views=[ROTATE], num_draws=0, higher_is_better=False)
     before = audit("before", model, found, output_size=SIDE, views=VIEWS[:2], groups=GROUPS)
     after = audit("after", Upright(model), found, output_size=SIDE, views=VIEWS[:2], groups=GROUPS)
-    finer = audit("finer", Finer(model), found, output_size=2 * SIDE, faces=fine, views=VIEWS[:2], draws=0, groups=GROUPS)
+    finer = audit("finer", Finer(model), found, output_size=2 * SIDE, faces=fine, views=VIEWS[:2], num_draws=0, groups=GROUPS)
 
     hits, distances = by_hand(network, faces["image"], testset)
     apart = {

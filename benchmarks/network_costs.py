@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from adaug._layers import layer_names
+from adaug._model.layers import layer_names
 from benchmarks.result_files import save
 from examples.hourglass.config import PAPER
 from examples.hourglass.model import StackedHourglass

@@ -33,11 +33,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from adaug._adversary import Adversary
-from adaug._batch import Batch
-from adaug._generator import Layout, Shape
-from adaug._network import BoundModel
+from adaug._batches.batch import Batch
+from adaug._model.bound import BoundModel
 from adaug.keypoints import Pairs
+from adaug.learners.adversary import Adversary
+from adaug.learners.generator import Layout, Shape
 from benchmarks import draw
 from benchmarks.result_files import save, spread
 from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "update_every=4": {"update_every": 4},
     "both": {"scoring": "train", "update_every": 4},
     "both, reads the image": {"scoring": "train", "update_every": 4, "features": ()},
-    "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.OneForAll},
+    "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.learners.OneForAll},
     "robust": {},
     "uniform": {},
     "compiled generators": {"generator": compiled},

@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from adaug._warp import Grid
+from adaug._views.warp import Grid
 from adaug.keypoints import render_heatmaps
 from benchmarks.result_files import save, spread
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import adaug
-from adaug._adversary import Lesson
-from adaug._layers import layer_names
-from adaug._parse import parse
-from adaug._random import Stream
-from adaug._trial import draw_proposal
+from adaug._batches.parse import parse
+from adaug._model.layers import layer_names
+from adaug._runtime.random import Stream
 from adaug.augmenter import AdversarialAugmenter
+from adaug.learners.adversary import Lesson
+from adaug.learners.trial import draw_proposal
 from examples import segmentation
 from examples.classification import Residual
 from examples.datasets.people import MPII

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 import adaug
-from adaug._running import RunningDifficulty
-from adaug._view import View
+from adaug._views.view import View
+from adaug.learners.running import RunningDifficulty
 from adaug.operations import Binned, Geometric
-from adaug.policy import Branch, Policy
+from adaug.policies import Branch, Policy
 from benchmarks.worst_tasks import Rows, Task
 
 CONTEXTS = ("class", "image")

@@ -85,7 +85,15 @@ def run(arm: argparse.Namespace, task: Task, seed: int) -> dict[str, Any]:
             history.append(learned)
     trained = time.process_time()
     audit = adaug.audit(
-        model, task.test, task.score, VIEWS, targets=task.targets, output_size=task.size, draws=0, pictures=0, progress=False
+        model,
+        task.test,
+        task.score,
+        VIEWS,
+        targets=task.targets,
+        output_size=task.size,
+        num_draws=0,
+        num_pictures=0,
+        progress=False,
     )
     kept = said(audit)
     last: dict[str, list[float]] = next((one for one in reversed(history) if one), {})

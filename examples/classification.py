@@ -139,7 +139,7 @@ def right(output: Tensor, batch: Pair) -> Tensor:
 
 def audit(model: ResNet, data: Pair) -> adaug.Audit:
     """Audits a network on digits as they are, turned (further than any training view), scaled, and hidden in part."""
-    return adaug.audit(model, list(zip(*(part.split(64) for part in data), strict=True)), right, VIEWS, draws=0)
+    return adaug.audit(model, list(zip(*(part.split(64) for part in data), strict=True)), right, VIEWS, num_draws=0)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

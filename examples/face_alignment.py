@@ -83,7 +83,7 @@ def train(arm: str, faces: People, args: argparse.Namespace) -> StackedHourglass
     policy = policy_of(arm, POLICIES[args.policy])
     more: dict[str, Any] = {}
     if arm == "global":
-        more = {"features": (), "generator": adaug.OneForAll}
+        more = {"features": (), "generator": adaug.learners.OneForAll}
     elif any(branch.has_generator for branch in policy.branches):
         more = {"features": LAYERS}
     augmenter = adaug.AdversarialAugmenter(
@@ -133,7 +133,7 @@ def found(output: list[Tensor], batch: Batch) -> Tensor:
 def audit(model: StackedHourglass, faces: People, size: int) -> adaug.Audit:
     """Audits a network on faces as they are, turned, scaled, and hidden in part."""
     batches = list(faces.batches(64, shuffle=False))
-    return adaug.audit(model, batches, found, VIEWS, targets=TARGETS, output_size=size, groups=W300.groups, draws=0)
+    return adaug.audit(model, batches, found, VIEWS, targets=TARGETS, output_size=size, groups=W300.groups, num_draws=0)
 
 
 def errors_of(model: StackedHourglass, known: People, new: People, args: argparse.Namespace) -> dict[str, float]:

@@ -212,7 +212,7 @@ def audit(model: UNet, data: Rows) -> adaug.Audit:
     """Audits a network on scenes as they are, turned, scaled, and hidden in part, by their IoU."""
     rows = [dict(zip(data, part, strict=True)) for part in zip(*(value.split(64) for value in data.values()), strict=True)]
     groups = {name: [label] for label, name in enumerate(CLASSES)}
-    return adaug.audit(model, rows, iou_of_each, VIEWS, targets=TARGETS, groups=groups, draws=0)
+    return adaug.audit(model, rows, iou_of_each, VIEWS, targets=TARGETS, groups=groups, num_draws=0)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

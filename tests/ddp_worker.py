@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
-from adaug._running import EVERY
+from adaug.learners.running import EVERY
 
 
 def train(augmenter: Any, model: torch.nn.Module, steps: range, n: int) -> list[Any]:
@@ -131,7 +131,7 @@ def pretrained(folder: Path) -> Any:
     """Stage 2 on other images each."""
     model, augmenter = DistributedDataParallel(nets.make_network()), nets.make_augmenter()
     loader = [nets.make_batch(4, seed=dist.get_rank())]
-    augmenter.pretrain(model, loader, nets.loss_fn, steps=3, most_views=5)
+    augmenter.pretrain(model, loader, nets.loss_fn, steps=3, max_views=5)
     return {"generators": nets.generators(augmenter)}
 
 

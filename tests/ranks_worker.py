@@ -16,7 +16,7 @@ from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
-from adaug._running import EVERY
+from adaug.learners.running import EVERY
 
 SECONDS = 4
 PATIENT = 60

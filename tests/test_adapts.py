@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import adaug
-import adaug._trial as trial_module
-from adaug._reward import capped
+import adaug.learners.trial as trial_module
+from adaug.learners.reward import capped
 
 SIDE = 16
 KINDS = torch.tensor([0, 1])
@@ -283,21 +283,21 @@ def pretrained(name: str, loader, loss, steps: int, lr: float = 1e-2, **kwargs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("most_views", "steps"), [(63, 36), (20, 60)], ids=["all m x n", "sampled"])
-def test_pretraining_reaches_the_normalised_table_of_losses(most_views, steps):
-    lr = 6e-3 if most_views == 63 else 4e-3
-    found, history = pretrained("asr", [make_batch(4)], tabled, steps, lr, most_views=most_views)
+@pytest.mark.parametrize(("max_views", "steps"), [(63, 36), (20, 60)], ids=["all m x n", "sampled"])
+def test_pretraining_reaches_the_normalised_table_of_losses(max_views, steps):
+    lr = 6e-3 if max_views == 63 else 4e-3
+    found, history = pretrained("asr", [make_batch(4)], tabled, steps, lr, max_views=max_views)
     for operation, over in (("asr.scale", 2), ("asr.rotate", 1)):
         sums = TABLE.sum(over)  # the losses accumulated into their bins
         expected = capped(sums / sums.sum(1, keepdim=True), 2.0)  # no proposal is above the update's cap
-        tolerance = 0.02 if most_views == 63 else 0.04
+        tolerance = 0.02 if max_views == 63 else 0.04
         for row in range(4):
             assert (found[operation][row] - expected[row % 2]).abs().max() < tolerance, (
                 operation,
                 found[operation][row],
                 expected[row % 2],
             )
-    if most_views == 63:
+    if max_views == 63:
         for values in history.values():  # some targets are above the cap, which proposals keep
             assert float(values[-1]) < 0.5 * float(values[0]), (float(values[0]), float(values[-1]))
 
@@ -350,5 +350,5 @@ def test_pretraining_leaves_out_losses_that_are_not_finite():
     def loss(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
         return torch.where(batch["label"] == 0, tabled(output, batch), torch.nan)
 
-    found, _ = pretrained("asr", [make_batch(4)], loss, 5, most_views=14)
+    found, _ = pretrained("asr", [make_batch(4)], loss, 5, max_views=14)
     assert all(torch.isfinite(p).all() for p in found.values())

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import adaug
-from adaug._find import find_layers
-from adaug._layers import describe
-from adaug._leak import with_a_change
-from adaug._probe import probe
+from adaug._model.finding.find import find_layers
+from adaug._model.finding.leak import with_a_change
+from adaug._model.finding.probe import probe
+from adaug._model.layers import describe
 from examples.hourglass.model import StackedHourglass
 
 B = 6

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import adaug
 from adaug import Audit, Branch, Brightness, Flip, OccludeFeatures, OccludeImage, Policy, Rotate, Scale, apply_view
-from adaug.audits._records import FamilyTable
-from adaug.audits._statistics import Estimate
+from adaug.audits.records import FamilyTable
+from adaug.audits.statistics import Estimate
 
 ROTATE, SCALE, CELLS = Rotate(-60, 60, 5), Scale(0.5, 2.0, 3, log=True), OccludeImage((2, 2), 1)
 VIEWS = [ROTATE, SCALE, CELLS]
@@ -53,7 +53,7 @@ def make_audit(scores: Any, views: tuple[str, ...] = ("a", "b", "c"), **kwargs: 
 @pytest.mark.parametrize("score", [by_image, hits], ids=["images", "joints"])
 def test_scores_are_those_of_a_loop_over_views(score: Any) -> None:
     model = nets.make_network().eval()
-    audit = adaug.audit(model, loader(), score, VIEWS, draws=3)
+    audit = adaug.audit(model, loader(), score, VIEWS, num_draws=3)
     batch = nets.make_batch(10)
     plan: list[list[tuple[Any, Any]]] = [[]]
     plan += [[(operation, centre)] for operation in VIEWS for centre in operation.centres()]
@@ -80,7 +80,7 @@ def test_views_that_do_the_same_are_seen_once() -> None:
         seen.append(len(image))
         return image.mean((2, 3))
 
-    audit = adaug.audit(model, [nets.make_batch(64)], lambda output, batch: output.mean(1), VIEWS, draws=0, pictures=0)
+    audit = adaug.audit(model, [nets.make_batch(64)], lambda output, batch: output.mean(1), VIEWS, num_draws=0, num_pictures=0)
     assert len(audit.views) == 1 + 5 + 3 + 4 + 15
     assert len(seen) == len(audit.views) - 2 - 7  # a turn by 0°, a scale of 1, and the seven pairs with one of them
     assert float(audit.mean("rotate +0°")) == float(audit.mean("as it is"))
@@ -102,7 +102,9 @@ def positions(output: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 def test_a_joint_draw_says_what_was_drawn() -> None:
-    audit = adaug.audit(nets.make_network(), loader(), by_image, Policy([Branch("a", VIEWS, 0.5)], [Flip([(0, 1)])]), draws=8)
+    audit = adaug.audit(
+        nets.make_network(), loader(), by_image, Policy([Branch("a", VIEWS, 0.5)], [Flip([(0, 1)])]), num_draws=8
+    )
     assert audit.detail("rotate +0°") == "rotate +0°"
     details = [audit.detail(view) for view in audit.family("draws").views]
     assert len(set(details)) == 8
@@ -114,28 +116,28 @@ def test_a_joint_draw_says_what_was_drawn() -> None:
 
 
 def test_a_policy_gives_its_operations_once_and_its_mirror() -> None:
-    audit = adaug.audit(nets.make_network(), loader(), by_image, adaug.policies.wide([(0, 1)]), draws=2)
+    audit = adaug.audit(nets.make_network(), loader(), by_image, adaug.policies.wide([(0, 1)]), num_draws=2)
     assert [family.name for family in audit.families] == [
         "as it is", "scale", "rotate", "occlude", "mirrored", "scale × rotate", "draws",
     ]  # fmt: skip
     assert len(audit.columns("scale × rotate")) == 49  # nine rotations are thinned to seven
     assert audit.grid("rotate", "scale").mean.shape == (7, 7)
     twice = Policy([Branch("one", [Rotate(-30, 30, 3)], 0.3), Branch("other", [Rotate(-60, 60, 3), SCALE], 0.3)], [SCALE])
-    names = [family.name for family in adaug.audit(nets.make_network(), loader(), by_image, twice, draws=0).families]
+    names = [family.name for family in adaug.audit(nets.make_network(), loader(), by_image, twice, num_draws=0).families]
     assert names[:4] == ["as it is", "scale", "one.rotate", "other.rotate"]
     assert "draws" not in names
 
 
 def test_masks_on_features_become_masks_on_the_image() -> None:
     features, image = (
-        adaug.audit(nets.make_network(), loader(), by_image, [operation((2, 2), 1)], draws=2).scores
+        adaug.audit(nets.make_network(), loader(), by_image, [operation((2, 2), 1)], num_draws=2).scores
         for operation in (OccludeFeatures, OccludeImage)
     )
     np.testing.assert_array_equal(features, image)
 
 
 def test_joints_that_leave_the_frame_do_not_count() -> None:
-    audit = adaug.audit(nets.make_network(), loader(), hits, [Scale(1.0, 5.0, 4)], draws=0)
+    audit = adaug.audit(nets.make_network(), loader(), hits, [Scale(1.0, 5.0, 4)], num_draws=0)
     counted = audit.counted("scale")
     assert (np.diff(counted) <= 0).all()
     assert counted[-1] < 0.7
@@ -151,7 +153,7 @@ def test_joints_that_leave_the_frame_do_not_count() -> None:
 
 def test_keypoints_without_visibility_do_not_count_outside_either() -> None:
     batches = [{key: value for key, value in batch.items() if key != "visibility"} for batch in loader()]
-    audit = adaug.audit(nets.make_network(), batches, hits, [Scale(1.0, 5.0, 2)], draws=0)
+    audit = adaug.audit(nets.make_network(), batches, hits, [Scale(1.0, 5.0, 2)], num_draws=0)
     assert np.isnan(audit.scores[:, -1]).any()
     assert np.isfinite(audit.scores[:, 0]).all()
 
@@ -164,7 +166,7 @@ def test_a_larger_canvas_is_cut() -> None:
         shapes.append(tuple(image.shape[-2:]))
         return image.mean((2, 3))
 
-    adaug.audit(model, batches, lambda output, batch: output.mean(1), [SCALE], draws=1, output_size=32)
+    adaug.audit(model, batches, lambda output, batch: output.mean(1), [SCALE], num_draws=1, output_size=32)
     assert set(shapes) == {(32, 32)}
 
 
@@ -175,11 +177,11 @@ def test_a_larger_canvas_is_cut() -> None:
 def test_the_model_the_loader_and_the_random_state_are_left_alone(mode: bool) -> None:
     model, batches = nets.make_network().train(mode), loader()
     before, copied = nets.traces(model), nets.cloned(batches)
-    one = adaug.audit(model, batches, hits, adaug.policies.wide([(0, 1)]), draws=2)
+    one = adaug.audit(model, batches, hits, adaug.policies.wide([(0, 1)]), num_draws=2)
     assert nets.differences(before, nets.traces(model)) == []
     assert nets.same(batches, copied)
     np.testing.assert_array_equal(
-        one.scores, adaug.audit(model.eval(), batches, hits, adaug.policies.wide([(0, 1)]), draws=2).scores
+        one.scores, adaug.audit(model.eval(), batches, hits, adaug.policies.wide([(0, 1)]), num_draws=2).scores
     )
 
 
@@ -211,7 +213,7 @@ def test_statistics_by_hand() -> None:
 
 
 def test_errors_are_turned() -> None:
-    audit = make_audit([[0.1, 0.2, 0.9], [0.3, 0.1, 0.2]], worse="higher")
+    audit = make_audit([[0.1, 0.2, 0.9], [0.3, 0.1, 0.2]], higher_is_better=False)
     name, worst = audit.worst()
     assert (name, float(worst)) == ("b", pytest.approx(0.55))
     assert worst.low <= worst <= worst.high
@@ -293,12 +295,17 @@ def test_the_page_fits_a_terminal_and_says_what_there_is() -> None:
 
 
 def test_a_file_holds_all_of_it(tmp_path: Any) -> None:
-    audit = adaug.audit(nets.make_network(), loader(), hits, VIEWS, groups={"nose": [0]}, draws=3)
+    audit = adaug.audit(nets.make_network(), loader(), hits, VIEWS, groups={"nose": [0]}, num_draws=3)
     read = Audit.load(audit.save(tmp_path / "sub" / "one.audit"))
     assert sorted(path.name for path in (tmp_path / "sub").iterdir()) == ["one.audit"]
     np.testing.assert_array_equal(read.scores, audit.scores)
     assert read.families == audit.families
-    assert (read.worse, dict(read.groups), list(read.images), read.seed) == ("lower", {"nose": [0]}, list(audit.images), 0)
+    assert (read.higher_is_better, dict(read.groups), list(read.images), read.seed) == (
+        True,
+        {"nose": [0]},
+        list(audit.images),
+        0,
+    )
     assert str(read) == str(audit)
     assert read.to_json() == audit.to_json()
     assert len(read.pictures) == len(audit.pictures) == 10
@@ -330,7 +337,7 @@ def test_a_damaged_file_is_named(damage: str, tmp_path: Any) -> None:
 
 
 def test_no_changed_bit_of_a_file_goes_unnoticed(tmp_path: Any) -> None:
-    audit = adaug.audit(nets.make_network(), loader(4), hits, VIEWS, draws=1, pictures=2)
+    audit = adaug.audit(nets.make_network(), loader(4), hits, VIEWS, num_draws=1, num_pictures=2)
     path = audit.save(tmp_path / "one.npz")
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     with zipfile.ZipFile(path) as archive:
@@ -369,7 +376,7 @@ def test_pictures_show_what_a_view_hurts_most() -> None:
         return torch.where(batch["label"] == 1, output.mean((1, 2, 3)), torch.ones(len(output)))
 
     batches = [{"image": images, "label": torch.arange(3)}]
-    audit = adaug.audit(lambda image: image, batches, score, [OccludeImage((2, 2), 1)], draws=0)
+    audit = adaug.audit(lambda image: image, batches, score, [OccludeImage((2, 2), 1)], num_draws=0)
     first = audit.pictures[0]
     assert (first.image, audit.views[first.view], int(first.labels["label"])) == (1, "occlude (1, 1)", 1)
     assert first.pixels.max() == 0
@@ -377,14 +384,16 @@ def test_pictures_show_what_a_view_hurts_most() -> None:
 
 def test_pictures_may_be_few_or_none() -> None:
     model = nets.make_network().eval()
-    many, few, none = (adaug.audit(model, loader(40), by_image, VIEWS, draws=0, pictures=n).pictures for n in (12, 3, 0))
+    many, few, none = (
+        adaug.audit(model, loader(40), by_image, VIEWS, num_draws=0, num_pictures=n).pictures for n in (12, 3, 0)
+    )
     assert [picture.image for picture in few] == [picture.image for picture in many[:3]]
     assert none == ()
 
 
 def test_the_gallery_is_bounded_and_the_same_in_any_batches() -> None:
     model = nets.make_network().eval()
-    one, other = (adaug.audit(model, loader(40, batch), by_image, VIEWS, draws=0) for batch in (40, 3))
+    one, other = (adaug.audit(model, loader(40, batch), by_image, VIEWS, num_draws=0) for batch in (40, 3))
     assert len(one.pictures) == 12
     assert {picture.image for picture in one.pictures} == {picture.image for picture in other.pictures}
 
@@ -399,7 +408,7 @@ class Breaks(Exception):
 @pytest.mark.parametrize("error", [Breaks, KeyboardInterrupt])
 def test_what_was_computed_is_not_lost_and_not_computed_again(error: type[BaseException], tmp_path: Any) -> None:
     model, path, looked = nets.make_network(), tmp_path / "long.audit", []
-    whole = adaug.audit(model, loader(), lambda o, batch: looked.append(len(o)) or hits(o, batch), VIEWS, draws=2)
+    whole = adaug.audit(model, loader(), lambda o, batch: looked.append(len(o)) or hits(o, batch), VIEWS, num_draws=2)
     passes = sum(looked) // 10  # of an image
     looked.clear()
 
@@ -410,12 +419,12 @@ def test_what_was_computed_is_not_lost_and_not_computed_again(error: type[BaseEx
         return hits(output, batch)
 
     with pytest.raises(error) as caught:
-        adaug.audit(model, loader(), breaks, VIEWS, draws=2, path=path)
+        adaug.audit(model, loader(), breaks, VIEWS, num_draws=2, path=path)
     assert len(caught.value.audit) == 8
     np.testing.assert_array_equal(Audit.load(path).scores, whole.scores[:8])
     looked.clear()
     resumed = adaug.audit(
-        model, loader(), lambda output, batch: looked.append(len(output)) or hits(output, batch), VIEWS, draws=2, path=path
+        model, loader(), lambda output, batch: looked.append(len(output)) or hits(output, batch), VIEWS, num_draws=2, path=path
     )
     assert sum(looked) == 2 * passes
     np.testing.assert_array_equal(resumed.scores, whole.scores)
@@ -426,7 +435,7 @@ def test_what_was_computed_is_not_lost_and_not_computed_again(error: type[BaseEx
 
 def test_other_images_other_views_or_fewer_images_are_not_taken_for_the_same(tmp_path: Any) -> None:
     model, path = nets.make_network(), tmp_path / "one.audit"
-    adaug.audit(model, loader(), hits, VIEWS, draws=0, path=path)
+    adaug.audit(model, loader(), hits, VIEWS, num_draws=0, path=path)
     held = path.read_bytes()
     other = [{**batch, "image": batch["image"].flip(0)} for batch in loader()]
     for batches, views, pattern in (
@@ -435,12 +444,12 @@ def test_other_images_other_views_or_fewer_images_are_not_taken_for_the_same(tmp
         (loader(), [ROTATE], "an audit of the same views. Found other views"),
     ):
         with pytest.raises(ValueError, match=pattern):
-            adaug.audit(model, batches, hits, views, draws=0, path=path)
+            adaug.audit(model, batches, hits, views, num_draws=0, path=path)
         assert path.read_bytes() == held
     with torch.no_grad():
         next(model.parameters()).add_(1e-3)  # as after a step of training
     with pytest.raises(ValueError, match="of the same model"):
-        adaug.audit(model, loader(), hits, VIEWS, draws=0, path=path)
+        adaug.audit(model, loader(), hits, VIEWS, num_draws=0, path=path)
     assert path.read_bytes() == held
 
 
@@ -499,7 +508,7 @@ def test_per_cent_is_the_unit_of_scores_of_0_and_100() -> None:
 
 
 def test_where_higher_is_worse_more_is_worse() -> None:
-    before, after = (make_audit(audit.scores, worse="higher") for audit in pair(0.5))
+    before, after = (make_audit(audit.scores, higher_is_better=False) for audit in pair(0.5))
     assert "mean, some" in before.compare(after).worse(by=0.1)
     assert before.compare(after).mean("some").difference > 0
 
@@ -516,7 +525,7 @@ def test_audits_of_other_things_are_not_compared() -> None:
     audit = make_audit([[1, 0], [0, 1]], ("a",))
     for other, pattern in (
         (make_audit([[1, 0], [0, 1]], ("b",)), "same families"),
-        (make_audit([[1, 0], [0, 1]], ("a",), worse="higher"), "same worse"),
+        (make_audit([[1, 0], [0, 1]], ("a",), higher_is_better=False), "same higher_is_better"),
         (make_audit([[1, 0]], ("a",)), "same images in the same order. Found 2 and 1"),
     ):
         with pytest.raises(ValueError, match=pattern):
@@ -537,9 +546,9 @@ def test_audits_of_other_things_are_not_compared() -> None:
         ({"model": 3}, TypeError, "`model` should be callable. Found int"),
         ({"views": ["rotate"]}, TypeError, "operations such as adaug.Rotate. Found 'rotate'"),
         ({"views": Policy((), [Flip()])}, ValueError, "A Flip should know which keypoints change places"),
-        ({"worse": "less"}, ValueError, "'lower' or 'higher'. Found 'less'"),
-        ({"draws": -1}, ValueError, "`draws` should.*at least 0. Found -1"),
-        ({"pictures": 1.5}, ValueError, r"`pictures` should.*Found 1\.5"),
+        ({"higher_is_better": "less"}, TypeError, "True or False. Found 'less'"),
+        ({"num_draws": -1}, ValueError, "`num_draws` should.*at least 0. Found -1"),
+        ({"num_pictures": 1.5}, ValueError, r"`num_pictures` should.*Found 1\.5"),
         ({"loader": []}, ValueError, "at least one batch. Found none"),
         ({"loader": nets.make_batch(3)}, TypeError, r"Found dict, a batch itself; pass \[batch\]"),
         ({"views": "rotate"}, TypeError, "operations such as adaug.Rotate. Found 'rotate'"),
@@ -566,7 +575,7 @@ def test_parts_that_differ_from_batch_to_batch_are_refused() -> None:
 
     batches = [*loader(4), {**nets.make_batch(4), "image": torch.full((4, 3, 32, 32), 0.25)}]
     with pytest.raises(ValueError, match=r"the same parts for every batch, \(2,\)\. Found \(3,\)") as caught:
-        adaug.audit(nets.make_network(), batches, score, [CELLS], draws=0)
+        adaug.audit(nets.make_network(), batches, score, [CELLS], num_draws=0)
     assert len(caught.value.audit) == 4
 
 
@@ -583,10 +592,10 @@ def test_a_mask_whose_outside_nobody_named_is_not_silent() -> None:
 
 
 def test_one_operation_a_numpy_score_and_no_pairs_will_do() -> None:
-    one = adaug.audit(nets.make_network(), loader(), lambda o, b: by_image(o, b).numpy(), ROTATE, draws=0)
+    one = adaug.audit(nets.make_network(), loader(), lambda o, b: by_image(o, b).numpy(), ROTATE, num_draws=0)
     assert [family.name for family in one.families] == ["as it is", "rotate"]
     assert float(one.mean("rotate +0°")) == float(one.by_view("rotate")[2])
-    assert len(adaug.audit(nets.make_network(), loader(), by_image, VIEWS, draws=0, pairs=False).views) == 1 + 5 + 3 + 4
+    assert len(adaug.audit(nets.make_network(), loader(), by_image, VIEWS, num_draws=0, pairs=False).views) == 1 + 5 + 3 + 4
     with pytest.raises(KeyError, match="`operation` should be one of rotate"):
         one.curve("rotation")
     with pytest.raises(TypeError, match="should be compared with an Audit"):
@@ -597,7 +606,7 @@ def test_images_without_a_score_are_counted_and_named() -> None:
     def score(output: Any, batch: dict[str, Tensor]) -> Tensor:
         return torch.where(batch["label"] == 1, torch.nan, torch.ones(len(output)))
 
-    audit = adaug.audit(nets.make_network(), loader(), score, [CELLS], draws=0)
+    audit = adaug.audit(nets.make_network(), loader(), score, [CELLS], num_draws=0)
     lost = int((nets.make_batch(10)["label"] == 1).sum())
     assert audit.excluded == {"images without a score": lost}
     assert f"{lost} images without a score" in str(audit)

@@ -23,13 +23,13 @@ from torch import Tensor
 
 import adaug
 from adaug import Audit, OccludeImage, Rotate, Scale
-from adaug.audits import _statistics
-from adaug.audits._html._cards import encoded, outline
-from adaug.audits._html._numbers import Numbers, minus, share
-from adaug.audits._html._words import sentences
-from adaug.audits._plan import Axis
-from adaug.audits._records import FamilyTable, Picture
-from adaug.audits._statistics import Estimate
+from adaug.audits import statistics
+from adaug.audits._report.cards import encoded, outline
+from adaug.audits._report.numbers import Numbers, minus, share
+from adaug.audits._report.words import sentences
+from adaug.audits.plan import Axis
+from adaug.audits.records import FamilyTable, Picture
+from adaug.audits.statistics import Estimate
 
 ALONE = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
 SCALES, TURNS = ("0.50", "1.00", "2.00"), ("-40°", "+0°", "+40°")
@@ -169,13 +169,13 @@ def spaced(text: str) -> str:
 
 @pytest.mark.parametrize("parts", [0, 4])
 @pytest.mark.parametrize("right", [True, False])
-@pytest.mark.parametrize("worse", ["lower", "higher"])
+@pytest.mark.parametrize("higher_is_better", [True, False])
 @pytest.mark.parametrize("compared", [False, True])
-def test_a_page_holds_everything(tmp_path: Path, parts: int, right: bool, worse: Any, compared: bool) -> None:
+def test_a_page_holds_everything(tmp_path: Path, parts: int, right: bool, higher_is_better: bool, compared: bool) -> None:
     kwargs: dict[str, Any] = {
         "parts": parts,
         "right": right,
-        "worse": worse,
+        "higher_is_better": higher_is_better,
         "groups": {"arms": [0, 1], "legs": [2]} if parts else {},
     }
     audit = make_audit(excluded={"images without a score": 3}, pictures=[picture("label")], **kwargs)
@@ -222,8 +222,8 @@ def test_cells_hold_the_numbers_of_the_grid(tmp_path: Path) -> None:
 
 
 def test_differences_have_the_colour_of_what_they_mean(tmp_path: Path) -> None:
-    for worse, better in (("lower", 0.3), ("higher", -0.3)):
-        before, after = (make_audit(right=False, worse=worse, shift=shift) for shift in (0.0, better))
+    for higher_is_better, better in ((True, 0.3), (False, -0.3)):
+        before, after = (make_audit(right=False, higher_is_better=higher_is_better, shift=shift) for shift in (0.0, better))
         reader = read(before.html(tmp_path / "page.html", compared=after))
         colours = {
             attrs["class"] for attrs in reader.all("td") if (attrs.get("class") or "").startswith(("better", "worse", "same"))
@@ -426,7 +426,7 @@ UNUSUAL = pytest.mark.parametrize(
 @UNUSUAL
 @pytest.mark.parametrize("compared", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_unusual_audits_have_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, compared: bool) -> None:
-    monkeypatch.setattr(_statistics, "RESAMPLES", 100)  # intervals need not be exact here
+    monkeypatch.setattr(statistics, "RESAMPLES", 100)  # intervals need not be exact here
     read(make[1](0).html(tmp_path / "page.html", compared=make[1](1) if compared else None))
 
 
@@ -434,7 +434,7 @@ def test_unusual_audits_have_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @UNUSUAL
 @pytest.mark.parametrize("compared", [False, True])
 def test_unusual_audits_have_a_figure(monkeypatch: pytest.MonkeyPatch, make: Any, compared: bool) -> None:
-    monkeypatch.setattr(_statistics, "RESAMPLES", 100)
+    monkeypatch.setattr(statistics, "RESAMPLES", 100)
     make[1](0).figure(make[1](1) if compared else None).draw_without_rendering()
 
 
@@ -477,7 +477,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_template_is_part_of_the_package() -> None:
-    assert {"page.html.j2", "page.css"} <= {file.name for file in files("adaug.audits._html").iterdir()}
+    assert {"page.html.j2", "page.css"} <= {file.name for file in files("adaug.audits._report").iterdir()}
 
 
 # ---- the figure
@@ -509,7 +509,7 @@ def test_audits_of_networks_have_pages(tmp_path: Path) -> None:
         lambda output, batch: (output.float().mean((2, 3)) > 0).float(),
         adaug.policies.wide([(0, 1)]),
         groups={"first": [0], "second": [1]},
-        draws=3,
+        num_draws=3,
     )
     assert "mirrored" in read(pose.html(tmp_path / "pose.html", compared=pose)).text
     assert len(read(pose.html(tmp_path / "pose.html")).all("img")) == 6

@@ -46,7 +46,7 @@ def test_the_loop_and_the_audit_agree(folder: Path) -> None:
     hits, distances = audit_real.by_hand(network, faces["image"], folder)
     model, views = audit_real.Points(network), [audit_real.ROTATE]
     for score, theirs in ((audit_real.found, hits), (audit_real.errors, distances)):
-        made = adaug.audit(model, audit_real.batches(faces, 4), score, views, draws=0, output_size=audit_real.SIDE)
+        made = adaug.audit(model, audit_real.batches(faces, 4), score, views, num_draws=0, output_size=audit_real.SIDE)
         assert audit_real.difference(made.curve("rotate").mean, theirs) < 1e-5
         assert min(theirs) < max(theirs)
 

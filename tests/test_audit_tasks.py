@@ -16,7 +16,7 @@ import adaug
 
 
 def by_bin(model: nn.Module, loader: Any, operation: Any, score: Any = loss_fn, **more: Any) -> Tensor:
-    audit = adaug.audit(model, loader, score, [operation], worse="higher", draws=0, **more)
+    audit = adaug.audit(model, loader, score, [operation], higher_is_better=False, num_draws=0, **more)
     return torch.tensor([float(mean) for mean in audit.curve(operation.name, alike=True).mean])
 
 
@@ -91,7 +91,7 @@ def test_an_image_that_misses_a_bin_counts_in_none_where_bins_should_be_alike() 
         left = batch["keypoints"][:, 0, 0] < 8  # the first keypoint moves to the left where the view turns it there
         return torch.where(left, torch.nan, batch["keypoints"][:, 0, 0])
 
-    audit = adaug.audit(Net(), batches(30), partly, [adaug.Rotate(-60, 60, 3)], worse="higher", draws=0)
+    audit = adaug.audit(Net(), batches(30), partly, [adaug.Rotate(-60, 60, 3)], higher_is_better=False, num_draws=0)
     always = np.isfinite(audit.table("rotate")).all(1)
     assert 0 < always.sum() < np.isfinite(audit.table("rotate")).any(1).sum()
     means = [float(mean) for mean in audit.curve("rotate", alike=True).mean]

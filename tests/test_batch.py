@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale, Target
-from adaug._kinds import KINDS
-from adaug._parse import parse
+from adaug._batches.kinds import KINDS
+from adaug._batches.parse import parse
 
 pytestmark = pytest.mark.numeric
 

@@ -27,7 +27,13 @@ JUNK = {
 ROTATE = {"low": -1, "high": 1, "bins": 3}
 BINNED = {**ROTATE, "spread": 1.0, "log": False, "random": None, "rest": None}
 BRANCH = {"name": "a", "operations": [adaug.Rotate(-1, 1, 2)], "share": 0.5, "learned": True}
-AUDITED = {"model": torch.nn.Identity(), "loader": [], "score": print, "views": adaug.Rotate(-1, 1, 2), "worse": "lower"}
+AUDITED = {
+    "model": torch.nn.Identity(),
+    "loader": [],
+    "score": print,
+    "views": adaug.Rotate(-1, 1, 2),
+    "higher_is_better": True,
+}
 MAKE = {
     adaug.Rotate: BINNED,
     adaug.Scale: {**BINNED, "low": 0.5},

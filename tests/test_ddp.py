@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 import adaug
-from adaug._reward import kl_divergence
+from adaug.learners.reward import kl_divergence
 
 pytestmark = [
     pytest.mark.slow,

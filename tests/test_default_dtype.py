@@ -40,9 +40,11 @@ def test_a_step_runs_and_keeps_the_dtype(double, scoring):
 
 
 def test_pretraining_runs(double):
-    nets.make_augmenter().pretrain(nets.make_network(), [DOUBLE], nets.loss_fn, steps=1, most_views=2)
+    nets.make_augmenter().pretrain(nets.make_network(), [DOUBLE], nets.loss_fn, steps=1, max_views=2)
 
 
 def test_a_network_can_be_audited(double):
-    found = adaug.audit(nets.make_network(), [DOUBLE], nets.loss_fn, [adaug.Rotate(-30, 30, 3)], worse="higher", draws=2)
+    found = adaug.audit(
+        nets.make_network(), [DOUBLE], nets.loss_fn, [adaug.Rotate(-30, 30, 3)], higher_is_better=False, num_draws=2
+    )
     assert np.isfinite(found.scores).all()

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import adaug
-from adaug._running import EVERY
+from adaug.learners.running import EVERY
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 PAIRS = [(0, 1)]
@@ -24,7 +24,7 @@ AUGMENTERS: dict[str, dict[str, Any]] = {
     "now and then": {"update_every": 2},
     "reads the image": {"features": ()},
     "hides the image": {"occlude": ()},
-    "one for all": {"features": (), "generator": adaug.OneForAll},
+    "one for all": {"features": (), "generator": adaug.learners.OneForAll},
     "difficulty": {"difficulty": adaug.keypoints.normalized_error},
     "wide": {"policy": adaug.policies.wide(PAIRS)},
     "rest": {"policy": adaug.policies.wide(PAIRS, rest=True)},
@@ -243,7 +243,7 @@ def test_a_default_device_is_for_the_user_alone(name):
         for _ in range(2):
             augmenter.step(model, batch, nets.loss_fn).loss.backward()
         if any(branch.has_generator for branch in augmenter.policy.branches):
-            augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=4)
+            augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, max_views=4)
         found = augmenter.distributions(model, batch)
     finally:
         torch.set_default_device(None)

@@ -129,9 +129,9 @@ def test_every_page_is_in_the_navigation():
 
 def test_the_layers_that_the_page_names_are_those_that_are_found():
     t = pytest.importorskip("transformers", minversion="5")
-    from adaug._find import find_layers
-    from adaug._leak import with_a_change
-    from adaug._probe import probe
+    from adaug._model.finding.find import find_layers
+    from adaug._model.finding.leak import with_a_change
+    from adaug._model.finding.probe import probe
     from examples.hourglass.model import StackedHourglass
 
     networks = {

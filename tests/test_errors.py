@@ -394,7 +394,7 @@ def test_pretraining_with_an_exhausted_or_empty_loader_says_so():
     with pytest.raises(ValueError, match=r"loader.*Found"):
         augmenter.pretrain(model, [], nets.loss_fn, steps=1)
     with pytest.raises(ValueError, match=r"loader.*Found"):
-        augmenter.pretrain(model, iter([nets.make_batch(2)]), nets.loss_fn, steps=2, most_views=2)
+        augmenter.pretrain(model, iter([nets.make_batch(2)]), nets.loss_fn, steps=2, max_views=2)
 
 
 def test_images_of_the_wrong_device_are_refused():

@@ -8,12 +8,12 @@ import torch
 from networks import differences, traces
 
 import adaug
-from adaug._find import find_layers
-from adaug._hooks import Hooks
-from adaug._layers import Layer, describe, is_unclear, tensors_in
-from adaug._leak import with_a_change
-from adaug._probe import probe
-from adaug._quiet import quiet
+from adaug._model.finding.find import find_layers
+from adaug._model.finding.leak import with_a_change
+from adaug._model.finding.probe import probe
+from adaug._model.hooks import Hooks
+from adaug._model.layers import Layer, describe, is_unclear, tensors_in
+from adaug._model.passes import quiet
 
 SIDE = 128
 NETWORKS = {

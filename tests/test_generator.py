@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from adaug import Branch, Generator, OccludeFeatures, OneForAll, RewardPenalty, Rotate, Scale
-from adaug._adversary import Adversary, Lesson
-from adaug._random import Stream
-from adaug._trial import draw_proposal
+from adaug._runtime.random import Stream
+from adaug.learners.adversary import Adversary, Lesson
+from adaug.learners.trial import draw_proposal
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
 LAYOUTS = {"scale": 7, "rotate": 9, "occlude": (4, 5)}

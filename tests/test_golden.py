@@ -27,7 +27,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "paper, every second step": {"policy": lambda: policies.paper(PAIRS), "update_every": 2, "warmup_steps": 1},
     "paper, masks on the image": {"policy": lambda: policies.paper(PAIRS), "features": (), "occlude": ()},
     "paper, crops of a canvas": {"policy": lambda: policies.paper(PAIRS), "output_size": 32, "border": 4},
-    "paper, one for all": {"policy": lambda: policies.paper(PAIRS), "generator": adaug.OneForAll, "features": ()},
+    "paper, one for all": {"policy": lambda: policies.paper(PAIRS), "generator": adaug.learners.OneForAll, "features": ()},
     "wide": {"policy": lambda: policies.wide(PAIRS)},
     "wide, at rest": {"policy": lambda: policies.wide(PAIRS, rest=True)},
     "released": {"policy": lambda: policies.released(PAIRS)},
@@ -73,7 +73,7 @@ def numbers(policy: Any, *, batch: int = 9, border: int = 0, steps: int = 3, **a
         drawn = augmenter.random(canvas(nets.make_batch(batch, seed=7), border))
         found["random"] = drawn["image"].double().mean((1, 2, 3)).tolist()
     if any(branch.learned for branch in augmenter.policy.branches):
-        history = augmenter.pretrain(model, [canvas(nets.make_batch(4, seed=8), border)], nets.loss_fn, steps=2, most_views=8)
+        history = augmenter.pretrain(model, [canvas(nets.make_batch(4, seed=8), border)], nets.loss_fn, steps=2, max_views=8)
         found |= {f"pretrain: {name}": value.double().tolist() for name, value in history.items()}
     for name, value in augmenter.distributions(model, canvas(nets.make_batch(batch, seed=9), border)).items():
         found[f"end: {name}"] = value.double().mean(0).tolist()

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import adaug
-from adaug._hooks import Hooks
-from adaug._layers import Layer, describe
-from adaug._probe import probe
+from adaug._model.finding.probe import probe
+from adaug._model.hooks import Hooks
+from adaug._model.layers import Layer, describe
 
 
 class Drops(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import adaug
-from adaug._wrappers import unwrap
+from adaug._model.wrappers import unwrap
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # trainers warn about loggers, workers and versions
 

@@ -26,7 +26,7 @@ from adaug import (
     Shear,
     Translate,
 )  # fmt: skip
-from adaug._random import Stream
+from adaug._runtime.random import Stream
 from adaug.operations import Gain, Geometric, Photometric
 
 pytestmark = pytest.mark.numeric

@@ -15,7 +15,7 @@ from torch import nn
 
 import adaug
 from adaug import AdversarialAugmenter, Policy
-from adaug._painters import MOST, check_painters, traits_of
+from adaug.policies._functions import MOST, check_painters, traits_of
 
 IMAGES = torch.zeros(2, 3, 128, 128)
 
@@ -235,7 +235,7 @@ def test_a_difficulty_that_writes_to_its_images_spoils_no_batch():
     batch, model = nets.make_batch(9), nets.make_network()
     before = nets.cloned(batch)
     nets.make_augmenter(difficulty=writes).step(model, batch, nets.loss_fn)
-    adaug.audit(model, [batch], writes, [adaug.Rotate(-20, 20, 2)], draws=0, pictures=0)
+    adaug.audit(model, [batch], writes, [adaug.Rotate(-20, 20, 2)], num_draws=0, num_pictures=0)
     assert nets.same(batch, before)
 
 

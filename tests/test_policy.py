@@ -23,7 +23,7 @@ from adaug import (
     Scale,
     policies,
 )  # fmt: skip
-from adaug._random import Stream
+from adaug._runtime.random import Stream
 from adaug.operations import Gain
 from adaug.policies import Window
 

@@ -39,7 +39,7 @@ def test_looking_inside_autocast_does_not_cost_the_users_own_pass_its_gradients(
     augmenter.bind(model, batch)
     with torch.autocast("cpu", torch.bfloat16):
         augmenter.distributions(model, batch)
-        augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=2)
+        augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, max_views=2)
         nets.loss_fn(model(batch["image"]), batch).mean().backward()
     assert all(p.grad is not None for p in model.parameters())
 

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 
 import adaug
-from adaug._running import EVERY, RunningDifficulty
-from adaug._view import concatenate
+from adaug._views.view import concatenate
+from adaug.learners.running import EVERY, RunningDifficulty
 
 pytestmark = [
     pytest.mark.slow,

@@ -118,12 +118,12 @@ def test_random_views_and_pretraining_resume_too():
     augmenter, model, _ = fresh()
     batch = nets.make_batch(4)
     augmenter.random(batch)
-    augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=5)
+    augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, max_views=5)
     state = through_a_file(augmenter.state_dict())
     again, model2, _ = fresh(seed=5)
     again.load_state_dict(state)
     assert nets.same(again.random(batch), augmenter.random(batch))
-    histories = [a.pretrain(m, [batch], nets.loss_fn, steps=2, most_views=5) for a, m in ((augmenter, model), (again, model2))]
+    histories = [a.pretrain(m, [batch], nets.loss_fn, steps=2, max_views=5) for a, m in ((augmenter, model), (again, model2))]
     assert nets.same(*histories)
     assert nets.same(again.state_dict(), augmenter.state_dict())
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaug._reward import FLOOR, RewardPenalty, kl_divergence
+from adaug.learners.reward import FLOOR, RewardPenalty, kl_divergence
 
 pytestmark = pytest.mark.numeric
 

@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 import adaug
 from adaug import policies
-from adaug._draw import draw_unproposed
-from adaug._fair import fair_difficulty
-from adaug._parse import parse
-from adaug._random import Stream
-from adaug._running import EVERY, RunningDifficulty
-from adaug.policies import Running, Window
-from adaug.policy import Branch, Policy
+from adaug._batches.parse import parse
+from adaug._runtime.random import Stream
+from adaug.learners.measures import fair_difficulty
+from adaug.learners.running import EVERY, RunningDifficulty
+from adaug.policies import Branch, Policy, Running, Window
+from adaug.policies._draw import draw_unproposed
 
 CPU = torch.device("cpu")
 WIDE = policies.running(policies.wide())
@@ -407,7 +406,7 @@ def test_a_table_follows_some_steps():
 
 
 @pytest.mark.parametrize("arguments", [
-    {"update": adaug.RewardPenalty(0.3, 0.3)}, {"generator": adaug.OneForAll}, {"scoring": "train"}, {"update_every": 2},
+    {"update": adaug.RewardPenalty(0.3, 0.3)}, {"generator": adaug.Generator}, {"scoring": "train"}, {"update_every": 2},
     {"optimizer": torch.optim.SGD}, {"features": ["a"], "occlude": ["b"]}, {"features": ()},
 ], ids=str)  # fmt: skip
 def test_what_generators_alone_use_is_refused_without_one(arguments):

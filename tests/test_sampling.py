@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaug._random import Stream, seeded
-from adaug.operations._distributions import ClippedNormal, draw_without_replacement, truncated_normal
+from adaug._runtime.random import Stream, seeded
+from adaug.operations.distributions import ClippedNormal, draw_without_replacement, truncated_normal
 
 pytestmark = pytest.mark.numeric
 

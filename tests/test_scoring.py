@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaug._network import Difficulty
-from adaug._parse import parse
-from adaug._random import Stream
-from adaug._scoring import Exact
-from adaug._trial import Trials, propose
+from adaug._batches.parse import parse
+from adaug._model.bound import Difficulty
+from adaug._runtime.random import Stream
+from adaug.learners.scoring import Exact
+from adaug.learners.trial import Trials, propose
 
 
 def trials_of(augmenter: Any, batch: Any, branch: Tensor) -> Trials:

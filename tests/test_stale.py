@@ -10,7 +10,7 @@ import torch
 
 import adaug
 from adaug import AdversarialAugmenter, Flip, Policy, Rotate, Scale, Translate
-from adaug._parse import parse
+from adaug._batches.parse import parse
 
 TURN = Policy((), (Rotate(20, 40, 2),))
 Pair = collections.namedtuple("Pair", ["points", "name"])

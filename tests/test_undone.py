@@ -68,8 +68,8 @@ def test_a_training_pass_that_fails_leaves_the_augmenter_as_it_was(name, first):
 
 @pytest.mark.parametrize("moment", ["predict", "gradients", "observe"])
 def test_whatever_fails_in_a_first_step_leaves_nothing_bound(moment, monkeypatch):
-    from adaug._adversary import Adversary
-    from adaug._running import RunningDifficulty
+    from adaug.learners.adversary import Adversary
+    from adaug.learners.running import RunningDifficulty
 
     owner = RunningDifficulty if moment == "observe" else Adversary
     monkeypatch.setattr(owner, moment, lambda *args, **kwargs: raises(RuntimeError("no"))(None))
@@ -82,7 +82,7 @@ def test_whatever_fails_in_a_first_step_leaves_nothing_bound(moment, monkeypatch
 
 
 def test_no_generator_moves_before_the_gradients_of_all_are_known(monkeypatch):
-    from adaug._adversary import Adversary
+    from adaug.learners.adversary import Adversary
 
     augmenter, model = fresh()
     augmenter.step(model, nets.make_batch(10), nets.loss_fn)
@@ -92,7 +92,7 @@ def test_no_generator_moves_before_the_gradients_of_all_are_known(monkeypatch):
         augmenter.step(model, nets.make_batch(10), nets.loss_fn)
     calls = itertools.count()
     with pytest.raises(MemoryError):
-        augmenter.pretrain(model, [nets.make_batch(4)], nets.loss_fn, steps=1, most_views=2)
+        augmenter.pretrain(model, [nets.make_batch(4)], nets.loss_fn, steps=1, max_views=2)
     assert nets.same(augmenter.state_dict(), before)
 
 
@@ -172,7 +172,7 @@ def test_pretraining_learns_whatever_the_mode_around_it(mode):
     for around in (torch.enable_grad, mode):
         augmenter, model = fresh()
         with around():
-            histories.append(augmenter.pretrain(model, [nets.make_batch(4)], nets.loss_fn, steps=2, most_views=4))
+            histories.append(augmenter.pretrain(model, [nets.make_batch(4)], nets.loss_fn, steps=2, max_views=4))
         learned.append(nets.generators(augmenter))
     assert nets.same(*histories)
     assert nets.same(*learned)
@@ -184,7 +184,7 @@ def test_pretraining_learns_whatever_the_mode_around_it(mode):
         ({"steps": 0}, r"`steps`.*at least 1\. Found 0"), ({"steps": -1}, "`steps`.*Found -1"),
         ({"steps": 1.5}, r"`steps`.*integer.*Found 1\.5"), ({"lr": float("nan")}, "`lr`.*Found nan"),
         ({"lr": 0}, "`lr`.*Found 0"),
-        ({"lr": -1.0}, "`lr`.*above 0.*Found -1"), ({"most_views": 0}, "`most_views`.*Found 0"),
+        ({"lr": -1.0}, "`lr`.*above 0.*Found -1"), ({"max_views": 0}, "`max_views`.*Found 0"),
         ({"steps": "two", "lr": "fast"}, "(?s)`steps`.*'two'.*`lr`.*'fast'"), ({"loader": 3}, "`loader`.*Found 3"),
         ({"loader": nets.make_batch(2)}, r"`loader`.*Found dict, a batch itself; pass \[batch\]"),
         ({"loss_fn": None}, "`loss_fn` should be callable. Found NoneType"),

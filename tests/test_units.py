@@ -6,7 +6,7 @@ import torch
 
 import adaug
 from adaug import AdversarialAugmenter, Flip, Policy, Rotate, Scale, Target
-from adaug._units import box_from_pixels, box_to_pixels, from_pixels, to_pixels
+from adaug._batches.units import box_from_pixels, box_to_pixels, from_pixels, to_pixels
 
 pytestmark = pytest.mark.numeric
 

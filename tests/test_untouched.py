@@ -95,7 +95,7 @@ def test_nothing_learned_costs_one_forward_a_step():
 
 def test_one_distribution_for_all_images_needs_no_look():
     model = nets.make_network()
-    augmenter = nets.make_augmenter(features=(), generator=adaug.OneForAll, scoring="train", update_every=4)
+    augmenter = nets.make_augmenter(features=(), generator=adaug.learners.OneForAll, scoring="train", update_every=4)
     augmenter.bind(model, nets.make_batch())
     runs = []
     model.register_forward_hook(lambda *_: runs.append(1))
@@ -248,7 +248,7 @@ def test_everything_but_a_step_leaves_no_trace_at_all(act):
     elif act == "distributions":
         augmenter.distributions(model, batch)
     elif act == "pretrain":
-        augmenter.pretrain(model, [batch], nets.loss_fn, steps=2, most_views=4)
+        augmenter.pretrain(model, [batch], nets.loss_fn, steps=2, max_views=4)
     else:
         augmenter.random(batch)
     assert set(nets.differences(before, nets.traces(model))) <= {"hooks"}
@@ -410,7 +410,7 @@ def test_hooks_do_not_pile_up():
     for i in range(4):
         augmenter.step(model, nets.make_batch(seed=i), nets.loss_fn).loss.backward()
         augmenter.distributions(model, nets.make_batch(seed=i))
-    augmenter.pretrain(model, [nets.make_batch()], nets.loss_fn, steps=1, most_views=4)
+    augmenter.pretrain(model, [nets.make_batch()], nets.loss_fn, steps=1, max_views=4)
     assert nets.count_hooks(model) == hooks
 
 
@@ -462,7 +462,7 @@ def test_a_generator_with_dropout_draws_from_noise_of_its_own(act):
     augmenter.bind(model, batch)
     acts = {
         "step": lambda: augmenter.step(model, batch, nets.loss_fn),
-        "pretrain": lambda: augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, most_views=4),
+        "pretrain": lambda: augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, max_views=4),
         "distributions": lambda: augmenter.distributions(model, batch),
     }
     before = torch.get_rng_state()

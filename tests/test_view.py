@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from adaug import AdversarialAugmenter, Brightness, Flip, Policy, Rotate, Scale, Shear, Target, Translate
-from adaug._parse import parse
-from adaug._random import Stream
-from adaug._view import View
-from adaug._warp import Grid, centred, sampling_grid, swap_pairs, warp, warp_points
+from adaug._batches.parse import parse
+from adaug._runtime.geometry import centred
+from adaug._runtime.random import Stream
+from adaug._views.view import View
+from adaug._views.warp import Grid, sampling_grid, swap_pairs, warp, warp_points
 from adaug.keypoints import flip_heatmaps, flip_keypoints, render_heatmaps
 
 pytestmark = pytest.mark.numeric

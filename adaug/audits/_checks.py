@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaug._batch import Batch
-from adaug._kinds import Target
-from adaug._warp import inside
-from adaug.audits._plan import Plan
+from adaug._batches.batch import Batch
+from adaug._batches.kinds import Target
+from adaug._runtime.geometry import inside
+from adaug.audits.plan import Plan
 
 
 def fingerprints(image: Tensor) -> list[str]:

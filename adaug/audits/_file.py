@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adaug.audits._plan import Axis
-from adaug.audits._records import FamilyTable, Picture
+from adaug.audits.plan import Axis
+from adaug.audits.records import FamilyTable, Picture
 
 if TYPE_CHECKING:
-    from adaug.audits._table import Audit
+    from adaug.audits.table import Audit
 
-VERSION = 2  # of the file. 2: a checksum
+VERSION = 3  # of the file. 3: higher_is_better
 MARK = b"sha256 "
 COMMENT = len(MARK) + 64
 
@@ -38,7 +38,7 @@ def write(audit: Audit, path: Path) -> Path:
     described = {
         "version": VERSION,
         "families": [dataclasses.asdict(family) for family in audit.families],
-        "worse": audit.worse,
+        "higher_is_better": audit.higher_is_better,
         "groups": {name: list(map(int, parts)) for name, parts in audit.groups.items()},
         "images": list(audit.images),
         "seed": audit.seed,
@@ -132,7 +132,7 @@ def _fields(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str
         Picture(picture["image"], picture["view"], arrays[f"picture{i}"], parts(i, "labels"), parts(i, "predictions"))
         for i, picture in enumerate(described["pictures"])
     )
-    kept = {name: described[name] for name in ("worse", "groups", "images", "seed", "model", "excluded")}
+    kept = {name: described[name] for name in ("higher_is_better", "groups", "images", "seed", "model", "excluded")}
     if arrays["scores"].shape[:2] != (len(kept["images"]), sum(len(family.views) for family in families)):
         raise ValueError(f"scores of shape {arrays['scores'].shape}")
     return {"scores": arrays["scores"], "families": families, "pictures": pictures, **kept}

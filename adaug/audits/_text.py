@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from adaug.audits._plan import AS_IT_IS
-from adaug.audits._statistics import WHOLE, Estimate
+from adaug.audits.plan import AS_IT_IS
+from adaug.audits.statistics import WHOLE, Estimate
 
 if TYPE_CHECKING:
-    from adaug.audits._comparison import Change, Comparison
-    from adaug.audits._table import Audit
+    from adaug.audits.comparison import Change, Comparison
+    from adaug.audits.table import Audit
 
 WIDTH = 96
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -20,7 +20,7 @@ def page(audit: Audit) -> str:
     """What `print(audit)` shows."""
     parts = f" of {audit.scores.shape[2]} parts" if audit.scores.ndim == 3 else ""
     lines = [
-        f"Audit: {len(audit)} images{parts}, {len(audit.views)} views; {audit.worse} scores are worse",
+        f"Audit: {len(audit)} images{parts}, {len(audit.views)} views; {audit.worse_end} scores are worse",
         "",
         *_families(audit),
     ]
@@ -138,7 +138,7 @@ def summary(audit: Audit) -> dict[str, Any]:
     """All statistics as lists, strings and numbers, without the table of scores."""
     return {
         "images": len(audit),
-        "worse": audit.worse,
+        "higher_is_better": audit.higher_is_better,
         "seed": audit.seed,
         "views": list(audit.views),
         "by_view": list(map(_plain, audit.by_view())),

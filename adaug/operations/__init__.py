@@ -4,11 +4,11 @@ adaug learns which of an operation's bins or cells are hard. To add an operation
 `Photometric` (return an image) or `OccludeImage`. You need not register it.
 """
 
-from adaug.operations._base import Binned, Operation
-from adaug.operations._distributions import ClippedNormal
-from adaug.operations._geometric import Geometric, Rotate, Scale, Shear, Translate
-from adaug.operations._occlusion import OccludeFeatures, OccludeImage, Occlusion
-from adaug.operations._photometric import Apply, Brightness, Contrast, Gain, Photometric, Saturation
+from adaug.operations.base import Binned, Operation
+from adaug.operations.distributions import ClippedNormal
+from adaug.operations.geometric import Geometric, Rotate, Scale, Shear, Translate
+from adaug.operations.occlusion import OccludeFeatures, OccludeImage, Occlusion
+from adaug.operations.photometric import Apply, Brightness, Contrast, Gain, Photometric, Saturation
 
 __all__ = [
     "Apply",

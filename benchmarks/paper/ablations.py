@@ -69,7 +69,7 @@ class Ablation:
         policy = self.change(policy_of(config, joints), config)
         of_generators: dict[str, Any] = {
             "features": () if self.one_for_all else self.reads,
-            "generator": adaug.OneForAll if self.one_for_all else None,
+            "generator": adaug.learners.OneForAll if self.one_for_all else None,
             "scoring": self.scoring,
             "update_every": self.update_every,
         }

@@ -77,7 +77,7 @@ def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold:
     shown = ({**batch, "length_to_spread": batch["pck_length"] / _spread(batch["keypoints"])} for batch in batches)
     targets, bar = {**TARGETS, "length_to_spread": "other"}, None if len(people) > 1000 else False
     more: dict[str, Any] = {"targets": targets, "output_size": size, "groups": people.joints.groups, "progress": bar}
-    return adaug.audit(model, shown, found, VIEWS, draws=0, **more)
+    return adaug.audit(model, shown, found, VIEWS, num_draws=0, **more)
 
 
 def _spread(joints: Tensor) -> Tensor:

@@ -271,7 +271,7 @@ class _Session:
 
         with self._autocast():
             loss_fn, steps, most = partial(loss_of, self.config), count * self.config.accumulate, self.config.pretrain_views
-            divergence = self.augmenter.pretrain(self.model, loader(), loss_fn, steps=steps, lr=PRETRAIN_LR, most_views=most)
+            divergence = self.augmenter.pretrain(self.model, loader(), loss_fn, steps=steps, lr=PRETRAIN_LR, max_views=most)
             distributions = self.augmenter.distributions(self.model, next(self._parts(next(self._batches(0)))))
         means.add({f"loss/{name}": values.mean() for name, values in divergence.items()})
         means.add({f"entropy/{name}": torch.special.entr(value).sum(1).mean() for name, value in distributions.items()})

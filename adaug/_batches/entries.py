@@ -1,0 +1,70 @@
+"""The entries of a user's batch, also those inside others, and the kind of each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from adaug._batches.kinds import CARRIED, KIND_OF, PLAIN, Key, Target, as_it_says, guess, refuse_unknown
+from adaug._batches.tree import Path, ancestors, leaves, walk
+from adaug._batches.unmoved import holds_numbers
+
+
+def nested_entries(
+    batch: Any, entries: Mapping[Key, Any], given: Mapping[Key, Target], rows: Collection[Path] = ()
+) -> dict[Path, Any]:
+    """The entries inside others that `targets` names by tuples. Raises ValueError on names that match nothing.
+
+    Args:
+        batch: The user's batch.
+        entries: Its entries.
+        given: The targets.
+        rows: Paths of its lists of rows. Targets may name these too.
+    """
+    found: dict[Path, Any] = {}
+    missing: list[Key] = []
+    for key in given:
+        if key in entries:
+            continue
+        try:
+            if not isinstance(key, tuple) or not key:
+                raise LookupError
+            found[key] = walk(batch, key)
+        except LookupError:
+            missing.append(key)
+    if missing:
+        inside = [path for key, entry in entries.items() for path, _ in leaves(entry, (key,), frozenset()) if path[1:]]
+        names = {str(name): name for name in [*entries, *inside, *(path for path in rows if path[1:])]}
+        near = [names[text] for key in missing for text in difflib.get_close_matches(str(key), list(names), cutoff=0.4)]
+        raise ValueError(
+            f"`targets` should name entries of the batch. Found {', '.join(map(repr, missing))}, which match none; the nearest "
+            f"are {', '.join(map(repr, dict.fromkeys(near or list(names.values())[:8])))}."
+        )
+    return found
+
+
+def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapping[Key, Target]) -> dict[Key, Target]:
+    """The kind of every entry, from the user or from its name. Raises ValueError that names all entries of unknown kind.
+
+    If the user named entries inside another one, the rest of that one stays as it is, unless it holds something unknown.
+    """
+    kinds: dict[Key, Target] = {}
+    unknown: list[Key] = []
+    opened, through = {path[0] for path in nested}, ancestors(nested)
+    for key, entry in (dict(entries) | dict(nested)).items():
+        kind = given.get(key) or guess(key, entry)
+        if kind is not None and key in opened and key not in given and kind.kind not in CARRIED:
+            kind = None  # its name describes an entry inside it
+        kinds[key] = as_it_says(kind or PLAIN["other"], entry)
+        for path, leaf in leaves(entry, (key,), through) if kind is None else ():
+            known = any(path[: len(inner)] == inner for inner in nested)
+            if not known and not _carried(path) and holds_numbers(leaf):
+                unknown.append(path if len(path) > 1 else key)
+    refuse_unknown(unknown)
+    return kinds
+
+
+def _carried(path: Path) -> bool:
+    """Whether the name of an entry inside another says that it does not belong to the pixels."""
+    return len(path) > 1 and isinstance(path[-1], str) and KIND_OF.get(path[-1]) in CARRIED

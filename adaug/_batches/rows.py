@@ -1,0 +1,106 @@
+"""Batches with lists of rows, as torchvision's detectors take them: padded to tensors, and cut to lists again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from adaug._batches.kinds import PLAIN, Key, Target, as_it_says, guess, refuse_unknown
+from adaug._batches.tree import Path, key_of, walk
+from adaug._batches.unmoved import holds_numbers
+
+
+def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, list[Any]]:
+    """The lists of rows in a batch. There are none if the images are not a list of tensors.
+
+    Returns:
+        Path without the number of the row -> the value of each row. Such as ("images",) for a list of tensors, and
+        ("targets", "boxes") for a list of mappings.
+    """
+    n = next((len(entry) for key, entry in entries.items() if _is_images(key, entry, given)), None)
+    rows: dict[Path, list[Any]] = {}
+    for key, entry in entries.items() if n is not None else ():
+        if not isinstance(entry, (list, tuple)) or hasattr(entry, "_fields") or len(entry) != n:
+            continue
+        if all(isinstance(row, Tensor) for row in entry):
+            rows[key,] = list(entry)
+        elif all(isinstance(row, Mapping) for row in entry):
+            names = [sorted(map(str, row)) for row in entry]
+            if any(other != names[0] for other in names):
+                raise ValueError(f"All rows of {key!r} should have the same names. Found {names}.")
+            rows |= {(key, name): [row[name] for row in entry] for name in entry[0]}
+    return rows
+
+
+def declared(path: Path, given: Mapping[Key, Target]) -> Target | None:
+    """The user's target for a path in rows, or for the whole entry around it."""
+    return next((given[key] for key in (key_of(path), path, path[0]) if key in given), None)
+
+
+def kinds_of_rows(rows: Mapping[Path, Sequence[Any]], given: Mapping[Key, Target]) -> dict[Path, Target]:
+    """The kind of everything in rows. Raises ValueError that names all entries of unknown kind."""
+    kinds: dict[Path, Target] = {}
+    unknown: list[Key] = []
+    for path, each in rows.items():
+        kind = declared(path, given) or guess(path[-1], each)
+        said = [as_it_says(kind or PLAIN["other"], row) for row in each]
+        kinds[path] = said[0]
+        if any(other != said[0] for other in said):
+            formats = dict.fromkeys(str(target.format) for target in said)
+            raise ValueError(f"Rows of {key_of(path)!r} should have one format. Found {', '.join(formats)}; convert them.")
+        if kind is None and holds_numbers(each):
+            unknown.append(key_of(path))
+    refuse_unknown(unknown)
+    return kinds
+
+
+def padded(path: Path, rows: Sequence[Any], target: Target) -> Tensor:
+    """Joins rows to one tensor [n, ...]. Rows with fewer boxes, people or masks are filled up with zeros.
+
+    Raises TypeError or ValueError if rows do not fit together.
+    """
+    name = repr(key_of(path))
+    for row in rows:
+        if not isinstance(row, Tensor) or not row.ndim:
+            raise TypeError(f"Rows of {name}, of kind {target.kind}, should be tensors. Found {type(row).__name__} among them.")
+    if target.kind == "image":
+        sizes = list(dict.fromkeys(tuple(row.shape) for row in rows))
+        if len(sizes) > 1:
+            raise ValueError(
+                f"Images in the list {name} should have one size, because the model sees them together. Found "
+                f"{', '.join(map(str, sizes[:4]))}; resize or pad them in the data set, or use adaug.Augment, which "
+                "augments each image by itself."
+            )
+        return torch.stack(list(rows))
+    if len({row.shape[1:] for row in rows}) > 1 or len({row.dtype for row in rows}) > 1:
+        found = ", ".join(f"{tuple(row.shape)} {row.dtype}" for row in rows[:4])
+        raise ValueError(f"Rows of {name} should differ only in their first dimension. Found {found}.")
+    return pad_sequence(list(rows), batch_first=True)
+
+
+def cut(path: Path, moved: Tensor, entry: Sequence[Any], target: Target) -> dict[Path, Tensor]:
+    """Cuts a padded tensor to rows again, each as long as it came. Returns them by their paths in the batch.
+
+    Args:
+        path: The path without the number of the row.
+        moved: The padded tensor after a view, [n, ...].
+        entry: The user's entry at the first part of the path.
+        target: The kind of the rows.
+    """
+    rows: dict[Path, Tensor] = {}
+    for i, row in enumerate(moved):
+        came = walk(entry, (i, *path[1:]))
+        whole = target.kind == "image" or (target.kind == "mask" and came.ndim == 2)  # no dimension of objects
+        own = (path[0], i, *path[1:])
+        rows[own] = row if whole else row[: len(came)]
+    return rows
+
+
+def _is_images(key: Key, entry: Any, given: Mapping[Key, Target]) -> bool:
+    kind = given.get(key) or guess(key, entry)
+    several = isinstance(entry, (list, tuple)) and len(entry) > 0 and all(isinstance(image, Tensor) for image in entry)
+    return kind is not None and kind.kind == "image" and several

@@ -1,0 +1,212 @@
+"""The user's model as the library uses it: bound once, then looked at and scored without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaug._batches.batch import Batch, UserBatch
+from adaug._model.call import Call
+from adaug._model.finding.find import Found, find_layers
+from adaug._model.finding.leak import with_a_change
+from adaug._model.finding.probe import Probe, probe
+from adaug._model.hooks import FeatureMasks, Hooks
+from adaug._model.layers import Layer, match_layers
+from adaug._model.passes import quiet
+from adaug._model.wrappers import device_of, is_compiled, refuse_fsdp1, refuse_inner_ddp, shards, unwrap
+from adaug._runtime.checks import checked, function
+from adaug._runtime.geometry import Size
+from adaug._runtime.ranks import same_as_first
+from adaug.learners.generator import Shape
+from adaug.policies import Policy
+
+LossFunction = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> one number per sample, [B]
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """The measure that views are compared by: a function of the user's, and the name of its argument for errors."""
+
+    function: LossFunction
+    argument: str
+
+    def __post_init__(self) -> None:
+        checked({self.argument: self.function}, {self.argument: function()})
+
+    def __call__(self, output: Any, batch: Batch) -> Tensor:
+        """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError if the shape is wrong."""
+        with torch.no_grad():
+            values = self.function(output, batch.with_own_image().to_user())
+        check_losses(values, len(batch), self.argument)
+        return values.detach().float()
+
+
+@dataclass(frozen=True)
+class BoundModel:
+    """One model with its hooks.
+
+    Attributes:
+        model: The user's module, without wrappers such as DDP.
+        device: The device of the model.
+        policy: The user's policy. If there is no layer to mask, its masks are on the image.
+        hooks: The hooks on the layers that generators read and masks multiply.
+        shapes: The shapes of the features that generators read.
+        call: How to call the model.
+        sharded: Whether every pass gathers parameters from all ranks.
+        said: A line about the layers that adaug found, if the user named none.
+    """
+
+    model: nn.Module
+    device: torch.device
+    policy: Policy
+    hooks: Hooks
+    shapes: tuple[Shape, ...]
+    call: Call
+    sharded: bool
+    said: str = ""
+
+    def look(self, batch: Batch) -> list[Tensor]:
+        """Runs the model without a trace and returns the features that generators read."""
+        if not self.hooks.features:
+            return [batch.image]
+        with quiet(self.model, self.device, "look"):
+            return self.hooks.look(lambda: self.call(self.model, batch))
+
+    def score(
+        self, batch: Batch, masks: FeatureMasks, difficulties: Sequence[Difficulty], *, training: bool = False
+    ) -> list[Tensor]:
+        """Measures each difficulty of every row, float32 [n], in one pass that leaves no trace.
+
+        Values are NaN, which nothing learns from, if a masked layer did not run and so hid nothing (LayerDrop).
+
+        Args:
+            batch: The rows as the model should see them.
+            masks: The masks of features.
+            difficulties: The measures.
+            training: Whether the model behaves as in the training pass. By default it is in evaluation mode, where rows do not
+                influence each other.
+        """
+        with quiet(self.model, self.device, "score", training=training), self.hooks.masked(masks):
+            if training:  # change copies of the buffers: a pending backward pass may need the buffers as they are
+                buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+                output = self.call.on_copies(self.model, batch, buffers)
+            else:
+                output = self.call(self.model, batch)
+            scores = [difficulty(output, batch) for difficulty in difficulties]
+        return [self.hooks.hid(values) for values in scores]
+
+    def attend(self, batch: Batch, view_size: Size) -> None:
+        """Runs one row and ignores the result, because other ranks of a sharded model may run this pass."""
+        first = batch.select(torch.zeros(1, dtype=torch.long, device=self.device))
+        with quiet(self.model, self.device, "attend"):
+            self.call(self.model, first.apply(self.policy.view({}, 1, batch.size, view_size, device=self.device), view_size))
+
+    def train(
+        self, model: nn.Module, batch: Batch, user: UserBatch, masks: FeatureMasks, loss_fn: LossFunction
+    ) -> tuple[Any, Tensor]:
+        """Runs the training pass through the model as the user wrapped it. Returns its output and the losses [B], with graph.
+
+        `user` is the batch in the user's structure.
+        """
+        with self.hooks.masked(masks):
+            output = self.call(model, batch, user)
+            losses = loss_fn(output, user)
+        check_losses(losses, len(batch), "loss_fn")
+        self.hooks.keep_for_backward(losses, masks, self)
+        return output, losses
+
+
+def bind(
+    model: nn.Module,
+    batch: Batch,
+    policy: Policy,
+    features: Sequence[str] | None,
+    occlude: Sequence[str] | None,
+    view_size: Size,
+    call: Call,
+) -> BoundModel:
+    """Finds the layers and attaches the hooks. An error comes before anything is attached."""
+    inner = unwrap(model)
+    refuse_fsdp1(inner.modules())  # only once, because a walk through a large network takes milliseconds
+    refuse_inner_ddp(inner)
+    device = device_of(inner, batch.image.device)
+    twice = call.needs(batch).select(torch.zeros(2, dtype=torch.long, device=device))
+    twice = twice.apply(policy.view({}, 2, batch.size, view_size, device=device), view_size)
+    chosen = _choose(inner, twice, policy, features, occlude, call)
+    sharded = bool(shards(inner.modules()))
+    hooks = Hooks(inner, chosen.read, chosen.hide, whole=sharded)
+    if (chosen.read or chosen.hide) and is_compiled(model.modules()):
+        torch.compiler.reset()  # compiled code that predates the hooks would never call them
+    maps = list(chosen.read.values()) or [Layer(twice.image.shape[1], twice.size)]
+    shapes = tuple((layer.channels, *layer.size) for layer in maps)
+    return BoundModel(inner, device, policy if chosen.hide else policy.on_image(), hooks, shapes, call, sharded, chosen.said)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The layers that generators read and those that masks multiply, and a line about them if adaug found them."""
+
+    read: dict[str, Layer]
+    hide: dict[str, Layer]
+    said: str
+
+
+def _choose(
+    model: nn.Module,
+    twice: Batch,
+    policy: Policy,
+    features: Sequence[str] | None,
+    occlude: Sequence[str] | None,
+    call: Call,
+) -> _Chosen:
+    """Chooses the layers that the user named, or finds some, by passes of a batch of two equal rows.
+
+    Raises ValueError if a chosen layer returns no map.
+    """
+    reads, hides = any(branch.has_generator for branch in policy.branches), policy.hides_features
+    finds = features is None and (reads or (hides and occlude is None))
+    names_to_hide = features if occlude is None else occlude
+    probed, found = Probe(), Found()
+    if finds or (reads and features) or (hides and names_to_hide):
+        with quiet(model, twice.image.device, "bind"):
+            pair = with_a_change(twice.image)
+            same_as_first(pair)  # so that all ranks find the same layers, by the same passes
+
+            def run(images: Tensor) -> Any:
+                return call(model, twice.with_image(images))
+
+            probed = probe(model, pair, run, flow=finds)
+            found = find_layers(model, probed, pair, run) if finds else found
+    read = found.read if finds else match_layers(model, features or (), "features")
+    hide: Sequence[str] = ()
+    if hides:
+        by_default = found.hide if finds else read
+        hide = by_default if occlude is None else match_layers(model, occlude, "occlude")
+    read, layers = read if reads else (), probed.layers
+    silent = [name for name in dict.fromkeys([*read, *hide]) if name not in layers]
+    if silent:
+        raise ValueError(
+            "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w] or "
+            f"tokens [B, N, C]. Found that {', '.join(silent)} did not; those that do are {', '.join(list(layers)[:20])}."
+        )
+    said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
+    return _Chosen({name: layers[name] for name in read}, {name: layers[name] for name in hide}, said)
+
+
+def check_losses(values: Any, n: int, argument: str) -> None:
+    """Raises TypeError or ValueError unless `values` holds one real number per sample."""
+    if not isinstance(values, Tensor):
+        raise TypeError(
+            f"`{argument}` should return a tensor, one loss per sample, shape ({n},). Found {type(values).__name__}."
+        )
+    if values.shape != (n,):
+        raise ValueError(
+            f"`{argument}` should return one loss per sample, shape ({n},). Found shape {tuple(values.shape)}. "
+            "Use reduction='none' and average over the other dimensions."
+        )
+    if not values.is_floating_point():
+        raise TypeError(f"`{argument}` should return floating point numbers. Found {values.dtype}; use .float().")

@@ -1,0 +1,63 @@
+"""A pass through the user's model that leaves no trace on it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from adaug._model.locks import turn
+from adaug._model.wrappers import is_compiled, shards
+from adaug._runtime.isolated import as_written
+from adaug._runtime.random import Habit, random_state_kept
+
+_habits: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Habit]] = WeakKeyDictionary()
+
+
+@contextmanager
+def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = False) -> Iterator[None]:
+    """A pass that leaves no trace: in evaluation mode, without gradients, with random state and flags restored.
+
+    Compiled parts run uncompiled, because dynamo would give up code that stops early. The autocast cache is off: otherwise the
+    training pass would reuse weights that were cast without gradients.
+
+    Args:
+        model: The model.
+        device: The device whose random state is kept.
+        act: What the pass is for. Whether it draws random numbers is remembered for each `act`.
+        training: Whether modules keep their own training flags. Then the caller must take care of buffers.
+    """
+    habit = _habits.setdefault(model, {}).setdefault((act, training), Habit())
+    with turn(act, model):  # two threads would mix up the flags
+        modules = list(model.modules())
+        flags = [module.training for module in modules]
+        cached = torch.is_autocast_cache_enabled()
+        try:
+            if not training:
+                _flag(modules, itertools.repeat(False))
+            torch.set_autocast_cache_enabled(False)
+            with random_state_kept(device, habit), torch.no_grad(), _eager(modules):
+                yield
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+            _flag(modules, flags)
+            for module in shards(modules):  # otherwise only a backward pass would do it
+                module.reshard()
+
+
+def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
+    """Sets training flags. It does not call .eval(), which a user's module may override."""
+    for module, flag in zip(modules, flags, strict=False):
+        if module.training is not flag:
+            if "training" in module.__dict__:
+                module.__dict__["training"] = flag  # Module.__setattr__ takes longer than the rest of a look at a small network
+            else:
+                module.training = flag
+
+
+def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
+    return as_written if is_compiled(modules) else nullcontext()

@@ -1,0 +1,1 @@
+"""A view, and how it moves pixels, points and boxes."""

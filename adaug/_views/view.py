@@ -1,0 +1,154 @@
+"""A view: how the model sees each row. One matrix, so that pixels are interpolated once; colours; hidden cells."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from adaug._runtime.geometry import Size, centred, full_precision, mirror, product
+from adaug.keypoints import Pairs
+from adaug.operations import Operation
+
+
+@dataclass(frozen=True)
+class View:
+    """The view of n rows: everything that was drawn for them. `adaug.apply_view` applies it, as often as you like.
+
+    A part that changes nothing is None or empty, and costs nothing.
+
+    Attributes:
+        matrix: [n, 3, 3], from pixels of the image to pixels of the view.
+        flipped: [n] bool, the rows that are mirrored.
+        pairs: Keypoints that change places in a mirrored row.
+        operations: "branch.operation" -> the operation.
+        magnitudes: "branch.operation" -> its magnitude in each row: numbers [n], or masks [n, ...] (1 keeps, 0 hides).
+        canvas: The size (h, w) of the images that it is for. None means any size.
+        size: The size of the images that it makes.
+    """
+
+    matrix: Tensor | None = None
+    flipped: Tensor | None = None
+    pairs: Pairs | None = None
+    operations: Mapping[str, Operation] = field(default_factory=dict)
+    magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
+    canvas: Size | None = None
+    size: Size | None = None
+
+    def check(self, n: int, canvas: Size, view_size: Size) -> None:
+        """Raises ValueError if the view was made for other rows, for images of another size, or for another view size."""
+        rows = [len(part) for part in (self.matrix, self.flipped, *self.magnitudes.values()) if part is not None]
+        if rows and rows[0] != n:
+            raise ValueError(
+                f"A view should be applied to as many rows as it was made for, {rows[0]}. Found {n}; apply it to the batch "
+                "that it was drawn for, or pick its rows with view.select(index)."
+            )
+        if self.matrix is None:
+            return
+        if self.canvas is not None and self.canvas != canvas:
+            raise ValueError(
+                f"A view should be applied to images of the size that it was made for, {self.canvas}. Found {canvas}; apply it "
+                "to the batch that it was drawn for."
+            )
+        if self.size is not None and self.size != view_size:
+            raise ValueError(
+                f"A view should make images of the size that it was made for, {self.size}. Found {view_size}; pass "
+                f"output_size={self.size}, or leave it out."
+            )
+
+    def select(self, index: Tensor) -> View:
+        """The view of some rows only, `index` [m] long."""
+        return replace(
+            self,
+            matrix=None if self.matrix is None else self.matrix[index],
+            flipped=None if self.flipped is None else self.flipped[index],
+            magnitudes={name: magnitude[index] for name, magnitude in self.magnitudes.items()},
+        )
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks that hide cells of the image or of features: "branch.operation" -> [n, ...]."""
+        return {name: self.magnitudes[name] for name, operation in self.operations.items() if operation.hides}
+
+    @property
+    def feature_masks(self) -> list[tuple[Operation, Tensor]]:
+        """The operations whose masks multiply features of the network, not the image."""
+        hiding = [(name, operation) for name, operation in self.operations.items() if operation.hides == "features"]
+        return [(operation, self.magnitudes[name]) for name, operation in hiding]
+
+    def paint(self, image: Tensor) -> Tensor:
+        """Changes colours, then hides cells, of images [n, C, H, W] that the matrix has moved already. Keeps the dtype."""
+        for name, operation in sorted(self.operations.items(), key=lambda item: item[1].hides is not None):
+            image = operation.apply(image, self.magnitudes[name]).to(image.dtype)
+        return image
+
+
+def make_view(
+    drawn: Iterable[tuple[str, Operation, Tensor]],
+    n: int,
+    canvas: Size,
+    view_size: Size,
+    *,
+    last: Collection[str] = (),
+    flipped: Tensor | None = None,
+    pairs: Pairs | None = None,
+    device: torch.device | None = None,
+) -> View:
+    """Makes the view of n rows that applies operations by given magnitudes. Nothing is drawn here.
+
+    Args:
+        drawn: (name, operation, magnitude) in the order in which they are applied, after the flip.
+        n: The number of rows.
+        canvas: The size of the images.
+        view_size: The size of the view, cut from the middle of the canvas.
+        last: Names of operations that move pixels after all others.
+        flipped: [n] bool, the rows that are mirrored.
+        pairs: Keypoints that change places in a mirrored row.
+        device: The device of a matrix that only cuts the view from the canvas.
+    """
+    drawn = list(drawn)
+    with full_precision(device):
+        matrix = None if flipped is None else mirror(flipped)
+        for _, operation, magnitude in sorted(drawn, key=lambda item: item[0] in last):
+            step = operation.matrix(magnitude, view_size)
+            if step is not None:
+                matrix = step if matrix is None else product(step, matrix)
+        if matrix is None and canvas != view_size:
+            matrix = torch.eye(3, device=device).expand(n, 3, 3)
+        matrix = None if matrix is None else centred(matrix, canvas, view_size)
+    return View(
+        matrix=matrix,
+        flipped=flipped,
+        pairs=pairs,
+        operations={name: operation for name, operation, _ in drawn},
+        magnitudes={name: magnitude for name, _, magnitude in drawn},
+        canvas=canvas,
+        size=view_size,
+    )
+
+
+def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
+    """Joins the rows of several views of one policy."""
+    operations = {name: operation for view in views for name, operation in view.operations.items()}
+
+    def magnitudes(name: str) -> Tensor:
+        like = next(view.magnitudes[name] for view in views if name in view.magnitudes)
+        parts = [  # only masks can be missing: in these rows nothing is hidden
+            view.magnitudes[name] if name in view.magnitudes else torch.ones(n, *like.shape[1:], device=like.device)
+            for view, n in zip(views, sizes, strict=True)
+        ]
+        return torch.cat(parts)
+
+    matrices = [view.matrix for view in views if view.matrix is not None]
+    flips = [view.flipped for view in views if view.flipped is not None]
+    return View(
+        matrix=torch.cat(matrices) if matrices else None,
+        flipped=torch.cat(flips) if flips else None,
+        pairs=views[0].pairs,
+        operations=operations,
+        magnitudes={name: magnitudes(name) for name in operations},
+        canvas=views[0].canvas,
+        size=views[0].size,
+    )

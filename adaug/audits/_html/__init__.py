@@ -1,6 +1,0 @@
-"""The HTML page and the figure of an audit. They need extras, so they are imported only when the user asks for them."""
-
-from adaug.audits._html._figure import draw
-from adaug.audits._html._page import write
-
-__all__ = ["draw", "write"]

@@ -1,0 +1,327 @@
+"""Runs an audit: shows the model every image under every view, leaves no trace on it, and saves as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adaug._batches.batch import Batch, UserBatch
+from adaug._batches.fits import check_flip, check_operations
+from adaug._batches.kinds import TARGETS, Target
+from adaug._batches.parse import parse
+from adaug._model.audited import AuditedModel
+from adaug._runtime.checks import batches, checked, flag, function, instance, integer, mapping, optional, several
+from adaug._runtime.geometry import SIZE, Size
+from adaug._runtime.progress import with_bar
+from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, without_what_left
+from adaug.audits._gallery import Gallery
+from adaug.audits.plan import VIEWS, Plan, plan_of
+from adaug.audits.records import FamilyTable
+from adaug.audits.table import Audit
+from adaug.operations import Operation
+from adaug.policies import Policy
+
+Score = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> [B], or [B, K] for parts
+ROWS = 64  # in a pass: it shows a small batch under several views at once, a large one under one
+
+RULES = {
+    "model": function(),
+    "loader": batches(),
+    "score": function(),
+    "views": VIEWS,
+    "higher_is_better": flag(),
+    "targets": TARGETS,
+    "output_size": SIZE,
+    "groups": optional(mapping(several(integer(), "", least=0), "a mapping from names to numbers of parts")),
+    "num_draws": integer(at_least=0, at_most=10**6),
+    "pairs": flag(),
+    "num_pictures": integer(at_least=0),
+    "seed": integer(),
+    "path": optional(instance((str, PathLike), "a path")),
+    "progress": optional(flag(), "to decide by the terminal"),
+}
+
+
+def audit(
+    model: nn.Module | Callable[[Tensor], Any],
+    loader: Iterable[UserBatch],
+    score: Score,
+    views: Policy | Operation | Sequence[Operation],
+    *,
+    higher_is_better: bool = True,
+    targets: Mapping[Any, str | Target] | None = None,
+    output_size: Size | int | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
+    num_draws: int = 24,
+    pairs: bool = True,
+    num_pictures: int = 12,
+    seed: int = 0,
+    path: str | Path | None = None,
+    progress: bool | None = None,
+) -> Audit:
+    """Finds where a network is weak: scores every image as it is and under every view of some operations.
+
+    The views are each bin of each operation alone, each pair of bins of two geometric operations (at most 7 x 7), and joint
+    draws of all operations. They are the same for all images and all models. The audit leaves no trace on the model. Only the
+    table of scores grows with the number of images.
+
+    Args:
+        model: The network, or any function of images [B, C, H, W].
+        loader: The batches. To compare audits, pass a DataLoader that does not shuffle.
+        score: (output, batch) -> a number for each image [B], or for each part [B, K] (joints, classes). NaN does not count.
+            Return 1 for right and 0 for wrong, or 100 and 0 to get statistics in per cent. Keypoints that a view moves out of
+            the frame never count.
+        views: A policy, or operations. Masks on features become masks on the image.
+        higher_is_better: Whether higher scores are better. False for losses and errors.
+        targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
+        groups: Name -> the parts that belong to it, such as {"arms": [1, 2, 3]}.
+        num_draws: The number of joint draws.
+        pairs: Whether to try pairs of geometric operations together, with up to 49 views for each pair.
+        num_pictures: How many images to keep for the HTML page, as the network saw them: those that a view hurts most.
+        seed: The seed of the joint draws.
+        path: A file that the audit is saved in, from time to time and at its end. If it already has scores of the same model
+            and the same views, these are not computed again.
+        progress: Whether to show a progress bar (needs tqdm). By default only on a terminal.
+
+    Raises:
+        TypeError: An argument, or what `score` returns, has the wrong type.
+        ValueError: An argument, a batch or the scores do not fit. The exception's `audit`, and the file at `path`, hold what
+            was computed before.
+    """
+    arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views}
+    arguments |= {"higher_is_better": higher_is_better}
+    arguments |= {"targets": targets, "output_size": output_size, "groups": groups, "num_draws": num_draws, "pairs": pairs}
+    arguments |= {"num_pictures": num_pictures, "seed": seed, "path": path}
+    given = checked(arguments | {"progress": progress}, RULES)
+    num_draws, seed, num_pictures = given["num_draws"], given["seed"], given["num_pictures"]
+    plan = plan_of(given["views"], num_draws, seed, pairs=pairs)
+    run = _Run(
+        AuditedModel(model),
+        score,
+        plan,
+        given["higher_is_better"],
+        targets,
+        given["output_size"],
+        given["groups"] or {},
+        seed,
+        num_pictures,
+    )
+    if path is not None:
+        run.resume(Path(path))
+    try:
+        for batch in with_bar(loader, progress):
+            run.take(batch)
+            if path is not None:
+                run.save(Path(path), least=1.1)
+        run.finish()
+    except BaseException as error:  # keep what was computed
+        if run.images:
+            error.audit = run.audit()  # type: ignore[attr-defined]
+        if path is not None:
+            run.save(Path(path))
+        raise
+    if path is not None:
+        run.save(Path(path))
+    return run.audit()
+
+
+class _Run:
+    """An audit in progress: the model, the plan, and the scores so far."""
+
+    def __init__(
+        self,
+        model: AuditedModel,
+        score: Score,
+        plan: Plan,
+        higher_is_better: bool,
+        targets: Mapping[Any, str | Target] | None,
+        view_size: Size | None,
+        groups: dict[str, Sequence[int]],
+        seed: int,
+        num_pictures: int,
+    ) -> None:
+        self.model, self.score, self.plan, self.targets = model, score, plan, targets
+        self.higher_is_better = higher_is_better
+        self.view_size, self.groups, self.seed = view_size, groups, seed
+        self.families = _families(plan)
+        self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
+        self.images: list[str] = []
+        self.excluded: dict[str, int] = {}
+        self.gallery = Gallery(higher_is_better, num_pictures)
+        self.known: Audit | None = None  # the audit that the file held before
+        self.saved = 0  # images in the file
+        self.parts: tuple[int, ...] | None = None  # () or (K,), the shape of the first scores
+
+    # ---- what is known
+
+    def audit(self) -> Audit:
+        """The audit of the images so far."""
+        scores = torch.cat(self.tables).numpy() if self.tables else np.zeros((0, sum(len(f.views) for f in self.families)))
+        return Audit(
+            scores.astype(np.float32),
+            self.families,
+            self.higher_is_better,
+            self.groups,
+            tuple(self.images),
+            self.seed,
+            self.model.fingerprint,
+            dict(self.excluded),
+            self.gallery.pictures(),
+        )
+
+    def save(self, path: Path, *, least: float = 1.0) -> None:
+        """Saves if there are more images than in the file, and `least` times as many. So the file never loses any."""
+        if len(self.images) > self.saved and len(self.images) >= least * self.saved:
+            self.audit().save(path)
+            self.saved = len(self.images)
+
+    def resume(self, path: Path) -> None:
+        """Continues from a file. Raises ValueError if it holds another audit."""
+        if not path.is_file():
+            return
+        known = Audit.load(path)
+        if (known.families, known.higher_is_better, known.seed) != (self.families, self.higher_is_better, self.seed):
+            raise ValueError(
+                f"{path} should hold an audit of the same views. Found other views, `higher_is_better` or `seed`; name another "
+                "file."
+            )
+        if known.model != self.model.fingerprint:
+            raise ValueError(
+                f"{path} should hold an audit of the same model. Found one whose weights differ; name another file for another "
+                "model, also for the same one after more training."
+            )
+        self.known, self.saved = known, len(known)
+
+    def finish(self) -> None:
+        """Raises ValueError if the loader gave no images, or fewer than the file held."""
+        if not self.images:
+            raise ValueError("`loader` should give at least one batch. Found none; pass a list or a DataLoader.")
+        if self.known is not None and len(self.images) < len(self.known):
+            raise ValueError(
+                f"`loader` should give the {len(self.known)} images that the file holds. Found that it ended after "
+                f"{len(self.images)}; name another file."
+            )
+
+    # ---- one batch
+
+    def take(self, batch: UserBatch) -> None:
+        """Scores one batch under every view."""
+        parsed = self._parsed(batch)
+        prints = fingerprints(parsed.image)
+        if self._skipped(prints):
+            return
+        columns: dict[int, Tensor] = {}  # scores [n] or [n, K] of all views that differ
+        most = max(1, ROWS // len(parsed))
+        for family, planned in zip(self.families, self.plan.families, strict=True):
+            new = [i for i, column in enumerate(family.columns) if self.plan.first_like[column] == column]
+            for numbers in (new[first : first + most] for first in range(0, len(new), most)):
+                scores = self._scores(parsed, planned.view, numbers).unbind(1)
+                columns |= dict(zip((family.start + i for i in numbers), scores, strict=True))
+        table = torch.stack([columns[first] for first in self.plan.first_like.values()], 1)  # [n, V] or [n, V, K]
+        self._count(table)
+        self.tables.append(table)
+        first_image = len(self.images)
+        self.images += prints
+        self._picture(parsed, table, first_image)
+
+    def _parsed(self, batch: UserBatch) -> Batch:
+        parsed = self.model.placed(parse(batch, self.targets))
+        first = not self.images  # it stands for all
+        if first and any(family.mirrored is not None for family in self.plan.families):
+            check_flip(parsed, self.plan.pairs)
+        check_operations(parsed, list(self.plan.operations.values()), wait=first)
+        if first:
+            warn_of_fill(parsed, self.plan, self.targets)
+        return parsed
+
+    def _skipped(self, prints: list[str]) -> bool:
+        """Takes the scores of these images from the file if it has them, and says whether it did."""
+        start, end = len(self.images), len(self.images) + len(prints)
+        if self.known is None or start >= len(self.known):
+            return False
+        expected = list(self.known.images[start:end])
+        if prints[: len(expected)] != expected:
+            raise ValueError(
+                "`loader` should give the images that the file holds, in their order. Found others from image "
+                f"{start} on; do not shuffle, or name another file."
+            )
+        if len(expected) < len(prints):
+            return False  # the file ends within this batch
+        self.tables.append(torch.from_numpy(self.known.scores[start:end]))
+        self.parts = tuple(self.known.scores.shape[2:])
+        check_groups(self.groups, self.parts)
+        self._count(self.tables[-1])
+        self.images += prints
+        self.gallery.keep([picture for picture in self.known.pictures if start <= picture.image < end], self.known)
+        return True
+
+    def _scores(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Tensor:
+        """Scores [n, v] or [n, v, K] of a batch under some views of a family."""
+        seen, scores = self._seen_and_scored(parsed, view_of, numbers)
+        self.parts = tuple(scores.shape[1:]) if self.parts is None else self.parts
+        if tuple(scores.shape[1:]) != self.parts:
+            raise ValueError(
+                f"`score` should return the same parts for every batch, {self.parts}. Found {tuple(scores.shape[1:])}."
+            )
+        check_groups(self.groups, self.parts)
+        scores = without_what_left(scores, seen)
+        if torch.isinf(scores).any():
+            raise ValueError("`score` should be finite, or NaN where it does not count. Found inf.")
+        return scores.unflatten(0, (len(numbers), len(parsed))).transpose(0, 1).float().cpu()
+
+    def _seen_and_scored(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> tuple[Batch, Tensor]:
+        seen = self._under(parsed, view_of, numbers)
+        with self.model.untouched():
+            output = self.model(seen.inputs)
+            scores = self.score(output, seen.with_own_image().to_user())
+        scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
+        check_scores(scores, len(seen))
+        return seen, scores.detach()
+
+    def _under(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Batch:
+        """The batch under several views: all rows under the first one, then all under the second, and so on."""
+        n, size = len(parsed), self.view_size or parsed.size
+        view = view_of(numbers, n, parsed.size, size, self.plan.pairs, parsed.image.device)
+        repeated = parsed
+        if len(numbers) > 1:
+            repeated = parsed.select(torch.arange(n, device=parsed.image.device).repeat(len(numbers)))
+        return repeated.apply(view, size)
+
+    def _count(self, table: Tensor) -> None:
+        """Counts what has no score, by reason."""
+        counts = torch.isfinite(table).flatten(2).any(2) if table.ndim == 3 else torch.isfinite(table)  # [n, V]
+        for reason, number in {
+            "images without a score": (~counts.any(1)).sum(),
+            "views in which nothing of an image counts": (~counts[counts.any(1)]).sum(),
+        }.items():
+            if number:
+                self.excluded[reason] = self.excluded.get(reason, 0) + int(number)
+
+    # ---- pictures
+
+    def _picture(self, parsed: Batch, table: Tensor, first_image: int) -> None:
+        """Keeps pictures of the weakest cases of a batch, if they are weaker than those kept so far."""
+        by_image = (table if table.ndim == 2 else table.nanmean(2)).numpy()
+        for row, column in self.gallery.candidates(by_image):
+            family = next(f for f in self.families if column in f.columns)
+            planned = self.plan.families[self.families.index(family)]
+            one = parsed.select(torch.tensor([row], device=parsed.image.device))
+            seen = self._under(one, planned.view, [column - family.start])
+            with self.model.untouched():
+                output = self.model(seen.inputs)
+            self.gallery.add(by_image[row], first_image + row, column, seen, output)
+
+
+def _families(plan: Plan) -> tuple[FamilyTable, ...]:
+    starts, families = 0, []
+    for family in plan.families:
+        families.append(FamilyTable(family.name, family.views, starts, family.axes, family.details))
+        starts += len(family.views)
+    return tuple(families)

@@ -1,0 +1,104 @@
+"""Operations that change pixel values and move no pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
+
+import torch
+from kornia import enhance
+from torch import Tensor
+from typing_extensions import override
+
+from adaug._runtime.checks import Rules, integer
+from adaug._runtime.checks import function as any_function
+from adaug.operations.base import Binned
+
+
+class Photometric(Binned):
+    """An operation with bins that changes pixel values in [0, 1] and moves no pixels."""
+
+    unit_range = True
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        """Returns the changed images. [n, C, H, W], [n] -> [n, C, H, W]."""
+        raise NotImplementedError(f"{type(self).__name__} should define apply(image, magnitude [n]) -> image.")
+
+
+@dataclass(frozen=True)
+class Brightness(Photometric):
+    """Multiplies the brightness by a factor; 1 changes nothing."""
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return enhance.adjust_brightness_accumulative(image, magnitude)
+
+
+@dataclass(frozen=True)
+class Contrast(Photometric):
+    """Multiplies each pixel's difference from the mean grey by a factor; 1 changes nothing."""
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return enhance.adjust_contrast_with_mean_subtraction(image, magnitude)
+
+
+@dataclass(frozen=True)
+class Saturation(Photometric):
+    """Multiplies the difference from the grey image by a factor; 1 changes nothing, 0 gives a grey image."""
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        if image.shape[1] not in (1, 3):
+            raise ValueError(
+                f"A Saturation should get images of 3 channels (red, green, blue) or 1 (grey). Found {image.shape[1]}; leave "
+                "it out. Brightness and Contrast take any number."
+            )
+        return enhance.adjust_saturation_with_gray_subtraction(image, magnitude)
+
+
+@dataclass(frozen=True)
+class Gain(Photometric):
+    """Multiplies one colour channel by a factor; 1 changes nothing."""
+
+    _: KW_ONLY
+    channel: int = 0
+
+    _rules: ClassVar[Rules] = {"channel": integer(at_least=0)}
+
+    @property
+    @override
+    def name(self) -> str:
+        return f"gain_{self.channel}"
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        if self.channel >= image.shape[1]:
+            raise ValueError(
+                f"A Gain of channel {self.channel} should get images of more than {self.channel} channels. "
+                f"Found {image.shape[1]}."
+            )
+        factors = torch.ones(*image.shape[:2], 1, 1, device=image.device)
+        factors[:, self.channel] = magnitude[:, None, None]
+        return (image * factors).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Apply(Photometric):
+    """Applies any function of images [n, C, H, W] and magnitudes [n] that moves no pixels, e.g. kornia.enhance.adjust_gamma."""
+
+    _: KW_ONLY
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    _rules: ClassVar[Rules] = {"function": any_function("(images [n, C, H, W], magnitudes [n]) -> images")}
+
+    @property
+    @override
+    def name(self) -> str:
+        return getattr(self.function, "__name__", "apply").strip("<>")
+
+    @override
+    def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        return self.function(image, magnitude)

@@ -1,0 +1,243 @@
+"""`per_sample`: turns a loss that returns the mean of a batch into one that returns a loss for each sample."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adaug._batches.batch import UserBatch
+from adaug._batches.tree import walk, with_items, with_values
+
+Criterion = Callable[..., Tensor]
+
+
+def per_sample(loss: Criterion, *, target: Any = None, output: Any = None) -> PerSample:
+    """Turns a loss that returns one number for a batch into a `loss_fn` for `step`: (output, batch) -> [B].
+
+        loss_fn = adaug.per_sample(nn.MSELoss(), target="heatmaps")  # criterion(output, batch["heatmaps"])
+        loss_fn = adaug.per_sample(nn.CrossEntropyLoss(ignore_index=255), target="mask", output="logits")
+        loss_fn = adaug.per_sample(JointsMSELoss(), target=["heatmaps", "weight"])  # criterion(output, heat maps, weights)
+        loss_fn = adaug.per_sample(my_loss)  # my_loss(output, batch) -> one number
+
+    A criterion of torch.nn is called once with `reduction="none"`. The loss of a sample is then the mean of its elements (or
+    their sum, if the criterion sums), and the mean over samples is what the criterion itself returns. With `ignore_index`, only
+    labelled elements count, so that a loss does not fall when a view shows fewer of them. The mean over samples then equals
+    the criterion's only if all samples have equally many. A sample without labelled elements gets 0. Class weights are divided
+    by their mean in the batch, so pass a `difficulty` too with scoring="train", which compares views of two batches.
+
+    Any other loss is called for one sample at a time: by torch.func.vmap, which costs about as much as one call for all. If
+    vmap cannot follow it (branches on values, random numbers, writing in place), it is called B times. A loss that compares
+    the samples of a batch with each other has no meaning here.
+
+    Args:
+        loss: A criterion (prediction, target) -> number, or a function (output, batch) -> number.
+        target: The entry of the batch that a criterion gets: a key, a position, or a tuple for an entry inside another one. A
+            list gives one entry for each further argument. By default a module gets position 1 of a tuple (image, target), and
+            a function gets the whole batch.
+        output: The part of what the model returns that is the prediction: a key, position or attribute ("logits"). By default
+            all of it.
+
+    Raises:
+        TypeError: `loss` is not callable.
+        ValueError: When called: nothing says which entry is the target, or the loss is not one number.
+    """
+    if not callable(loss):
+        raise TypeError(f"`loss` should be a criterion or a function. Found {type(loss).__name__}.")
+    return PerSample(loss, target, output)
+
+
+class PerSample:
+    """What `per_sample` returns. It can be pickled if the loss can."""
+
+    def __init__(self, loss: Criterion, target: Any, output: Any) -> None:
+        self.loss, self.target, self.output = loss, target, output
+        self._one_by_one = False  # vmap failed
+
+    def __call__(self, output: Any, batch: UserBatch) -> Tensor:
+        """Returns the loss of each sample, [B]."""
+        prediction = output if self.output is None else _part(output, self.output)
+        given, spread = self._given(batch)
+        n = _rows(prediction)
+        if isinstance(self.loss, nn.Module) and isinstance(getattr(self.loss, "reduction", None), str):
+            whole = self._unreduced(prediction, given, n)
+            if whole is not None:
+                return whole
+
+        def one(prediction: Any, given: Any) -> Tensor:
+            value = self.loss(prediction, *given) if spread else self.loss(prediction, given)
+            if not isinstance(value, Tensor) or value.numel() != 1:
+                found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ValueError(
+                    f"The loss in `per_sample` should be one number for what it is given, here one sample. Found {found}; "
+                    "return its mean. If it returns a loss for each sample already, use it without `per_sample`."
+                )
+            return value.reshape(())
+
+        if not self._one_by_one:
+            try:
+                return _vmapped(one, prediction, given, n)
+            except Exception:  # if the loss itself is wrong, the call below raises its error
+                rows = self._rows(one, prediction, given, n)
+                self._one_by_one = True
+                return rows
+        return self._rows(one, prediction, given, n)
+
+    def __repr__(self) -> str:
+        return f"per_sample({getattr(self.loss, '__qualname__', self.loss)}, target={self.target!r}, output={self.output!r})"
+
+    @staticmethod
+    def _rows(one: Criterion, prediction: Any, given: Any, n: int) -> Tensor:
+        losses = []
+        for i in range(n):
+            sliced = functools.partial(_sliced, i)
+            losses.append(one(_mapped(prediction, n, sliced, i), _mapped(given, n, sliced, i, given=True)))
+        return torch.stack(losses)
+
+    def _given(self, batch: UserBatch) -> tuple[Any, bool]:
+        """What the loss gets besides the prediction, and whether this is a list of arguments."""
+        target = self.target
+        if target is None and isinstance(self.loss, nn.Module):
+            if isinstance(batch, Mapping) or len(batch) < 2:
+                raise ValueError(
+                    "`target` should say which entry of the batch the criterion gets. Found none, and a batch of "
+                    f"{list(batch) if isinstance(batch, Mapping) else len(batch)}; use per_sample(criterion, target=...)."
+                )
+            target = 1
+        if target is None:
+            return batch, False
+        names = target if isinstance(target, list) else [target]
+        return [_entry(batch, name) for name in names], True
+
+    def _unreduced(self, prediction: Any, given: list[Any], n: int) -> Tensor | None:
+        """The losses [B] from the criterion's losses of elements. None if it does not return these."""
+        own: Any = self.loss
+        criterion = copy.copy(own)  # a shallow copy: it shares the weights with the user's
+        criterion.reduction = "none"
+        losses = criterion(prediction, *given)
+        if not isinstance(losses, Tensor) or losses.ndim == 0 or len(losses) != n:
+            return None
+        losses = losses.flatten(1) if losses.ndim > 1 else losses[:, None]
+        summed = losses.sum(1)
+        if own.reduction in ("sum", "batchmean"):
+            return summed
+        labels = given[0]
+        if not isinstance(self.loss, (nn.CrossEntropyLoss, nn.NLLLoss)) or labels.is_floating_point():
+            return losses.mean(1)
+        return self._labelled_mean(summed, labels.reshape(n, -1))
+
+    def _labelled_mean(self, summed: Tensor, labels: Tensor) -> Tensor:
+        """Divides the sums [B] of a sample's losses by its labelled elements, and by the mean class weight in the batch."""
+        criterion: Any = self.loss
+        known = labels != criterion.ignore_index  # [B, places]
+        count = known.sum(1)
+        each = count.clamp(min=1)
+        if criterion.reduction == "none":
+            return summed / each
+        weight = known.to(summed.dtype)
+        if criterion.weight is not None:
+            weight = weight * criterion.weight.to(summed.dtype)[torch.where(known, labels, 0)]
+        total = (weight.sum(1) / each).sum()
+        return torch.where(count > 0, summed / each, 0) * (len(summed) / total.clamp(min=torch.finfo(summed.dtype).tiny))
+
+
+def _part(output: Any, name: Any) -> Any:
+    """Part of what a model returned, by key, position or attribute."""
+    if isinstance(name, str) and not isinstance(output, Mapping):
+        return getattr(output, name)
+    return output[name]
+
+
+def _entry(batch: UserBatch, name: Any) -> Any:
+    if isinstance(batch, Mapping) and name in batch:
+        return batch[name]
+    try:
+        return walk(batch, name if isinstance(name, tuple) else (name,))
+    except LookupError:
+        has = list(batch) if isinstance(batch, Mapping) else list(range(len(batch)))
+        raise ValueError(f"`target` should name an entry of the batch. Found {name!r}; the batch has {has}.") from None
+
+
+def _rows(prediction: Any) -> int:
+    """The number of samples in what a model returned."""
+    for tensor in _tensors(prediction):
+        return len(tensor)
+    raise ValueError(
+        f"What the model returns should hold tensors with one row for each sample. Found {type(prediction).__name__}; "
+        "say which part is the prediction, per_sample(loss, output=...)."
+    )
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in what a model returned, except those without dimensions."""
+    if isinstance(value, Tensor):
+        if value.ndim:
+            yield value
+    elif isinstance(value, (Mapping, list, tuple)) or _is_record(value):
+        for item in _fields(value).values() if _is_record(value) else value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
+
+
+def _is_record(value: Any) -> bool:
+    """Whether it is an instance of a dataclass, like Hugging Face's outputs (which may also be mappings)."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+
+
+def _sliced(i: int, tensor: Tensor) -> Tensor:
+    return tensor[i : i + 1]
+
+
+def _vmapped(one: Criterion, prediction: Any, given: Any, n: int) -> Tensor:
+    rows: list[Tensor] = []
+
+    def collected(tensor: Tensor) -> Tensor:
+        rows.append(tensor)
+        return tensor
+
+    _mapped(prediction, n, collected), _mapped(given, n, collected, given=True)
+
+    def of_rows(*each: Tensor) -> Tensor:
+        left = iter(each)
+        pair = [_mapped(part, n, lambda _: next(left)[None], given=i > 0) for i, part in enumerate((prediction, given))]
+        return one(*pair)
+
+    losses: Tensor = torch.func.vmap(of_rows)(*rows)
+    return losses
+
+
+def _mapped(
+    value: Any, n: int, function: Callable[[Tensor], Any], row: int | None = None, *, given: bool = False, top: bool = True
+) -> Any:
+    """Applies a function to every tensor of n rows in a structure. Lists of n rows give their `row`.
+
+    Only lists in the batch (`given`) may hold rows. A list that a model returned holds tensors, one for each stack.
+    """
+    if isinstance(value, Tensor):
+        return function(value) if value.ndim and len(value) == n else value
+    if _is_record(value):
+        inner = {name: _mapped(item, n, function, row, given=given, top=False) for name, item in _fields(value).items()}
+        return type(value)(**inner)
+    if isinstance(value, Mapping):
+        inner = {name: _mapped(item, n, function, row, given=given, top=False) for name, item in value.items()}
+        return with_items(value, inner)
+    if not isinstance(value, (list, tuple, np.ndarray)):
+        return value
+    of_rows = given and not top and len(value) == n and not hasattr(value, "_fields")
+    if isinstance(value, np.ndarray) and not of_rows:
+        return value
+    if of_rows:
+        if row is None:
+            raise NotImplementedError("vmap takes tensors, not lists of rows.")
+        return value[row : row + 1]
+    sequence: Any = value
+    return with_values(sequence, [_mapped(item, n, function, row, given=given, top=False) for item in sequence])

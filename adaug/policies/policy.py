@@ -1,0 +1,323 @@
+"""The policy: branches of operations, their shares of the mini-batch, and what happens to every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaug._runtime.checks import (
+    CAP,
+    Rule,
+    Rules,
+    check_fields,
+    either,
+    flag,
+    function,
+    instance,
+    integer,
+    number,
+    one_of,
+    optional,
+    several,
+    text,
+)
+from adaug._runtime.geometry import Size
+from adaug._runtime.random import Stream, seeded
+from adaug._runtime.repr import plain, written
+from adaug._views.view import View, make_view
+from adaug.keypoints import Pairs
+from adaug.operations import Operation
+from adaug.policies._functions import Painter, Trait, moves_by_name, traits_of
+
+Share = float | Callable[[float], float]
+Magnitudes = dict[str, Tensor]  # "branch.operation" -> its magnitude in each row; FLIP -> flipped [n] bool
+RANDOM = "random"  # the share that no branch claims
+FLIP = "common.flip"
+
+SHARE = number(low=0, high=1)
+PAIRS = (
+    "a list of pairs (left, right) of keypoints from 0 up (a permutation p is the pairs [(i, p[i]) for i in range(len(p)) if "
+    "i < p[i]])"
+)
+
+
+def _is_branch_name(name: str) -> bool:
+    return bool(name) and "." not in name and name not in (RANDOM, "common")
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors left and right.
+
+    Attributes:
+        pairs: Keypoints (and heat-map channels) that change places in a mirror image, such as ((0, 5), (1, 4)). () means
+            that none do. With None, a batch with keypoints is an error, because left and right would be wrong.
+        p: The probability that a row is mirrored.
+    """
+
+    pairs: Pairs | None = None
+    p: float = 0.5
+
+    _rules: ClassVar[Rules] = {
+        "pairs": optional(several(several(integer(at_least=0), "", length=2), PAIRS), "if they are unknown"),
+        "p": number(low=0, high=1),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        indices = [index for pair in self.pairs or () for index in pair]
+        if len(set(indices)) != len(indices):
+            raise ValueError(f"`pairs` of Flip should name each keypoint once, from 0 up. Found {self.pairs!r}.")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Settings of running difficulty, which draws the bins more often whose errors in training are large.
+
+    It needs no generator and no extra pass. k is the number of an operation's bins.
+
+    Attributes:
+        cap: No bin gets a probability above cap / k.
+        floor: No bin gets a probability below floor / k.
+    """
+
+    cap: float = 2.5
+    floor: float = 0.05
+
+    _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1, should="between 0 and 1")}
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Operations that act together on one share of the mini-batch.
+
+    Attributes:
+        name: Its name in metrics and states, without dots.
+        operations: The operations that each of its rows gets.
+        share: The part of the mini-batch that it gets: a number in [0, 1], or a function of the training progress in [0, 1]
+            (see `policies.Window`).
+        learned: How it learns which bins to draw. True: by a generator with reward and penalty, as in the paper. "running" (or
+            a `Running` with settings): by running difficulty, which costs no extra pass. False: not at all; draws are uniform.
+    """
+
+    name: str
+    operations: Sequence[Operation]
+    share: Share
+    learned: bool | Literal["running"] | Running = True
+
+    _rules: ClassVar[Rules] = {
+        "name": text('a name without dots, not "random" or "common"', _is_branch_name),
+        "operations": several(instance(Operation, ""), "a list of operations such as adaug.Scale, at least one", least=1),
+        "share": either("a number in [0, 1], or a function of the progress", function(), SHARE),
+        "learned": either(
+            'True (a generator), "running" or an adaug.policies.Running (running difficulty) or False (uniform draws)',
+            flag(),
+            one_of("running"),
+            instance(Running, ""),
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self, f"branch {self.name!r}")
+        _check_names(self.name, [operation.name for operation in self.operations])
+
+    @property
+    def has_generator(self) -> bool:
+        """Whether a generator proposes its bins."""
+        return self.learned is True
+
+    @property
+    def running(self) -> Running | None:
+        """The settings of running difficulty. None if the branch learns by a generator or not at all."""
+        if isinstance(self.learned, Running):
+            return self.learned
+        return Running() if self.learned == "running" else None
+
+    @property
+    def layouts(self) -> dict[str, int | tuple[int, int]]:
+        """The bins, or (rows, columns) of cells, of each operation by its name: what a generator predicts distributions for."""
+        return {operation.name: operation.layout for operation in self.operations}
+
+    def full_name(self, operation: Operation) -> str:
+        """The name of one of its operations in views, metrics and pictures: "branch.operation"."""
+        return f"{self.name}.{operation.name}"
+
+
+def _in_common(item: Any) -> Any:
+    hides = isinstance(item, Operation) and item.hides is not None  # it is done in a branch of its own alone
+    if hides or moves_by_name(item) or not (isinstance(item, Flip | Operation) or callable(item)):
+        raise TypeError(repr(item))
+    return item
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which views are drawn: branches, each for its share of the rows, and what every row gets.
+
+    Attributes:
+        branches: The branches. Their shares sum to at most 1. Rows that no branch claims get random views.
+        common: What every row gets: a Flip, operations with bins (drawn at random), and functions of images [B, C, H, W] that
+            move no pixels, such as kornia's ColorJiggle. Functions run before all else and may draw from torch's random
+            state. adaug tries them on artificial images before the first batch, and refuses those that move pixels.
+    """
+
+    branches: Sequence[Branch]
+    common: Sequence[Flip | Operation | Painter] = ()
+
+    _rules: ClassVar[Rules] = {
+        "branches": several(instance(Branch, ""), "a list of adaug.Branch"),
+        "common": several(
+            Rule("", _in_common),
+            "a list of adaug.Flip, operations with bins and functions of images that move no pixels; use adaug's own geometric "
+            "operations, which move the targets too",
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        check_fields(self, "a Policy")
+        _check_names("branches", [branch.name for branch in self.branches])
+        _check_names("common", [operation.name for operation in self._common_operations()])
+        if sum(isinstance(item, Flip) for item in self.common) > 1:
+            raise ValueError("`common` should hold at most one Flip. Found more.")
+        fixed = [branch.share for branch in self.branches if not callable(branch.share)]
+        if sum(fixed) > 1 + 1e-6:
+            raise ValueError(f"The shares of the branches should sum to at most 1. Found {fixed}, which sum to {sum(fixed)}.")
+
+    # ---- its parts
+
+    @property
+    def flip(self) -> Flip | None:
+        """The flip that every row may get."""
+        return next((item for item in self.common if isinstance(item, Flip)), None)
+
+    @cached_property
+    def operations(self) -> dict[str, Operation]:
+        """Every operation by its full name, in the order in which they are applied."""
+        return {f"common.{operation.name}": operation for operation in self._common_operations()} | {
+            branch.full_name(operation): operation for branch in self.branches for operation in branch.operations
+        }
+
+    @property
+    def hides_features(self) -> bool:
+        """Whether some operation hides cells of the network's features."""
+        return any(operation.hides == "features" for operation in self.operations.values())
+
+    def on_image(self) -> Policy:
+        """The same policy with every mask on the image, for models without layers to mask."""
+        branches = [replace(branch, operations=[op.on_image() for op in branch.operations]) for branch in self.branches]
+        return replace(self, branches=branches)
+
+    def _common_operations(self) -> Iterator[Operation]:
+        return (item for item in self.common if isinstance(item, Operation))
+
+    def __str__(self) -> str:
+        """One operation a line."""
+        lines = [f"common: {written(item)}" for item in self.common]
+        for branch in self.branches:
+            how = "by running difficulty" if branch.running else "by a generator" if branch.has_generator else "evenly"
+            share = f"{branch.share:.3g}" if not callable(branch.share) else written(branch.share)
+            lines += [f"{branch.name}: share {share}, drawn {how}", *(f"  {written(op)}" for op in branch.operations)]
+        return "\n".join(lines) or "nothing"
+
+    def describe(self) -> Any:
+        """The policy in plain lists, strings and numbers. A saved state is checked against this."""
+        return plain(self)
+
+    # ---- shares
+
+    def shares(self, progress: float) -> list[float]:
+        """The share of each branch at a training progress in [0, 1]."""
+        given = {b.name: b.share(progress) if callable(b.share) else b.share for b in self.branches}
+        try:
+            shares = [float(SHARE.read(share)) for share in given.values()]
+        except (TypeError, ValueError):
+            raise ValueError(f"Shares should be numbers in [0, 1], at every progress. Found {given} at {progress}.") from None
+        if sum(shares) > 1 + 1e-6:
+            raise ValueError(f"Shares should sum to at most 1. Found {dict(zip(given, shares, strict=True))}.")
+        return shares
+
+    def split(self, n: int, progress: float, stream: Stream) -> Tensor:
+        """Deals n rows to the branches (Algorithm 1, line 1): [n] long, on the CPU. 0 means random views.
+
+        A branch gets n x share rows, rounded up or down at random so that the average is right even for one or two rows.
+        """
+        ends = np.cumsum(self.shares(progress)) * n
+        seats = np.arange(n) + stream.number()
+        taken = np.searchsorted(ends + 1e-6, seats, side="right") + 1
+        taken[taken > len(self.branches)] = 0
+        order = np.empty(n, dtype=np.int64)
+        order[stream.permutation(n).numpy()] = taken
+        return torch.from_numpy(order)
+
+    # ---- drawing, apart from applying
+
+    @cached_property
+    def painters(self) -> tuple[Painter, ...]:
+        """The functions of images in `common`."""
+        return tuple(item for item in self.common if not isinstance(item, Flip | Operation))
+
+    def traits(self, image: Tensor) -> list[Trait]:
+        """Tries the functions in `common` on images like these and says what they do. Once for each number of channels."""
+        known: dict[int, list[Trait]] = self._traits
+        if image.shape[1] not in known:
+            known[image.shape[1]] = traits_of(self.painters, image)
+        return known[image.shape[1]]
+
+    @cached_property
+    def _traits(self) -> dict[int, list[Trait]]:
+        return {}
+
+    def paint(self, image: Tensor, stream: Stream) -> Tensor:
+        """Applies the functions in `common` to images [n, C, H, W]. The input and the global random state stay as they are."""
+        if self.painters:
+            with seeded(stream.seed, image.device):
+                image, dtype = image.clone(), image.dtype  # some write to what they are given
+                for painter in self.painters:
+                    image = painter(image).to(dtype)
+        return image
+
+    def draw_random(self, n: int, stream: Stream) -> Magnitudes:
+        """Draws what n rows get in random views: a flip, and every operation except those that hide cells."""
+        flip = {} if self.flip is None else {FLIP: stream.uniform(n) < self.flip.p}
+        drawn = {name: operation.draw_random(n, stream) for name, operation in self.operations.items()}
+        return flip | {name: magnitude for name, magnitude in drawn.items() if magnitude is not None}
+
+    def view(
+        self,
+        magnitudes: Magnitudes,
+        n: int,
+        canvas: Size,
+        view_size: Size,
+        *,
+        last: Branch | None = None,
+        device: torch.device | None = None,
+    ) -> View:
+        """Makes the view of n rows that applies these magnitudes. Operations without a magnitude are left out.
+
+        The flip comes first. The operations of the branch `last` come last: they act on the view that its generator saw.
+        """
+        return make_view(
+            [(name, operation, magnitudes[name]) for name, operation in self.operations.items() if name in magnitudes],
+            n,
+            canvas,
+            view_size,
+            last=() if last is None else [last.full_name(operation) for operation in last.operations],
+            flipped=magnitudes.get(FLIP),
+            pairs=None if self.flip is None else self.flip.pairs,
+            device=device,
+        )
+
+
+def _check_names(owner: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"The names in {owner!r} should differ. Found {', '.join(twice)} more than once.")
