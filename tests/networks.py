@@ -3,6 +3,7 @@
 # ruff: noqa: NPY002
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,10 +144,19 @@ def make_augmenter(
 ) -> Any:
     """An augmenter for a network of this file."""
     policy = adaug.policies.paper(flip_pairs=[(0, 1)]) if policy is None else policy
-    arguments = {**layers(network), "seed": seed, "generator": SmallGenerator, **kwargs}
-    if not any(branch.has_generator for branch in policy.branches):  # then nobody reads layers
-        arguments = {name: value for name, value in arguments.items() if name not in {"features", "generator"} - kwargs.keys()}
-    return adaug.AdversarialAugmenter(policy, **arguments)
+    arguments = {**layers(network), "generator": SmallGenerator, **kwargs}
+    policy = by_paper(policy, **{name: arguments.pop(name) for name in OF_PAPER & arguments.keys()})
+    return adaug.AdversarialAugmenter(policy, seed=seed, **arguments)
+
+
+OF_PAPER = {field.name for field in dataclasses.fields(adaug.learners.Paper)}
+
+
+def by_paper(policy: adaug.Policy, **arguments: Any) -> adaug.Policy:
+    """The policy whose branches that learn by the paper do so with these settings."""
+    how = adaug.learners.Paper(**arguments)
+    branches = [dataclasses.replace(one, learned=how) if one.learned is True else one for one in policy.branches]
+    return dataclasses.replace(policy, branches=branches)
 
 
 class SmallGenerator(nn.Module):

@@ -48,7 +48,7 @@ def numbers(policy: Any, *, batch: int = 9, border: int = 0, steps: int = 3, **a
     torch.manual_seed(0)  # of the network's own dropout
     model = nets.make_network()
     policy = policy()
-    if any(branch.has_generator for branch in policy.branches):
+    if any(branch.learned is True for branch in policy.branches):
         arguments = {"generator": nets.library_generator, **arguments}
     augmenter = nets.make_augmenter(policy, **arguments)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)

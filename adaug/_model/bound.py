@@ -15,13 +15,12 @@ from adaug._model.finding.find import Found, find_layers
 from adaug._model.finding.leak import with_a_change
 from adaug._model.finding.probe import Probe, probe
 from adaug._model.hooks import FeatureMasks, Hooks
-from adaug._model.layers import Layer, match_layers
+from adaug._model.layers import Layer, Shape, match_layers
 from adaug._model.passes import quiet
 from adaug._model.wrappers import device_of, is_compiled, refuse_fsdp1, refuse_inner_ddp, shards, unwrap
 from adaug._runtime.checks import checked, function
 from adaug._runtime.geometry import Size
 from adaug._runtime.ranks import same_as_first
-from adaug.learners.generator import Shape
 from adaug.policies import Policy
 
 LossFunction = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> one number per sample, [B]
@@ -128,15 +127,28 @@ def bind(
     occlude: Sequence[str] | None,
     view_size: Size,
     call: Call,
+    *,
+    looks: bool,
 ) -> BoundModel:
-    """Finds the layers and attaches the hooks. An error comes before anything is attached."""
+    """Finds the layers and attaches the hooks. An error comes before anything is attached.
+
+    Args:
+        model: The user's model.
+        batch: A batch, to try the model on.
+        policy: The user's policy.
+        features: The layers that a look reads; None to find them.
+        occlude: The layers that masks multiply; None for those of `features`.
+        view_size: The size of the views.
+        call: How to call the model.
+        looks: Whether there will be looks.
+    """
     inner = unwrap(model)
     refuse_fsdp1(inner.modules())  # only once, because a walk through a large network takes milliseconds
     refuse_inner_ddp(inner)
     device = device_of(inner, batch.image.device)
     twice = call.needs(batch).select(torch.zeros(2, dtype=torch.long, device=device))
     twice = twice.apply(policy.view({}, 2, batch.size, view_size, device=device), view_size)
-    chosen = _choose(inner, twice, policy, features, occlude, call)
+    chosen = _choose(inner, twice, policy, features, occlude, call, looks=looks)
     sharded = bool(shards(inner.modules()))
     hooks = Hooks(inner, chosen.read, chosen.hide, whole=sharded)
     if (chosen.read or chosen.hide) and is_compiled(model.modules()):
@@ -162,12 +174,14 @@ def _choose(
     features: Sequence[str] | None,
     occlude: Sequence[str] | None,
     call: Call,
+    *,
+    looks: bool,
 ) -> _Chosen:
     """Chooses the layers that the user named, or finds some, by passes of a batch of two equal rows.
 
     Raises ValueError if a chosen layer returns no map.
     """
-    reads, hides = any(branch.has_generator for branch in policy.branches), policy.hides_features
+    reads, hides = looks, policy.hides_features
     finds = features is None and (reads or (hides and occlude is None))
     names_to_hide = features if occlude is None else occlude
     probed, found = Probe(), Found()

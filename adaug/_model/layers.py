@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from adaug._runtime.geometry import Size
 
+Shape = tuple[int, int, int]  # channels, height, width of a feature map
+
 PREFIXES = (0, 1, 2, 5)  # tokens before the patches: none, a class token, with a distillation token, with registers
 NEAR = 0.11  # two places are the same if they are at most this part of a side apart
 

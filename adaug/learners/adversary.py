@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaug._model.layers import Shape
 from adaug._runtime.checks import mapping, shown
 from adaug._runtime.random import Habit, Stream, no_inference, seeded
 from adaug._runtime.ranks import add_up, same_as_first
 from adaug._runtime.states import Description, anything, check_optimizer, check_state, weights
-from adaug.learners.generator import Generator, Layout, Shape
+from adaug.learners.generator import Generator, Layout
 from adaug.learners.reward import capped, kl_divergence
+from adaug.learners.trials import LogProbs
 from adaug.policies import Branch
 
 GeneratorFactory = Callable[[Sequence[Shape], Mapping[str, Layout]], nn.Module]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-LogProbs = dict[str, Tensor]  # name of an operation -> log-probabilities [n, k]
 HUGE = 1e9  # its square, summed over a map, still fits into float32
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Shape = tuple[int, int, int]  # channels, height, width
+from adaug._model.layers import Shape
+
 Layout = int | tuple[int, int]  # bins, or (rows, columns) of cells
 
 EPS = 1e-8  # added to variances of maps within [-1, 1]: a map that varies only by rounding counts as constant

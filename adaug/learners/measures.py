@@ -15,11 +15,11 @@ from adaug.keypoints import normalized_error
 
 
 @dataclass(frozen=True)
-class Fair:
-    """A difficulty that does not grow with size, or `LOSS`.
+class Measure:
+    """A difficulty that does not grow with size.
 
     Attributes:
-        about: What it measures, in words.
+        about: What it measures, in words. It names the measure in a saved state.
         function: (output, batch) -> [B].
     """
 
@@ -27,38 +27,45 @@ class Fair:
     function: Callable[[Any, Batch], Tensor]
 
 
+LOSS = "the loss"
+USERS = "the user's"
 MAY_GROW = (
     "adaug: running difficulty uses the loss, because adaug knows no measure for this output that ignores an object's size. "
     "If `difficulty_table()` notes that difficulty grows with size, pass `difficulty` a measure that does not."
 )
-LOSS = Fair("the loss", lambda output, batch: torch.empty(0))  # `measured` has the losses already
 
 
-def measured(known: Fair, output: Any, batch: Batch, losses: Tensor) -> Tensor:
-    """The difficulty of each row, [B], by the known measure or by the loss. NaN if this batch needs another measure."""
-    fair = fair_difficulty(output, batch) or LOSS
-    if fair.about != known.about:  # such as a batch without keypoints: different measures cannot be averaged
+def measured(known: str, output: Any, batch: Batch, losses: Tensor) -> Tensor:
+    """The difficulty of each row, [B], by the measure of this name. NaN if this batch needs another measure."""
+    measure = measure_of(output, batch)
+    if known != (LOSS if measure is None else measure.about):  # different measures cannot be averaged
         return torch.full_like(losses, torch.nan)
-    if fair is LOSS:
+    if measure is None:
         return losses
     with torch.no_grad():
-        return fair.function(output, batch).float()
+        return measure.function(output, batch).float()
 
 
-def fair_difficulty(output: Any, batch: Batch) -> Fair | None:
+def name_of(output: Any, batch: Batch) -> str:
+    """The name of the measure for this kind of output."""
+    measure = measure_of(output, batch)
+    return LOSS if measure is None else measure.about
+
+
+def measure_of(output: Any, batch: Batch) -> Measure | None:
     """A difficulty for this kind of output that does not grow with size. None if adaug knows none."""
     last = _last(output)
     if not isinstance(last, Tensor) or not last.is_floating_point() or len(last) != len(batch):
         return None
     labels, points, masks = (batch.entries_of(kind) for kind in ("label", "keypoints", "mask"))
     if last.ndim == 2 and last.shape[1] > 1 and len(labels) == 1 and labels[0].ndim == 1 and not labels[0].is_floating_point():
-        return Fair("1 - the probability of the true class", _of_labels)
+        return Measure("1 - the probability of the true class", _of_labels)
     if last.ndim != 4:
         return None
     if len(points) == 1 and points[0].ndim == 3 and points[0].shape[1] == last.shape[1]:
-        return Fair("the error of the heat maps' peaks over the size of the keypoints' box", _of_keypoints)
+        return Measure("the error of the heat maps' peaks over the size of the keypoints' box", _of_keypoints)
     if len(masks) == 1 and not masks[0].is_floating_point() and (masks[0].ndim == 3 or masks[0].shape[1] == 1):
-        return Fair("1 - the mean IoU of the classes in the image", _of_masks)
+        return Measure("1 - the mean IoU of the classes in the image", _of_masks)
     return None
 
 
@@ -76,10 +83,10 @@ def _of_labels(output: Any, batch: Batch) -> Tensor:
 
 
 def _of_keypoints(output: Any, batch: Batch) -> Tensor:
-    seen = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
+    shown = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
     if batch.has("visibility"):
-        seen["visibility"] = batch.entries_of("visibility")[0]
-    return normalized_error(output, seen)
+        shown["visibility"] = batch.entries_of("visibility")[0]
+    return normalized_error(output, shown)
 
 
 def _of_masks(output: Any, batch: Batch) -> Tensor:
@@ -98,6 +105,6 @@ def _of_masks(output: Any, batch: Batch) -> Tensor:
     cell = torch.where(known, mask * classes + predicted, classes * classes)
     confusion = counts.scatter_add_(1, cell, torch.ones_like(cell, dtype=counts.dtype))[:, :-1]
     confusion = confusion.unflatten(1, (classes, classes))
-    overlap, there = confusion.diagonal(dim1=1, dim2=2), confusion.sum(2)
-    iou = overlap / (there + confusion.sum(1) - overlap).clamp(min=1)
-    return 1 - torch.where(there > 0, iou, 0).sum(1) / (there > 0).sum(1)
+    overlap, true = confusion.diagonal(dim1=1, dim2=2), confusion.sum(2)
+    iou = overlap / (true + confusion.sum(1) - overlap).clamp(min=1)
+    return 1 - torch.where(true > 0, iou, 0).sum(1) / (true > 0).sum(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from adaug._runtime.checks import batches, integer, number, optional
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
 from adaug.learners.adversary import Adversary, Lesson
+from adaug.learners.paper import learn
 from adaug.learners.reward import kl_divergence
 from adaug.operations import Operation
 from adaug.policies import Branch
@@ -38,17 +39,28 @@ class Pretraining:
         bound: The model.
         view_size: The size of the views.
         max_views: The most views of an image to try. If there are more combinations of bins, some are drawn.
-        counts: "branch.operation" -> the joints of all images so far in each cell, [k].
+        difficulty: The measure that views are compared by.
+        counts: "branch.operation" -> the joints of all images so far in each cell, [k]. It is updated.
     """
 
     bound: BoundModel
     view_size: Size
     max_views: int
-    counts: dict[str, Tensor] = field(default_factory=dict)
+    difficulty: Difficulty
+    counts: dict[str, Tensor]
 
-    def lesson(
-        self, adversary: Adversary, batch: Batch, difficulty: Difficulty, stream: Stream
-    ) -> tuple[Lesson, dict[str, Tensor]]:
+    def step(self, adversaries: Mapping[str, Adversary], batch: Batch, stream: Stream, lr: float | None) -> dict[str, Tensor]:
+        """Moves every generator by one batch. Returns the KL divergence of each operation before that."""
+        lessons: dict[str, Lesson] = {}
+        divergences: dict[str, Tensor] = {}
+        for name, adversary in adversaries.items():
+            lessons[name], divergence = self.lesson(adversary, batch, stream)
+            divergences |= divergence
+        with learning_rate([adversary.optimizer for adversary in adversaries.values()], lr):
+            learn(adversaries, lessons)
+        return divergences
+
+    def lesson(self, adversary: Adversary, batch: Batch, stream: Stream) -> tuple[Lesson, dict[str, Tensor]]:
         """The lesson of one batch for one branch, and the KL divergence of each operation before it."""
         branch, n, device = adversary.branch, len(batch), batch.image.device
         centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
@@ -63,7 +75,7 @@ class Pretraining:
                 targets[operation.name] = self._by_votes(branch.full_name(operation), votes).expand(n, -1)
         valid = torch.ones(n, dtype=torch.bool, device=device)
         if tried:
-            by_trying, valid = self._by_trying(branch, tried, batch, difficulty, stream)
+            by_trying, valid = self._by_trying(branch, tried, batch, stream)
             targets |= by_trying
         features = self.bound.look(self.bound.call.needs(plain))
         with torch.enable_grad():  # the user's own loop may be without gradients
@@ -75,7 +87,7 @@ class Pretraining:
         return Lesson(targets, log_probs, valid), divergence
 
     def _by_trying(
-        self, branch: Branch, operations: Sequence[Operation], batch: Batch, difficulty: Difficulty, stream: Stream
+        self, branch: Branch, operations: Sequence[Operation], batch: Batch, stream: Stream
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Tries every combination of bins (or `max_views` of them) on every image, and adds the losses up in the bins."""
         n, device = len(batch), batch.image.device
@@ -87,7 +99,7 @@ class Pretraining:
                 for operation, bin_ in zip(operations, combination, strict=True)
             }
             view = self.bound.policy.view(magnitudes, n, batch.size, self.view_size, last=branch, device=device)
-            losses += self.bound.score(batch.apply(view, self.view_size), view.feature_masks, [difficulty])
+            losses += self.bound.score(batch.apply(view, self.view_size), view.feature_masks, [self.difficulty])
         table = torch.stack(losses, 1)  # [n, V]
         targets = {}
         for i, operation in enumerate(operations):
@@ -116,13 +128,13 @@ def repeated(loader: Iterable[UserBatch]) -> Iterator[UserBatch]:
 def learning_rate(optimizers: Iterable[torch.optim.Optimizer], lr: float | None) -> Iterator[None]:
     """A block with another learning rate. None keeps the optimizers' own."""
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    usual = [group["lr"] for group in groups]
+    before = [group["lr"] for group in groups]
     try:
         for group in groups if lr is not None else ():
             group["lr"] = lr
         yield
     finally:
-        for group, value in zip(groups, usual, strict=True):
+        for group, value in zip(groups, before, strict=True):
             group["lr"] = value
 
 

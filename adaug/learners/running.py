@@ -2,149 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from adaug._runtime.checks import integer
+from adaug._runtime.checks import CAP, Rules, check_fields, integer, number
 from adaug._runtime.geometry import full_precision
 from adaug._runtime.random import no_inference
 from adaug._runtime.ranks import add_up
-from adaug._runtime.states import Description, tensor
+from adaug._runtime.states import Description, check_state, tensor
 from adaug._views.view import View
-from adaug.learners.adversary import LogProbs
 from adaug.learners.best_response import best_response
-from adaug.learners.table import DifficultyTable, changes_size, grows, sizes_of
+from adaug.learners.learner import Learner, Rows, Seen, Start
+from adaug.learners.trials import LogProbs
 from adaug.operations import Operation
-from adaug.policies import Branch, Policy
+from adaug.policies import Branch
 
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
-USUAL = 16, 128  # the same of the mean difficulty, which bins are compared with
-CALM = 64, 256  # the same of answers: in noise they differ, and their mean does not
+BASELINE = 16, 128  # the same of the mean difficulty, which bins are compared with
+RESPONSE = 64, 256  # the same of answers: in noise they differ, and their mean does not
 EVERY = 8  # steps between two answers
 PRIOR = 1.0  # rows' worth of belief that a bin is like the others
-MOVES = ("steps", "usual", "sums", "fresh", "probabilities", "_difficulty", "_log_probs", "_metrics")  # what a step changes
 
 
-class RunningDifficulty:
-    """Measures how hard each bin and cell has lately been in training, and decides how often to draw it.
+@dataclass(frozen=True)
+class Columns:
+    """What the sums of a policy are about: C columns, one for each share, then one for each bin of each operation.
 
-    The difficulty of a row is modelled as a sum: a part for its branch, and a part for each of its bins and hidden cells. Least
-    squares over all rows finds the parts, so a bin does not look hard only because it often comes with hard ones. Older rows
-    count less and less. (Eq. (3) of the paper adds up losses in bins once, before joint training.)
+    O is the number of operations, K the largest number of bins.
 
-    A branch that learns moves towards the capped best response: cap / k on the hardest bins until the sum is 1. It is not
-    certain which bins are hardest. So each gets cap / k times the probability that it is among them, given how far it is from
-    the others and how much bins differ by chance (empirical Bayes). If they differ by chance alone, draws stay uniform.
-
-    Args:
-        policy: The policy. Branches with generators only contribute the part that their rows have in common.
-        device: The device of the sums.
+    Attributes:
+        operations: "branch.operation" -> the operation. Those of branches that draw without passes.
+        shares: The number of shares. Random views come first.
+        valid: Which bins an operation has, [O, K] bool.
+        place: The column of each bin, [O, K].
+        centring: Subtracts an operation's mean from its bins, [C, C].
+        uniform: Even probabilities, [O, K].
+        limit: The largest probability of a bin, cap / k, [O, 1].
+        trust: What of the response is not the floor, 1 - floor, [O, 1]. 0 for operations of other learners.
     """
 
-    def __init__(self, policy: Policy, device: torch.device) -> None:
-        owned = [(owner, operation) for owner in policy.branches if not owner.has_generator for operation in owner.operations]
-        self.operations: dict[str, Operation] = {owner.full_name(operation): operation for owner, operation in owned}
-        self._bins = bins = [operation.bins for operation in self.operations.values()]
-        self._shares = shares = 1 + len(policy.branches)  # random views come first
-        number = torch.float32 if device.type == "mps" else torch.float64
-        # The sums have C columns: the shares, then the bins of each of O operations. K is the largest number of bins.
+    operations: dict[str, Operation]
+    shares: int
+    valid: Tensor
+    place: Tensor
+    centring: Tensor
+    uniform: Tensor
+    limit: Tensor
+    trust: Tensor
+
+    @staticmethod
+    def of(start: Start, cap: float, floor: float) -> Columns:
+        """The columns of a policy."""
+        device, mine = start.device, [branch.name for branch in start.branches if branch.learned]
+        owned = [(owner, operation) for owner in start.drawn for operation in owner.operations]
+        bins, shares = [operation.bins for _, operation in owned], 1 + len(start.policy.branches)
+        kind = torch.float32 if device.type == "mps" else torch.float64
         ends = torch.tensor([shares, *bins], device="cpu").cumsum(0)
-        size = int(ends[-1])  # C
+        place = torch.arange(max(bins, default=1), device="cpu").expand(len(bins), -1)
         k = torch.tensor(bins, device="cpu").reshape(-1, 1)  # [O, 1]
-        place = torch.arange(max(bins, default=1), device="cpu").expand(len(bins), -1)  # [O, K]
-        there = place < k  # [O, K]
-        centring = torch.zeros(size, size, dtype=torch.float64, device="cpu")  # subtracts an operation's mean from its bins
-        for start, count in zip(ends.tolist(), bins, strict=False):
-            centring[start : start + count, start : start + count] = torch.eye(count, device="cpu") - 1 / count
-        self._there = there.to(device)
-        self._place = torch.where(there, ends[:-1, None] + place, 0).to(device)  # [O, K] the column of each bin
-        self._centring = centring.to(device, number)
-        self._prior = PRIOR * torch.eye(size, device=device, dtype=number)  # [C, C]
-        self._share_numbers = torch.arange(shares, device=device)
-        running = [owner.running for owner, _ in owned]
-        cap = torch.tensor([[how.cap if how else 1.0] for how in running], device=device, dtype=number).reshape(-1, 1)
-        trust = torch.tensor([[1 - how.floor if how else 0.0] for how in running], device=device, dtype=number)
-        numbers = k.to(device, number)
-        self._limit, self._trust = (cap / numbers).clamp(max=1), trust.reshape(-1, 1)  # [O, 1]
-        self._uniform = self._there / numbers  # [O, K]
-        self.steps = 0
-        self.usual = torch.zeros((), device=device, dtype=number)  # the mean difficulty lately: it falls while networks learn
-        self.sums = torch.zeros(size + 1, size + 1, device=device, dtype=number)  # of products; the last is the difficulty
-        self.fresh = torch.zeros_like(self.sums)  # of the steps since the latest answer
-        self.probabilities = self._uniform.clone()  # [O, K]
-        self._difficulty: Tensor | None = None  # of every share, bin and cell at the latest answer
-        self._log_probs: dict[str, Tensor] = {}
-        self._metrics: dict[str, Tensor] = {}
+        valid = place < k
+        centring = torch.zeros(int(ends[-1]), int(ends[-1]), dtype=kind, device="cpu")
+        for first, count in zip(ends.tolist(), bins, strict=False):
+            centring[first : first + count, first : first + count] = torch.eye(count, device="cpu") - 1 / count
+        learns = torch.tensor([[owner.name in mine] for owner, _ in owned], device="cpu").reshape(-1, 1)
+        numbers = k.to(kind)
+        parts = {
+            "valid": valid,
+            "place": torch.where(valid, ends[:-1, None] + place, 0),
+            "centring": centring,
+            "uniform": valid / numbers,
+            "limit": (torch.where(learns, cap, 1.0).to(kind) / numbers).clamp(max=1),
+            "trust": torch.where(learns, 1 - floor, 0.0).to(kind),
+        }
+        operations = {owner.full_name(operation): operation for owner, operation in owned}
+        return Columns(operations, shares, **{name: part.to(device) for name, part in parts.items()})
 
-    # ---- what is drawn
+    @cached_property
+    def bins(self) -> list[int]:
+        """The number of bins of each operation."""
+        return [operation.bins for operation in self.operations.values()]
 
-    def log_probs(self, branch: Branch, n: int) -> LogProbs:
-        """Log-probabilities [n, k] of each operation of a branch, the same for every row."""
-        if not self._log_probs:
-            each = zip(self.operations, self._bins, self.probabilities.float().log().unbind(), strict=True)
-            self._log_probs = {name: row[:bins] for name, bins, row in each}
-        return {operation.name: self._log_probs[branch.full_name(operation)].expand(n, -1) for operation in branch.operations}
+    @cached_property
+    def prior(self) -> Tensor:
+        """[C, C]."""
+        return PRIOR * torch.eye(len(self.centring), device=self.centring.device, dtype=self.centring.dtype)
 
-    # ---- what training shows
+    def named(self, what: str, values: Tensor) -> dict[str, Tensor]:
+        """The parts of values [C] that belong to bins: "what/branch.operation" -> [k]."""
+        parts = values.split([self.shares, *self.bins])[1:]
+        return {f"{what}/{name}": part for name, part in zip(self.operations, parts, strict=True)}
 
-    def observe(self, view: View, branch: Tensor, difficulty: Tensor) -> None:
-        """Adds the rows of a training pass, summed over all ranks.
+    @cached_property
+    def numbers(self) -> Tensor:
+        """The number of each share, [shares]."""
+        return torch.arange(self.shares, device=self.centring.device)
 
-        Args:
-            view: The view of every row.
-            branch: The branch of each row, [B] long, on the device.
-            difficulty: [B]. Rows whose difficulty is not finite are left out.
-        """
-        with no_inference(), full_precision(self.sums.device), torch.no_grad():
-            sums = self._sums_of(view, branch, difficulty.detach() - self.usual)
-            add_up(sums, "with sums of running difficulty")
-            self.follow(sums)
-
-    def follow(self, sums: Tensor) -> None:
-        """Adds sums over the rows of all ranks."""
-        with no_inference(), full_precision(self.sums.device), torch.no_grad():
-            self.fresh = self.fresh + sums  # not in place: a step that fails takes back the old ones
-            self.steps += 1
-            if self.steps % EVERY == 0:
-                self._take_in()
-
-    def _take_in(self) -> None:
-        """Adds the fresh sums to those before, which fade, and answers."""
-        common = self._common(self.fresh)
-        seen = common[: self._shares].sum().clamp(min=1)
-        excess = common[-1] / seen
-        if self.steps == EVERY:  # nothing was usual before
-            self.fresh, self.usual = self._above(self.fresh, excess), self.usual + excess
-        else:
-            self.usual = self.usual + excess * (1 - _kept(USUAL, seen))
-        self.sums = self.sums * _kept(MEMORY, seen) + self.fresh
-        self.fresh = torch.zeros_like(self.sums)
-        self._answer(_kept(CALM, seen))
-
-    def _common(self, sums: Tensor) -> Tensor:
-        """The sums over all rows together. Each row has one branch, so summing over branches gives them."""
-        return sums[: self._shares].sum(0)
-
-    def _above(self, sums: Tensor, level: Tensor) -> Tensor:
-        """The sums as they would be if `level` had been subtracted from every difficulty."""
-        own = torch.zeros_like(sums)
-        common = self._common(sums)
-        own[-1] = level * common
-        own[-1, -1] -= level.square() * common[: self._shares].sum() / 2
-        return sums - own - own.T
-
-    def _sums_of(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
+    def sums(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
         """The normal equations of least squares: products of branch, bins, cells and difficulty, summed over rows."""
-        parts = [branch[:, None] == self._share_numbers, *self._memberships(view, branch)]
-        rows = torch.cat([*parts, difficulty.to(self.sums.dtype)[:, None]], 1)  # [B, C + 1]
+        parts = [branch[:, None] == self.numbers, *self.memberships(view, branch)]
+        rows = torch.cat([*parts, difficulty.to(self.centring.dtype)[:, None]], 1)  # [B, C + 1]
         total = rows.sum(1, keepdim=True)
         rows = rows.masked_fill(total - total != 0, 0)  # rows with a number that is not finite
         return rows.T @ rows
 
-    def _memberships(self, view: View, branch: Tensor) -> list[Tensor]:
+    def memberships(self, view: View, branch: Tensor) -> list[Tensor]:
         """Which bins or cells of each operation every row has, [B, k] each."""
         return [
             operation.membership(view.magnitudes[name])
@@ -153,141 +119,215 @@ class RunningDifficulty:
             for name, operation in self.operations.items()
         ]
 
-    def _estimate(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def may_be_probabilities(self, value: Tensor) -> bool:
+        """Whether values [O, K] are probabilities of the bins of each operation."""
+        valid = self.valid.cpu()
+        value = torch.broadcast_to(value.detach().cpu().double(), valid.shape)
+        sums = torch.where(valid, value, 0).sum(1)
+        return bool((value >= 0).all() and (value[~valid] == 0).all() and ((sums - 1).abs() < 1e-3).all())
+
+    def common(self, sums: Tensor) -> Tensor:
+        """The sums over all rows together. Each row has one branch, so summing over branches gives them."""
+        return sums[: self.shares].sum(0)
+
+    def above(self, sums: Tensor, level: Tensor) -> Tensor:
+        """The sums as they would be if `level` had been subtracted from every difficulty."""
+        own = torch.zeros_like(sums)
+        common = self.common(sums)
+        own[-1] = level * common
+        own[-1, -1] -= level.square() * common[: self.shares].sum() / 2
+        return sums - own - own.T
+
+    def estimate(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mean difficulty, what each bin adds to its operation's mean, and the variance of this. [], [C], [C]."""
         gram, moments, squares = sums[:-1, :-1], sums[:-1, -1], sums[-1, -1]
-        common = self._common(sums)[:-1]
-        rows = common[: self._shares].sum().clamp(min=1e-9)
-        mean = moments[: self._shares].sum() / rows
+        common = self.common(sums)[:-1]
+        rows = common[: self.shares].sum().clamp(min=1e-9)
+        mean = moments[: self.shares].sum() / rows
         moments = moments - mean * common
-        inverse = torch.linalg.inv_ex(gram + self._prior).inverse
+        inverse = torch.linalg.inv_ex(gram + self.prior).inverse
         effects = inverse @ moments
-        freedom = rows - len(gram) + (self._prior.diagonal() * inverse.diagonal()).sum()
+        freedom = rows - len(gram) + (self.prior.diagonal() * inverse.diagonal()).sum()
         noise = (squares - mean.square() * rows - effects @ moments).clamp(min=0) / freedom.clamp(min=1e-9)
-        variances = noise * (self._centring @ inverse * self._centring).sum(1)
+        variances = noise * (self.centring @ inverse * self.centring).sum(1)
         variances = variances / 2  # rows that are half forgotten were still averaged over
-        return mean, self._centring @ effects, variances
+        return mean, self.centring @ effects, variances
 
-    def _shown(self, mean: Tensor, effects: Tensor) -> Tensor:
-        """The difficulty of every share, bin and cell, [C]."""
-        return (self.usual + mean + effects).float()
 
-    def _answer(self, kept: Tensor) -> None:
-        """Moves the probabilities towards the capped best response. The factor `kept` of the old ones stays."""
-        mean, effects, variances = self._estimate(self.sums)
-        self._difficulty = self._shown(mean, effects)
-        best = self._response(mean, effects[self._place], variances[self._place])
-        target = torch.lerp(self._uniform, best, self._trust)
-        self.probabilities = torch.lerp(target, self.probabilities, kept)
-        self._log_probs, self._metrics = {}, {}
+@dataclass(frozen=True)
+class Answer:
+    """What is drawn since the latest answer.
 
-    def _response(self, mean: Tensor, effects: Tensor, variances: Tensor) -> Tensor:
-        """The probabilities [O, K] that answer these effects of bins on the mean difficulty, which are known so well."""
-        return best_response(effects, variances, self._there, self._limit)
+    Attributes:
+        columns: What the probabilities are of.
+        probabilities: [O, K].
+        difficulty: Of every share, bin and cell, when they were answered to, [C]. None before the first answer.
+    """
 
-    # ---- what is told
+    columns: Columns
+    probabilities: Tensor
+    difficulty: Tensor | None = None
 
+    @cached_property
+    def log_probs(self) -> dict[str, Tensor]:
+        """ "branch.operation" -> log-probabilities [k]."""
+        each = zip(self.columns.operations, self.columns.bins, self.probabilities.float().log().unbind(), strict=True)
+        return {name: row[:bins] for name, bins, row in each}
+
+    @cached_property
     def metrics(self) -> dict[str, Tensor]:
-        """Distribution, entropy (nats) and difficulty of each operation's bins, at the latest answer."""
-        if self._metrics or not self.operations:
-            return dict(self._metrics)
-        probabilities = self.probabilities.float()
+        """The distribution and entropy (nats) of each operation, and the difficulty of its bins if it is known."""
+        columns, probabilities = self.columns, self.probabilities.float()
         entropies = torch.special.entr(probabilities).sum(1).unbind()
         metrics: dict[str, Tensor] = {}
-        for name, bins, row, entropy in zip(self.operations, self._bins, probabilities.unbind(), entropies, strict=True):
+        for name, bins, row, entropy in zip(columns.operations, columns.bins, probabilities.unbind(), entropies, strict=True):
             metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
-        answered = self.steps >= EVERY
-        if self._difficulty is None or not answered:  # before the first answer every step says more
-            with no_inference(), full_precision(self.sums.device):
-                self._difficulty = self._shown(*self._estimate(self.sums if answered else self.fresh)[:2])
-        parts = self._difficulty.split([self._shares, *self._bins])[1:]
-        metrics |= {f"difficulty/{name}": part for name, part in zip(self.operations, parts, strict=True)}
-        self._metrics = metrics if answered else {}
-        return dict(metrics)
+        return metrics if self.difficulty is None else metrics | columns.named("difficulty", self.difficulty)
 
-    def snapshot(self) -> dict[str, Any]:
-        """What `restore` needs. It copies nothing, because nothing is changed in place."""
-        return {name: vars(self)[name] for name in MOVES}
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Restores what `snapshot` returned."""
-        vars(self).update(snapshot)
+@dataclass(frozen=True)
+class RunningState:
+    """What running difficulty keeps.
 
-    @property
-    def changes_size(self) -> bool:
-        """Whether bins show objects at different sizes."""
-        return any(changes_size(sizes_of(operation)) for operation in self.operations.values())
+    Attributes:
+        columns: What the sums are about.
+        steps: How many training passes it has seen.
+        baseline: The mean difficulty lately, []. It falls while networks learn.
+        sums: Of products, faded, [C + 1, C + 1]. The last row and column are the difficulty.
+        pending: The same of the steps since the latest answer.
+        answer: What is drawn.
+    """
 
-    def table(self, measure: str, *, may_grow: bool) -> DifficultyTable:
-        """The table of difficulties now. Waits for the device.
+    columns: Columns
+    steps: int
+    baseline: Tensor
+    sums: Tensor
+    pending: Tensor
+    answer: Answer
+
+    def level(self, mean: Tensor, effects: Tensor) -> Tensor:
+        """The difficulty of every share, bin and cell, [C]."""
+        return (self.baseline + mean + effects).float()
+
+    @cached_property
+    def metrics(self) -> dict[str, Tensor]:
+        """Those of the latest answer. Before the first, difficulties are of all that was seen."""
+        if self.answer.difficulty is not None:
+            return self.answer.metrics
+        with no_inference(), full_precision(self.sums.device):
+            level = self.level(*self.columns.estimate(self.sums if self.steps >= EVERY else self.pending)[:2])
+        return self.answer.metrics | self.columns.named("difficulty", level)
+
+
+@dataclass(frozen=True)
+class Running(Learner):
+    """Running difficulty: draws the bins more often whose errors in training are large. It costs no extra pass.
+
+    The difficulty of a row is modelled as a sum: a part for its branch, and a part for each of its bins and hidden cells. Least
+    squares over all rows finds the parts, so a bin does not look hard only because it often comes with hard ones. Older rows
+    count less and less. (Eq. (3) of the paper adds up losses in bins once, before joint training.)
+
+    Distributions move towards the capped best response to these difficulties. k is the number of an operation's bins.
+
+    Attributes:
+        cap: No bin gets a probability above cap / k.
+        floor: No bin gets a probability below floor / k.
+    """
+
+    cap: float = 2.5
+    floor: float = 0.05
+
+    _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1, should="between 0 and 1")}
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @override
+    def start(self, start: Start) -> RunningState:
+        columns = Columns.of(start, self.cap, self.floor)
+        sums = columns.centring.new_zeros(len(columns.centring) + 1, len(columns.centring) + 1)
+        return RunningState(columns, 0, sums.new_zeros(()), sums, sums, Answer(columns, columns.uniform))
+
+    @override
+    def log_probs(self, state: RunningState, branch: Branch, rows: Rows) -> LogProbs:
+        names = {operation.name: branch.full_name(operation) for operation in branch.operations}
+        return {name: state.answer.log_probs[full].expand(rows.n, -1) for name, full in names.items()}
+
+    @override
+    def observe(self, state: RunningState, seen: Seen) -> RunningState:
+        """Adds the rows of a training pass, summed over all ranks, and answers at every `EVERY`-th step."""
+        columns = state.columns
+        with no_inference(), full_precision(state.sums.device), torch.no_grad():
+            sums = columns.sums(seen.view, seen.branch, seen.difficulty.detach() - state.baseline)
+            add_up(sums, "with sums of running difficulty")
+            state = replace(state, steps=state.steps + 1, pending=state.pending + sums)
+            return state if state.steps % EVERY else self._answered(state)
+
+    def _answered(self, state: RunningState) -> RunningState:
+        """The pending sums go to those before, which fade, and the probabilities move towards the response."""
+        columns, pending, baseline = state.columns, state.pending, state.baseline
+        common = columns.common(pending)
+        rows = common[: columns.shares].sum().clamp(min=1)
+        excess = common[-1] / rows
+        if state.steps == EVERY:  # there was no baseline before
+            pending, baseline = columns.above(pending, excess), baseline + excess
+        else:
+            baseline = baseline + excess * (1 - _kept(BASELINE, rows))
+        sums = state.sums * _kept(MEMORY, rows) + pending
+        mean, effects, variances = columns.estimate(sums)
+        best = self.respond(columns, effects[columns.place], variances[columns.place])
+        target = torch.lerp(columns.uniform, best, columns.trust)
+        probabilities = torch.lerp(target, state.answer.probabilities, _kept(RESPONSE, rows))
+        state = replace(state, baseline=baseline, sums=sums, pending=torch.zeros_like(sums))
+        return replace(state, answer=Answer(columns, probabilities, state.level(mean, effects)))
+
+    def respond(self, columns: Columns, effects: Tensor, variances: Tensor) -> Tensor:
+        """The probabilities [O, K] that answer these effects of bins. Override it for another response.
 
         Args:
-            measure: What the difficulty measures, in words.
-            may_grow: Whether the measure may grow with an object's size.
+            columns: Which bins there are (`valid`), and their limits.
+            effects: What each bin adds to the mean difficulty of its operation, [O, K].
+            variances: The variances of these numbers, [O, K].
         """
-        sums = self.sums + self.fresh
-        mean, effects, variances = self._estimate(sums)
-        difficulty, errors = (self.usual + mean + effects).tolist(), variances.sqrt().tolist()
-        rows, probabilities = sums.diagonal().tolist(), self.probabilities.tolist()
-        columns: dict[str, dict[str, list[Any]]] = {}
-        notes: list[str] = []
-        start = self._shares
-        for i, (name, operation) in enumerate(self.operations.items()):
-            end = start + operation.bins
-            columns[name] = {
-                "bin": operation.labels(),
-                "difficulty": difficulty[start:end],
-                "error": errors[start:end],
-                "probability": probabilities[i][: operation.bins],
-                "rows": rows[start:end],
-            }
-            start = end
-            if may_grow and grows(columns[name]["difficulty"], columns[name]["error"], sizes_of(operation)):
-                notes.append(
-                    f"it grows with the object's size in {name}, so that a bin may lead by its size alone; if so, give "
-                    "`difficulty` a measure that does not, such as adaug.keypoints.normalized_error."
-                )
-        return DifficultyTable(columns, measure, tuple(notes))
+        return best_response(effects, variances, columns.valid, columns.limit)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the sums and the distributions."""
-        tensors = {"usual": self.usual, "sums": self.sums, "fresh": self.fresh, "probabilities": self.probabilities}
-        return {"steps": self.steps, **{name: tensor.clone() for name, tensor in tensors.items()}}
+    @override
+    def metrics(self, state: RunningState) -> dict[str, Tensor]:
+        return state.metrics
 
-    def describe_state(self) -> Description:
-        """Describes what `state_dict` returns."""
-        return {
+    # ---- saving
+
+    @override
+    def state_dict(self, state: RunningState) -> dict[str, Any]:
+        tensors = {"baseline": state.baseline, "sums": state.sums, "pending": state.pending}
+        tensors |= {"probabilities": state.answer.probabilities}
+        return {"steps": state.steps, **{name: value.clone() for name, value in tensors.items()}}
+
+    @override
+    def load_state_dict(self, state: RunningState, saved: Any) -> RunningState:
+        columns, own = state.columns, state.answer.probabilities
+        described: Description = {
             "steps": integer(at_least=0),
-            "usual": tensor(self.usual, exact=False),
-            "sums": tensor(self.sums, exact=False, fits=_may_be_sums, and_=", symmetric and with squares on its diagonal"),
-            "fresh": tensor(self.fresh, exact=False, fits=_may_be_sums, and_=", symmetric and with squares on its diagonal"),
-            "probabilities": tensor(
-                self.probabilities, exact=False, fits=self._may_be_probabilities, and_=", probabilities of each row's bins"
-            ),
+            "baseline": tensor(state.baseline, exact=False),
+            "sums": tensor(state.sums, exact=False, fits=_may_be_sums, and_=SUMS),
+            "pending": tensor(state.pending, exact=False, fits=_may_be_sums, and_=SUMS),
+            "probabilities": tensor(own, exact=False, fits=columns.may_be_probabilities, and_=", probabilities of its bins"),
         }
-
-    def _may_be_probabilities(self, value: Tensor) -> bool:
-        there = self._there.cpu()
-        value = torch.broadcast_to(value.detach().cpu().double(), there.shape)
-        sums = torch.where(there, value, 0).sum(1)
-        return bool((value >= 0).all() and (value[~there] == 0).all() and ((sums - 1).abs() < 1e-3).all())
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Loads what `state_dict` returned."""
-        self.steps = int(state["steps"])
-        self.usual = state["usual"].to(self.usual, copy=True)
-        self.sums, self.fresh = (state[name].to(self.sums, copy=True) for name in ("sums", "fresh"))
-        self.probabilities = state["probabilities"].to(self.probabilities, copy=True)
-        self._difficulty, self._log_probs, self._metrics = None, {}, {}
+        check_state(saved, described, "A state of running difficulty")
+        baseline, sums, pending, probabilities = (saved[name].to(own, copy=True) for name in list(described)[1:])
+        return RunningState(columns, int(saved["steps"]), baseline, sums, pending, Answer(columns, probabilities))
 
 
-def _kept(length: tuple[int, int], seen: Tensor) -> Tensor:
-    """How much of what is old stays at an answer, if it fades over (steps, rows) and `seen` rows came since the last one."""
-    steps, rows = length
-    return torch.exp(-1 / (rows / seen).clamp(min=steps / EVERY))
+SUMS = ", symmetric and with squares on its diagonal"
 
 
 def _may_be_sums(value: Tensor) -> bool:
     value = value.detach().cpu().double()
     scale = value.diagonal().abs().max()
     return bool((value.diagonal() >= -1e-6 * scale).all() and ((value - value.T).abs() <= 1e-5 * scale).all())
+
+
+def _kept(length: tuple[int, int], rows: Tensor) -> Tensor:
+    """How much of what is old stays at an answer, if it fades over (steps, rows) and so many rows came since the last one."""
+    steps, most = length
+    return torch.exp(-1 / (most / rows).clamp(min=steps / EVERY))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from adaug.learners.running import RunningState
 from adaug.operations import Operation
 
 
@@ -39,6 +40,42 @@ class DifficultyTable:
         return "\n".join(lines)
 
 
+def difficulty_table(states: Sequence[RunningState], measure: str, *, may_grow: bool) -> DifficultyTable:
+    """The table of difficulties now. Waits for the device.
+
+    Args:
+        states: The states of running difficulty.
+        measure: What the difficulty measures, in words.
+        may_grow: Whether the measure may grow with an object's size.
+    """
+    columns: dict[str, dict[str, list[Any]]] = {}
+    notes: list[str] = []
+    for state in states:
+        sums = state.sums + state.pending
+        mean, effects, variances = state.columns.estimate(sums)
+        difficulty, errors = (state.baseline + mean + effects).tolist(), variances.sqrt().tolist()
+        rows, probabilities = sums.diagonal().tolist(), state.answer.probabilities.tolist()
+        start = state.columns.shares
+        for name, operation, drawn in zip(
+            state.columns.operations, state.columns.operations.values(), probabilities, strict=True
+        ):
+            end = start + operation.bins
+            columns[name] = {
+                "bin": operation.labels(),
+                "difficulty": difficulty[start:end],
+                "error": errors[start:end],
+                "probability": drawn[: operation.bins],
+                "rows": rows[start:end],
+            }
+            start = end
+            if may_grow and grows(columns[name]["difficulty"], columns[name]["error"], sizes_of(operation)):
+                notes.append(
+                    f"it grows with the object's size in {name}, so that a bin may lead by its size alone; if so, give "
+                    "`difficulty` a measure that does not, such as adaug.keypoints.normalized_error."
+                )
+    return DifficultyTable(columns, measure, tuple(notes))
+
+
 def sizes_of(operation: Operation) -> list[float]:
     """How large each bin shows an object, as a factor of its length."""
     at = torch.cat([operation.at(centre, 1) for centre in operation.centres()]) if operation.moves else torch.empty(0)
@@ -58,5 +95,5 @@ def grows(difficulty: Sequence[float], errors: Sequence[float], sizes: Sequence[
     order = sorted(range(len(sizes)), key=lambda i: sizes[i])
     rises = sum(difficulty[b] > difficulty[a] for a, b in itertools.pairwise(order))
     first, last = order[0], order[-1]
-    doubt = math.hypot(errors[first], errors[last])
-    return rises >= len(sizes) - 2 and difficulty[last] - difficulty[first] > 3 * doubt
+    error = math.hypot(errors[first], errors[last])
+    return rises >= len(sizes) - 2 and difficulty[last] - difficulty[first] > 3 * error

@@ -1,6 +1,6 @@
 """Policies: which views are drawn, and for which part of a batch. Ready ones, and the parts of your own."""
 
-from adaug.policies.policy import Branch, Flip, Policy, Running
+from adaug.policies.policy import Branch, Flip, Policy
 from adaug.policies.ready import AXES, Window, paper, released, robust, running, trivial, uniform, wide
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "Branch",
     "Flip",
     "Policy",
-    "Running",
     "Window",
     "paper",
     "released",

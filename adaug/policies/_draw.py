@@ -1,10 +1,9 @@
-"""Draws the views of rows that no generator proposes for."""
+"""Draws the views of rows by the distributions of their branches. It needs no model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -16,41 +15,31 @@ from adaug._runtime.random import Stream
 from adaug._views.view import View
 from adaug.policies.policy import Branch, Magnitudes, Policy
 
-
-class Distributions(Protocol):
-    """The distributions of branches without generators."""
-
-    def log_probs(self, branch: Branch, n: int) -> Mapping[str, Tensor]:
-        """Log-probabilities [n, k] of each operation of a branch, by its name."""
+Distributions = Callable[[Branch], Mapping[str, Tensor] | None]  # -> log-probabilities [n, k] by the name of an operation
 
 
-class Uniform:
-    """Uniform distributions: all bins and cells are equally likely."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def log_probs(self, branch: Branch, n: int) -> dict[str, Tensor]:
-        """Log-probabilities [n, k] of each operation of a branch, by its name."""
-        return {
-            operation.name: torch.full((n, operation.bins), -math.log(operation.bins), dtype=torch.float32, device=self.device)
-            for operation in branch.operations
-        }
-
-
-def draw_unproposed(
+def draw_rows(
     policy: Policy, distributions: Distributions, branch: NDArray[np.int64], random: Magnitudes, stream: Stream
 ) -> Magnitudes:
-    """Draws rows that no generator proposes for: their branch's operations from its distributions, others at random."""
+    """Draws the operations of each row's branch by its distributions, and all others at random.
+
+    Args:
+        policy: The policy.
+        distributions: Gives the distributions of a branch for all rows. None: its rows stay as they are drawn at random.
+        branch: The branch of each row, [n]; 0 means random views.
+        random: What random views of these rows get.
+        stream: The source of noise.
+    """
     n, drawn = len(branch), dict(random)
     for number, owner in enumerate(policy.branches, start=1):
         mine = branch == number
-        if owner.has_generator or not mine.any():
+        log_probs = distributions(owner) if mine.any() else None
+        if log_probs is None:
             continue
         rows = None if mine.all() else torch.from_numpy(mine).to(stream.device, non_blocking=True)
-        for operation, log_probs in zip(owner.operations, distributions.log_probs(owner, n).values(), strict=True):
+        for operation in owner.operations:
             name = owner.full_name(operation)
-            magnitude = operation.draw(operation.choose(log_probs, stream), stream)
+            magnitude = operation.draw(operation.choose(log_probs[operation.name], stream), stream)
             if rows is not None:
                 where = rows if magnitude.ndim == 1 else rows.reshape(n, *[1] * (magnitude.ndim - 1))
                 magnitude = torch.where(where, magnitude, random.get(name, 1.0))
@@ -59,7 +48,16 @@ def draw_unproposed(
 
 
 def draw_view(policy: Policy, n: int, canvas: Size, view_size: Size, progress: float, stream: Stream) -> View:
-    """Draws the view of n rows by a policy without generators. All bins and cells are equally likely."""
+    """Draws the view of n rows without learning: all bins and cells of a branch are equally likely."""
+
+    def even(owner: Branch) -> dict[str, Tensor]:
+        return {
+            operation.name: torch.full(
+                (n, operation.bins), -math.log(operation.bins), dtype=torch.float32, device=stream.device
+            )
+            for operation in owner.operations
+        }
+
     branch = policy.split(n, progress, stream).numpy()
-    drawn = draw_unproposed(policy, Uniform(stream.device), branch, policy.draw_random(n, stream), stream)
+    drawn = draw_rows(policy, even, branch, policy.draw_random(n, stream), stream)
     return policy.view(drawn, n, canvas, view_size, device=stream.device)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from adaug._runtime.checks import (
-    CAP,
     Rule,
     Rules,
     check_fields,
@@ -47,6 +46,9 @@ PAIRS = (
 )
 
 
+HOW = {True: "by a generator", "running": "by running difficulty", False: "evenly"}
+
+
 def _is_branch_name(name: str) -> bool:
     return bool(name) and "." not in name and name not in (RANDOM, "common")
 
@@ -76,24 +78,10 @@ class Flip:
             raise ValueError(f"`pairs` of Flip should name each keypoint once, from 0 up. Found {self.pairs!r}.")
 
 
-@dataclass(frozen=True)
-class Running:
-    """Settings of running difficulty, which draws the bins more often whose errors in training are large.
-
-    It needs no generator and no extra pass. k is the number of an operation's bins.
-
-    Attributes:
-        cap: No bin gets a probability above cap / k.
-        floor: No bin gets a probability below floor / k.
-    """
-
-    cap: float = 2.5
-    floor: float = 0.05
-
-    _rules: ClassVar[Rules] = {"cap": CAP, "floor": number(above=0, below=1, should="between 0 and 1")}
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+def _learner(value: Any) -> Any:
+    if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in ("start", "log_probs", "observe")):
+        raise TypeError
+    return value
 
 
 @dataclass(frozen=True)
@@ -105,42 +93,31 @@ class Branch:
         operations: The operations that each of its rows gets.
         share: The part of the mini-batch that it gets: a number in [0, 1], or a function of the training progress in [0, 1]
             (see `policies.Window`).
-        learned: How it learns which bins to draw. True: by a generator with reward and penalty, as in the paper. "running" (or
-            a `Running` with settings): by running difficulty, which costs no extra pass. False: not at all; draws are uniform.
+        learned: What learns which bins to draw, a learner such as `learners.Running(cap=2)` or `learners.Paper()`. "running" is
+            short for `Running()`, which costs no extra pass; True for `Paper()`, generators with reward and penalty; False
+            means that nothing does: draws are even.
     """
 
     name: str
     operations: Sequence[Operation]
     share: Share
-    learned: bool | Literal["running"] | Running = True
+    learned: bool | Literal["running"] | Any = True
 
     _rules: ClassVar[Rules] = {
         "name": text('a name without dots, not "random" or "common"', _is_branch_name),
         "operations": several(instance(Operation, ""), "a list of operations such as adaug.Scale, at least one", least=1),
         "share": either("a number in [0, 1], or a function of the progress", function(), SHARE),
         "learned": either(
-            'True (a generator), "running" or an adaug.policies.Running (running difficulty) or False (uniform draws)',
+            'an adaug.learners.Learner, "running" (running difficulty), True (the paper) or False (even draws)',
             flag(),
             one_of("running"),
-            instance(Running, ""),
+            Rule("", _learner),
         ),
     }
 
     def __post_init__(self) -> None:
         check_fields(self, f"branch {self.name!r}")
         _check_names(self.name, [operation.name for operation in self.operations])
-
-    @property
-    def has_generator(self) -> bool:
-        """Whether a generator proposes its bins."""
-        return self.learned is True
-
-    @property
-    def running(self) -> Running | None:
-        """The settings of running difficulty. None if the branch learns by a generator or not at all."""
-        if isinstance(self.learned, Running):
-            return self.learned
-        return Running() if self.learned == "running" else None
 
     @property
     def layouts(self) -> dict[str, int | tuple[int, int]]:
@@ -223,7 +200,7 @@ class Policy:
         """One operation a line."""
         lines = [f"common: {written(item)}" for item in self.common]
         for branch in self.branches:
-            how = "by running difficulty" if branch.running else "by a generator" if branch.has_generator else "evenly"
+            how = HOW[branch.learned] if isinstance(branch.learned, (bool, str)) else f"by {written(branch.learned)}"
             share = f"{branch.share:.3g}" if not callable(branch.share) else written(branch.share)
             lines += [f"{branch.name}: share {share}, drawn {how}", *(f"  {written(op)}" for op in branch.operations)]
         return "\n".join(lines) or "nothing"
@@ -284,6 +261,12 @@ class Policy:
                 for painter in self.painters:
                     image = painter(image).to(dtype)
         return image
+
+    @property
+    def changes_random_views(self) -> bool:
+        """Whether random views change something. Without branches they need not."""
+        drawn = any(operation.in_random_views for operation in self.operations.values())
+        return not self.branches or self.flip is not None or drawn or bool(self.painters)
 
     def draw_random(self, n: int, stream: Stream) -> Magnitudes:
         """Draws what n rows get in random views: a flip, and every operation except those that hide cells."""

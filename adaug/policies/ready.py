@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from adaug._runtime.checks import Rules, check_fields, checked, instance, number, optional
+from adaug._runtime.checks import Rules, check_fields, checked, instance, number
 from adaug.keypoints import Pairs
 from adaug.operations import (
     Brightness,
@@ -22,9 +22,9 @@ from adaug.operations import (
     Shear,
     Translate,
 )
-from adaug.policies.policy import Branch, Flip, Policy, Running, Share
+from adaug.policies.policy import Branch, Flip, Policy, Share
 
-RULES = {"policy": instance(Policy, "an adaug.Policy"), "how": optional(instance(Running, "an adaug.policies.Running"))}
+RULES = {"policy": instance(Policy, "an adaug.Policy")}
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 
 
@@ -47,7 +47,7 @@ class Window:
         return self.share if self.start <= progress < self.end or progress == self.end == 1 else 0.0
 
 
-def paper(flip_pairs: Pairs | None = None) -> Policy:
+def paper(flip_pairs: Pairs | None = None, learned: Any = True) -> Policy:
     """The paper's policy: a third of the rows each for random views, ASR and AHO (Peng, Tang et al., CVPR 2018).
 
     ASR scales (7 bins) and rotates (9 bins). AHO hides cells of features (4 x 4 cells). Both learn by generators.
@@ -55,13 +55,14 @@ def paper(flip_pairs: Pairs | None = None) -> Policy:
     Args:
         flip_pairs: Keypoints that change places in a mirror image, () if none do. With None nothing is flipped, because not
             every image may be mirrored.
+        learned: As in `Branch`: True, or a `learners.Paper` with settings of your own.
     """
-    asr = Branch("asr", (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 1 / 3)
-    aho = Branch("aho", (OccludeFeatures(grid=(4, 4), cells=(1, 2)),), 1 / 3)
+    asr = Branch("asr", (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 1 / 3, learned)
+    aho = Branch("aho", (OccludeFeatures(grid=(4, 4), cells=(1, 2)),), 1 / 3, learned)
     return Policy((asr, aho), () if flip_pairs is None else (Flip(flip_pairs),))
 
 
-def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
+def wide(flip_pairs: Pairs | None = None, learned: Any = True, *, rest: bool = False) -> Policy:
     """The paper's policy with wider ranges: scales 0.65 to 1.5, rotations -60 to 60 degrees.
 
     Most random views stay close to the image as it is, and 60 % are not turned. The page "Laboratory" of the documentation has
@@ -69,13 +70,14 @@ def wide(flip_pairs: Pairs | None = None, *, rest: bool = False) -> Policy:
 
     Args:
         flip_pairs: As in `paper`.
+        learned: As in `paper`.
         rest: If True, only the rows of ASR are scaled and turned. Generators then compare them with views drawn evenly.
     """
     scale, rotate = Scale(0.65, 1.5, 7, rest=1.0 if rest else None), Rotate(-60, 60, 9, rest=0.0 if rest else None)
     if not rest:
         scale = replace(scale, random=ClippedNormal(1.0, 0.2125, 0.65, 1.5))
         rotate = replace(rotate, random=ClippedNormal(0, 30, -60, 60, still=0.6))
-    policy = paper(flip_pairs)
+    policy = paper(flip_pairs, learned)
     asr, aho = policy.branches
     return replace(policy, branches=(replace(asr, operations=(scale, rotate)), aho))
 
@@ -98,7 +100,7 @@ def robust(flip_pairs: Pairs | None = None, *, share: Share = 1 / 3, hidden: Sha
     return running(replace(policy, branches=branches))
 
 
-def released(flip_pairs: Pairs | None = None) -> Policy:
+def released(flip_pairs: Pairs | None = None, learned: Any = True) -> Policy:
     """The policy of the authors' code of 2018: ASR on half of the rows, and no AHO.
 
     It has seven scales from 2^-0.6 to 2^0.6, seven rotations from -60 to 60 degrees (centres of the bins) and random gains of
@@ -107,15 +109,16 @@ def released(flip_pairs: Pairs | None = None) -> Policy:
 
     Args:
         flip_pairs: As in `paper`.
+        learned: As in `paper`.
     """
     scale = Scale(2**-0.7, 2**0.7, 7, log=True, random=ClippedNormal(0, 0.25, -0.5, 0.5, base=2))
     rotate = Rotate(-70, 70, 7, random=ClippedNormal(0, 30, -60, 60, still=0.6))
     gains = tuple(Gain(0.6, 1.4, 2, channel=channel) for channel in range(3))
     common: tuple[Flip | Gain, ...] = gains if flip_pairs is None else (Flip(flip_pairs), *gains)
-    return Policy((Branch("asr", (scale, rotate), 1 / 2),), common)
+    return Policy((Branch("asr", (scale, rotate), 1 / 2, learned),), common)
 
 
-def trivial(flip_pairs: Pairs | None = None, *, learned: bool = False) -> Policy:
+def trivial(flip_pairs: Pairs | None = None, *, learned: Any = False) -> Policy:
     """A policy in the manner of TrivialAugment (Müller and Hutter, ICCV 2021), a strong baseline that needs no tuning.
 
     Each row gets one of nine operations by a uniform magnitude, or none.
@@ -144,12 +147,12 @@ def uniform(policy: Policy) -> Policy:
     return replace(policy, branches=[replace(branch, learned=False) for branch in policy.branches])
 
 
-def running(policy: Policy, how: Running | None = None) -> Policy:
+def running(policy: Policy, how: Any = "running") -> Policy:
     """The same policy with running difficulty: bins and cells whose errors in training are large are drawn more often.
 
     Args:
         policy: Any policy.
-        how: The settings, by default `Running()`.
+        how: The settings, such as `learners.Running(cap=2)`.
     """
-    checked({"policy": policy, "how": how}, RULES)
-    return replace(policy, branches=[replace(branch, learned=how or "running") for branch in policy.branches])
+    checked({"policy": policy}, RULES)
+    return replace(policy, branches=[replace(branch, learned=how) for branch in policy.branches])

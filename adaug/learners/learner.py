@@ -1,0 +1,163 @@
+"""The protocol of a learner: what moves the distributions that the views of a branch are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from adaug._model.layers import Shape
+from adaug._runtime.checks import Rule, number
+from adaug._runtime.random import Stream
+from adaug._runtime.states import check_state, tensor
+from adaug._views.view import View
+from adaug.learners.trials import LogProbs, Proposal, Trials
+from adaug.policies import Branch, Policy
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a learner starts from.
+
+    Attributes:
+        policy: The augmenter's policy.
+        branches: The branches that this learner moves.
+        drawn: All branches whose rows are drawn without passes: by this learner, by another one or evenly.
+        device: Where the state should live.
+        shapes: The shapes (C, h, w) of the feature maps that a look returns, if the learner looks.
+        stream: The number of a branch in the policy -> noise, the same on all ranks.
+        model: The user's module, without wrappers. None for learners that need no passes.
+    """
+
+    policy: Policy
+    branches: Sequence[Branch]
+    drawn: Sequence[Branch]
+    device: torch.device
+    shapes: Sequence[Shape]
+    stream: Callable[[int], Stream]
+    model: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that log-probabilities are asked for.
+
+    Attributes:
+        n: How many rows.
+        device: Where the log-probabilities should be.
+        features: Their feature maps [n, C, h, w], if the learner looks.
+        seed: A seed for random numbers of the learner's own.
+    """
+
+    n: int
+    device: torch.device
+    features: Sequence[Tensor] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a training pass showed.
+
+    Attributes:
+        view: The view of every row. `view.magnitudes` has what was drawn, by "branch.operation".
+        branch: The branch of each row, [B] long; 0 means random views.
+        measure: Gives the difficulty of each view, [B] float32: by the user's measure, else by one that ignores size, else by
+            the loss. It is computed when a learner asks.
+        comparison: The same by the measure that compares views: the user's, else the loss.
+        evidence: What the learner's own `compare` returned.
+    """
+
+    view: View
+    branch: Tensor
+    measure: Callable[[], Tensor]
+    comparison: Callable[[], Tensor]
+    evidence: Any = None
+
+    @cached_property
+    def difficulty(self) -> Tensor:
+        """How hard each view was, [B] float32. Rows that are not finite do not count."""
+        return self.measure()
+
+    @cached_property
+    def compared(self) -> Tensor:
+        """How hard each view was by the measure that compares views, [B] float32."""
+        return self.comparison()
+
+
+class Learner:
+    """What moves the distributions of the branches that name it: `Branch(..., learned=MyLearner())`.
+
+    A learner is a frozen set of settings, best a frozen dataclass. What it learns is its state, which the augmenter keeps.
+    `observe` returns a new state and leaves the old one as it was; the augmenter takes it when the whole step has succeeded.
+    Branches with equal learners share one state.
+
+    Most learners write `start`, `log_probs` and `observe`. One that runs the model in passes of its own says so by `looks` or
+    `scores`; it needs `AdversarialAugmenter.step`, which has the model.
+
+    Attributes:
+        looks: Whether `log_probs` reads features of the model.
+        scores: Whether `propose` or `compare` runs the model.
+        features: The layers that a look reads: names or fnmatch patterns, None to find them, () for the image.
+    """
+
+    looks: ClassVar[bool] = False
+    scores: ClassVar[bool] = False
+    features: Sequence[str] | None = ()
+
+    @property
+    def passes(self) -> bool:
+        """Whether it runs the model in passes of its own."""
+        return self.looks or self.scores
+
+    def start(self, start: Start) -> Any:
+        """Returns the first state. By default there is none."""
+
+    def log_probs(self, state: Any, branch: Branch, rows: Rows) -> LogProbs:
+        """Returns log-probabilities [n, k] of the bins or cells of each operation of a branch, by its name."""
+        raise NotImplementedError(f"{type(self).__name__} should define log_probs(state, branch, rows) -> name -> [n, k].")
+
+    def propose(self, state: Any, trials: Trials) -> dict[str, Proposal]:
+        """Returns what is drawn for the rows of each branch, by its name. Only learners with passes are asked."""
+        features = trials.look() if self.looks else {}
+        proposals = {}
+        for name, trial in trials.each.items():
+            rows = Rows(len(trial), trials.device, features.get(name, ()), trials.stream.seed)
+            proposals[name] = trials.draw(name, self.log_probs(state, trial.branch, rows))
+        return proposals
+
+    def compare(self, state: Any, trials: Trials) -> Any:
+        """Returns evidence for `observe`, from passes before the training pass. Only learners with passes are asked."""
+
+    def observe(self, state: Any, seen: Seen) -> Any:
+        """Returns the state after a training pass. By default nothing is learned."""
+        return state
+
+    def metrics(self, state: Any) -> dict[str, Tensor]:
+        """Returns what to log after a step: detached tensors by name."""
+        return {}
+
+    def state_dict(self, state: Any) -> Any:
+        """Returns a state in tensors and plain values. By default the state itself: a mapping of such, or None."""
+        return None if state is None else {name: _copied(value) for name, value in state.items()}
+
+    def load_state_dict(self, state: Any, saved: Any) -> Any:
+        """Returns the state that `saved` was made of. Raises ValueError unless it is like the present state."""
+        if state is None:
+            return None
+        check_state(saved, {name: _like(value) for name, value in state.items()}, f"A state of {type(self).__name__}")
+        return {name: _copied(saved[name], own) for name, own in state.items()}
+
+
+def _like(own: Any) -> Rule:
+    return tensor(own) if isinstance(own, Tensor) else number()
+
+
+def _copied(value: Any, own: Any = None) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().to(value if own is None else own, copy=True)
