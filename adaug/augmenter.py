@@ -488,7 +488,7 @@ class AdversarialAugmenter:
             yield state, state.bound, parsed
             return
         passing = [group.learner for group in self._groups.values() if group.learner.passes]
-        features = next((learner.features for learner in passing if learner.looks), ())
+        features = next((learner.features for learner in passing if learner.looks), None)
         looks, view_size = any(learner.looks for learner in passing), self._view_size(parsed)
         bound = bind(model, parsed, self.policy, features, self.occlude, view_size, self._call, looks=looks)
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # hooks should go when the augmenter goes
