@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import itertools
 import logging
 import weakref
@@ -28,23 +26,22 @@ from adaug._runtime.checks import checked, function, instance, integer, number, 
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream, no_inference
 from adaug._runtime.ranks import dist_rank, meet, value_of_first
+from adaug._steps.groups import groups_of
+from adaug._steps.halves import Passes, draw, learn, losses_by_branch, metrics_of
+from adaug._steps.state import PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, saved_learners, started
 from adaug._views.view import View
-from adaug.learners.groups import groups_of
-from adaug.learners.learner import Rows, Seen, Start
-from adaug.learners.measures import LOSS, MAY_GROW, USERS, measured, name_of
+from adaug.learners.learner import Rows
+from adaug.learners.measures import LOSS
 from adaug.learners.paper import LAYERS, Paper
 from adaug.learners.pretrain import RULES as PRETRAIN_RULES
 from adaug.learners.pretrain import Pretraining, repeated
 from adaug.learners.running import RunningState
-from adaug.learners.steps import Passes, State, check_saved, draw, losses_by_branch
-from adaug.learners.table import DifficultyTable, changes_size, difficulty_table, sizes_of
+from adaug.learners.table import DifficultyTable, difficulty_table
 from adaug.policies import Policy
 from adaug.policies.policy import RANDOM
 
 __all__ = ["AdversarialAugmenter", "StepResult"]
 
-STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
-CPU = torch.device("cpu")
 LOG = logging.getLogger("adaug")
 RULES = {
     "policy": optional(instance(Policy, "an adaug.Policy"), "for the paper's"),
@@ -133,7 +130,7 @@ class AdversarialAugmenter:
         self._call = Call(forward)
         self._total_steps: int | None = given["total_steps"]
         self._groups = groups_of(self.policy)
-        self._state = self._started(State(seed=given["seed"]), {})
+        self._state = started(State(seed=given["seed"]), self._groups, self.policy, {})
         self._said = ""  # the latest message about found layers, so that it is not repeated
 
     # ---- training
@@ -161,27 +158,20 @@ class AdversarialAugmenter:
         with self._prepared(model, batch, dict.fromkeys([loss, comparison])) as (state, bound, parsed):
             if self._groups:
                 meet("step", state.steps, bound.device)
-            # draw and propose
+            # draw, propose, compare
             stream, past = self._stream(STEP, state.steps, device=bound.device), state.steps - self.warmup_steps
             passes, view_size = Passes(bound, comparison, past), self._view_size(parsed)
             progress = self.progress if past >= 0 else None
             drawn = draw(bound.policy, self._groups, state.learners, parsed, view_size, progress, stream, passes)
             result = drawn.augmented.to_user()
-            # compare: a bad update should fail before the training pass
-            evidence = {
-                name: group.learner.compare(state.learners[name], drawn.trials)
-                for name, group in self._groups.items()
-                if drawn.trials is not None and group.learner.passes
-            }
             # train
             output, losses = bound.train(model, drawn.augmented, result, drawn.view.feature_masks, loss_fn)
             # commit: only torch itself or the optimizers of generators can fail from here on
+            own = None if self.difficulty is None else comparison
+            state = learn(state, self._groups, drawn, output, losses.detach().float(), own)
             branch = drawn.branch.to(bound.device, non_blocking=True)
-            own = losses.detach().float() if comparison is loss else None
-            state = self._learned(state, drawn.view, branch, drawn.augmented, output, own, evidence)
-            metrics = losses_by_branch(losses.detach(), drawn.branch, branch, self.branch_names)
-            for name, group in reversed(self._groups.items()):
-                metrics |= group.learner.metrics(state.learners[name])
+            metrics = metrics_of(state, self._groups)
+            metrics |= losses_by_branch(losses.detach(), drawn.branch, branch, self.branch_names)
             self._state = replace(state, steps=state.steps + 1, metrics=metrics)
         return StepResult(losses.mean(), losses, result, branch, metrics, drawn.view, output)
 
@@ -357,10 +347,7 @@ class AdversarialAugmenter:
             "progress": state.progress,
             "counts": dict(state.counts),
             "measure": state.measure,
-            "learners": {
-                name: group.learner.state_dict(state.learners[name]) if name in state.learners else state.saved.get(name)
-                for name, group in self._groups.items()
-            },
+            "learners": saved_learners(state, self._groups),
         }
 
     @waiting
@@ -383,7 +370,7 @@ class AdversarialAugmenter:
                 measure=state["measure"],
                 bound=bound,
             )
-            self._state = self._started(loaded, state["learners"])
+            self._state = started(loaded, self._groups, self.policy, state["learners"])
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles keep the state but are not bound. They bind to the first model that they get."""
@@ -403,51 +390,6 @@ class AdversarialAugmenter:
 
     def _comparison(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
-
-    def _learned(
-        self,
-        state: State,
-        view: View,
-        branch: Tensor,
-        augmented: Batch,
-        output: Any,
-        losses: Tensor | None,
-        evidence: Mapping[str, Any],
-    ) -> State:
-        """The state after a training pass. `losses` [B] is None if the user's `difficulty` measures."""
-        hooks = None if state.bound is None else state.bound.hooks
-        about = state.measure
-
-        @functools.cache
-        def comparison() -> Tensor:
-            values = losses
-            if self.difficulty is not None:
-                values = Difficulty(self.difficulty, "difficulty")(output, augmented)
-            assert values is not None
-            return values if hooks is None else hooks.hid(values)
-
-        @functools.cache
-        def measure() -> Tensor:
-            nonlocal about
-            if losses is None:
-                about = USERS
-                return comparison()
-            if about is None:
-                about = name_of(output, augmented)
-                if about == LOSS and self._changes_size:
-                    LOG.warning(MAY_GROW)
-            values = measured(about, output, augmented, losses)
-            return values if hooks is None else hooks.hid(values)
-
-        learners = {
-            name: group.learner.observe(state.learners[name], Seen(view, branch, measure, comparison, evidence.get(name)))
-            for name, group in self._groups.items()
-        }
-        return replace(state, learners=learners, measure=about)
-
-    @property
-    def _changes_size(self) -> bool:
-        return any(changes_size(sizes_of(operation)) for operation in self.policy.operations.values())
 
     def _view_size(self, batch: Batch) -> Size:
         return batch.size if self.output_size is None else self.output_size
@@ -496,10 +438,10 @@ class AdversarialAugmenter:
             # ranks share the generators that are made from the seed
             state = replace(state, seed=value_of_first(self.seed, bound.device), bound=bound)
             with no_inference():
-                state = self._started(state, self._saved(state))
+                state = started(state, self._groups, self.policy, saved_learners(state, self._groups))
             tried = list(tried)
             if tried and passing:  # a wrong shape should be known before the training pass
-                training = getattr(passing[0], "scoring", "eval") == "train" and len(parsed) > 1  # one row has no statistics
+                training = passing[0].scores_in_training and len(parsed) > 1  # one row has no statistics
                 bound.score(self._centred(bound, parsed), [], tried, training=training)
             if bound.said and bound.said != self._said and dist_rank() == 0:
                 LOG.warning(bound.said)  # by default, Python shows no log message below a warning
@@ -509,33 +451,6 @@ class AdversarialAugmenter:
             bound.hooks.remove()
             raise
 
-    def _started(self, state: State, saved: Mapping[str, Any]) -> State:
-        """The state with its learners started for its model, from what was saved. Those with passes wait without a model."""
-        bound, learners, waits = state.bound, {}, {}
-        policy = self.policy if bound is None else bound.policy
-        passing = {name for group in self._groups.values() if group.learner.passes for name in group.names}
-        for name, group in self._groups.items():
-            if group.learner.passes and bound is None:
-                waits[name] = copy.deepcopy(saved.get(name))
-                continue
-            start = Start(
-                policy,
-                group.of(policy),
-                [branch for branch in policy.branches if branch.name not in passing],
-                CPU if bound is None else bound.device,
-                () if bound is None else bound.shapes,
-                lambda number: Stream(self.seed if state.seed is None else state.seed, GENERATOR, number, 0),
-                None if bound is None else bound.model,
-            )
-            first = group.learner.start(start)
-            learners[name] = first if saved.get(name) is None else group.learner.load_state_dict(first, saved[name])
-        return replace(state, learners=learners, saved=waits)
-
-    def _saved(self, state: State) -> dict[str, Any]:
-        started = {name: self._groups[name].learner.state_dict(one) for name, one in state.learners.items()}
-        return {**state.saved, **started}
-
     def _unbound(self) -> State:
         """The same state without a model."""
-        state = replace(self._state, bound=None)
-        return self._started(state, self._saved(state))
+        return started(replace(self._state, bound=None), self._groups, self.policy, saved_learners(self._state, self._groups))

@@ -114,6 +114,11 @@ class Learner:
         """Whether it runs the model in passes of its own."""
         return self.looks or self.scores
 
+    @property
+    def scores_in_training(self) -> bool:
+        """Whether it scores views in training mode."""
+        return False
+
     def start(self, start: Start) -> Any:
         """Returns the first state. By default there is none."""
 

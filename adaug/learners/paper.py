@@ -93,6 +93,11 @@ class Paper(Learner):
         check_fields(self)
         cap_of(self.update)
 
+    @property
+    @override
+    def scores_in_training(self) -> bool:
+        return self.scoring == "train"
+
     @override
     def start(self, start: Start) -> PaperState:
         modules = () if start.model is None else start.model.modules()

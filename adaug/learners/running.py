@@ -121,7 +121,7 @@ class Columns:
 
     def may_be_probabilities(self, value: Tensor) -> bool:
         """Whether values [O, K] are probabilities of the bins of each operation."""
-        valid = self.valid.cpu()
+        valid = torch.arange(self.valid.shape[1], device="cpu") < torch.tensor(self.bins, device="cpu").reshape(-1, 1)
         value = torch.broadcast_to(value.detach().cpu().double(), valid.shape)
         sums = torch.where(valid, value, 0).sum(1)
         return bool((value >= 0).all() and (value[~valid] == 0).all() and ((sums - 1).abs() < 1e-3).all())

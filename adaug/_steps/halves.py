@@ -1,9 +1,11 @@
-"""What a step may change, and how it draws the views of a mini-batch (Alg. 1, lines 1 to 4; Alg. 2)."""
+"""The halves of a step: views are drawn (Alg. 1, lines 1 to 4), and learners see how hard they were (Alg. 2)."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,78 +14,21 @@ from torch import Tensor
 
 from adaug._batches.batch import Batch
 from adaug._model.bound import BoundModel, Difficulty
-from adaug._runtime.checks import integer, mapping, number, optional, text
 from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
-from adaug._runtime.states import Description, anything, check_state
+from adaug._steps.groups import Group
+from adaug._steps.state import State
 from adaug._views.view import View, concatenate
-from adaug.learners.groups import Group
-from adaug.learners.learner import Rows
-from adaug.learners.measures import USERS
+from adaug.learners.learner import Rows, Seen
+from adaug.learners.measures import LOSS, MAY_GROW, USERS, measured, name_of
+from adaug.learners.table import changes_size, sizes_of
 from adaug.learners.trials import Trial, Trials
 from adaug.policies import Branch, Policy
 from adaug.policies._draw import draw_rows
 from adaug.policies.policy import Magnitudes
 
-
-@dataclass(frozen=True)
-class State:
-    """All that a step may change. A step makes another one, which the augmenter takes when all has succeeded.
-
-    Attributes:
-        seed: The seed of all draws. None until the first.
-        steps: How many steps were made.
-        progress: What the user set last.
-        counts: How often random views were drawn, and generators pre-trained.
-        metrics: Those of the latest step.
-        measure: What running difficulty sums up, in words. None before the first step.
-        bound: The model with its hooks.
-        learners: The name of a group -> the state of its learner.
-        saved: The same of learners with passes as `load_state_dict` got them. They wait for a model.
-    """
-
-    seed: int | None = None
-    steps: int = 0
-    progress: float = 0.0
-    counts: Mapping[str, int] = field(default_factory=lambda: {"random": 0, "pretrain": 0})
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    measure: str | None = None
-    bound: BoundModel | None = None
-    learners: Mapping[str, Any] = field(default_factory=dict)
-    saved: Mapping[str, Any] = field(default_factory=dict)
-
-
-def check_saved(saved: Any, policy: Policy, groups: Mapping[str, Group], *, users: bool) -> None:
-    """Raises TypeError or ValueError unless a saved state belongs to an augmenter. Learners check their parts themselves.
-
-    Args:
-        saved: The state.
-        policy: The policy of the augmenter.
-        groups: Its learners.
-        users: Whether it has a `difficulty` of the user's.
-    """
-    if isinstance(saved, Mapping) and isinstance(saved.get("policy"), Mapping) and saved["policy"] != policy.describe():
-        raise ValueError(
-            "A state should belong to the augmenter's own policy. Found another policy; build the augmenter with the "
-            f"policy that was saved.\n  saved:   {saved['policy']}\n  present: {policy.describe()}"
-        )
-    described: Description = {
-        "policy": mapping(anything(), "the description of a policy"),
-        "seed": integer(),
-        "steps": integer(at_least=0),
-        "progress": number(low=0, high=1),
-        "counts": dict.fromkeys(State().counts, integer(at_least=0)),
-        "measure": optional(text("the name of a measure"), "before the first step"),
-        "learners": dict.fromkeys(groups, anything()),
-    }
-    check_state(saved, described, "A state")
-    if saved["measure"] is not None and (saved["measure"] == USERS) != users:
-        raise ValueError(
-            f"A state should go on with the measure that it summed up, {saved['measure']}. Found an augmenter "
-            f"{'with' if users else 'without'} a `difficulty` of the user's; build it as it was saved."
-        )
-
+LOG = logging.getLogger("adaug")
 
 # ---- drawing
 
@@ -96,13 +41,13 @@ class Drawn:
         view: The view of every row.
         branch: The branch of each row, [B] long, on the CPU; 0 means random views.
         augmented: The batch under the view.
-        trials: The rows that a learner with passes proposed for. None without such a learner.
+        evidence: The name of a group -> what its learner's comparison gave.
     """
 
     view: View
     branch: Tensor
     augmented: Batch
-    trials: Trials | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +75,7 @@ def draw(
     stream: Stream,
     passes: Passes | None = None,
 ) -> Drawn:
-    """Deals the rows to the branches, and draws the view of every row.
+    """Deals the rows to the branches, and draws the view of every row. Learners with passes propose and compare views.
 
     Args:
         policy: The policy.
@@ -176,12 +121,64 @@ def draw(
         view = concatenate([part for _, part in parts], [len(index) for index, _ in parts])
         view = view.select(torch.cat([index for index, _ in parts]).argsort())
     augmented = batch.apply(view, view_size)
-    if trials is not None:
-        trials.augmented = augmented
-    return Drawn(view, branch, augmented, trials)
+    if passing is None or trials is None:
+        return Drawn(view, branch, augmented)
+    trials.augmented = augmented
+    return Drawn(view, branch, augmented, {passing: groups[passing].learner.compare(learners[passing], trials)})
 
 
-# ---- what is told
+# ---- learning
+
+
+def learn(
+    state: State, groups: Mapping[str, Group], drawn: Drawn, output: Any, losses: Tensor | None, difficulty: Difficulty | None
+) -> State:
+    """The state after learners saw a training pass.
+
+    Args:
+        state: The state before.
+        groups: The learners.
+        drawn: The views that the model trained on, with the evidence of comparisons.
+        output: What the model returned.
+        losses: The loss of each row, [B] float32, without graph.
+        difficulty: The user's measure, if there is one.
+    """
+    hooks, about = None if state.bound is None else state.bound.hooks, state.measure
+
+    def hidden(values: Tensor) -> Tensor:
+        return values if hooks is None else hooks.hid(values)
+
+    @functools.cache
+    def comparison() -> Tensor:
+        values = losses if difficulty is None else difficulty(output, drawn.augmented)
+        assert values is not None
+        return hidden(values)
+
+    @functools.cache
+    def measure() -> Tensor:
+        nonlocal about
+        about = about or (USERS if difficulty is not None else name_of(output, drawn.augmented))
+        if difficulty is not None:
+            return comparison()
+        assert losses is not None
+        if state.measure is None and about == LOSS and any(map(changes_size, map(sizes_of, drawn.view.operations.values()))):
+            LOG.warning(MAY_GROW)
+        return hidden(measured(about, output, drawn.augmented, losses))
+
+    branch = drawn.branch.to(drawn.augmented.image.device, non_blocking=True)
+    learners = {
+        key: group.learner.observe(state.learners[key], Seen(drawn.view, branch, measure, comparison, drawn.evidence.get(key)))
+        for key, group in groups.items()
+    }
+    return replace(state, learners=learners, measure=about)
+
+
+def metrics_of(state: State, groups: Mapping[str, Group]) -> dict[str, Tensor]:
+    """What all learners want to be logged. Those with passes come first."""
+    metrics: dict[str, Tensor] = {}
+    for key in list(groups)[::-1]:
+        metrics |= groups[key].learner.metrics(state.learners[key])
+    return metrics
 
 
 def losses_by_branch(losses: Tensor, branch: Tensor, owner: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
