@@ -33,6 +33,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 hooks: $(STAMP)  ## runs the linters before every commit
 	$(BIN)/pre-commit install

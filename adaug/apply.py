@@ -13,6 +13,8 @@ from adaug._runtime.geometry import Size, as_size
 from adaug._views.view import View, make_view
 from adaug.operations import Operation
 
+__all__ = ["apply_view"]
+
 
 def apply_view(
     batch: UserBatch,

@@ -15,6 +15,18 @@ from torch import Tensor
 
 from adaug._runtime.checks import checked, either, function, instance, integer, number, several
 
+__all__ = [
+    "PCK",
+    "Pairs",
+    "decode_heatmaps",
+    "flip_heatmaps",
+    "flip_keypoints",
+    "labelled",
+    "normalized_error",
+    "render_heatmaps",
+    "swapped_order",
+]
+
 Pairs = Sequence[tuple[int, int]]  # (left, right): keypoints that belong together
 
 

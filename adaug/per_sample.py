@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from adaug._batches.batch import UserBatch
 from adaug._batches.tree import walk, with_items, with_values
 
+__all__ = ["PerSample", "per_sample"]
+
 Criterion = Callable[..., Tensor]
 
 

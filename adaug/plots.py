@@ -18,6 +18,8 @@ from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policies import Policy
 
+__all__ = ["draw_distributions", "draw_views"]
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure

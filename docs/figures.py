@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import adaug
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.transforms import Affine2D
 
-import house
+import hooks
 
 OUT = Path(__file__).parent / "figures"
 INK, FAINT, RANDOM, ASR, AHO = (
@@ -266,15 +267,41 @@ def rewards() -> Figure:
     return figure
 
 
+def folders() -> Figure:
+    """The folders and modules of the library: each imports only from rows below its own. From pyproject.toml."""
+    rows = hooks.layers()
+    figure = Figure(figsize=(7.6, 0.62 * len(rows) + 0.1))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, 15.2), ylim=(0, 1.24 * len(rows) + 0.2))
+    axes.axis("off")
+    for level, names in enumerate(reversed(rows)):
+        inside = {name: "  ".join(hooks.rooms_of(name)) for name in names}
+        letters = [
+            max(len(name), len(text)) + 6 for name, text in inside.items()
+        ]
+        ends = 15.0 * np.cumsum([0, *letters]) / sum(letters)
+        for (name, text), (left, right) in zip(
+            inside.items(), pairwise(ends), strict=True
+        ):
+            y, width = 0.2 + 1.24 * level, right - left - 0.1
+            colour = "#f3f3f3" if name.startswith("_") else "#dcefe6"
+            label = f"{name}\n{text}" if text else name
+            box(axes, 0.1 + left, y, width, 1.04, label, colour, 7)
+    return figure
+
+
 def main() -> None:
     """Writes docs/figures/*.svg."""
     mpl.rcParams.update({"svg.hashsalt": "adaug", "font.family": "DejaVu Sans"})
     OUT.mkdir(exist_ok=True)
-    for name, figure in (("step", step()), ("rewards", rewards())):
+    for name, figure in (
+        ("step", step()),
+        ("rewards", rewards()),
+        ("folders", folders()),
+    ):
         figure.savefig(
             OUT / f"{name}.svg", metadata={"Date": None}, facecolor="white"
         )
-    house.write()
 
 
 if __name__ == "__main__":

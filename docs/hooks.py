@@ -2,23 +2,21 @@
 
 `<!-- results: PATTERN -->` on a line of its own becomes every benchmarks/results/PATTERN.md with its pictures, or a note
 that there is none yet. Headings become one level lower. Of a comparison of arms, the figure comes first, and only its first
-table is open. `<!-- rooms -->` becomes the list of the library's modules.
+table is open. `<!-- rooms -->` becomes the list of the library's folders.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from mkdocs.structure.files import File, Files
 
-import house
-
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+LAYERS = re.compile(r"^layers = \[\n(.*?)^\]", re.DOTALL | re.MULTILINE)
 MARKER = re.compile(r"^<!-- results: (\S+) -->$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:|#|/)([^)\s]+)\)")
 NONE = """!!! note "Not measured yet"
@@ -49,19 +47,38 @@ def on_page_markdown(
     return MARKER.sub(lambda match: results(match[1], files), markdown)
 
 
+def layers() -> list[list[str]]:
+    """The folders and modules of the library from the top down, as import-linter holds them."""
+    text = LAYERS.search((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert text is not None
+    return [line.split(" | ") for line in re.findall(r'"(.+)"', text[1])]
+
+
+def rooms_of(name: str) -> list[str]:
+    """The modules and folders in a folder of the library."""
+    inside = sorted((ROOT / "adaug" / name).glob("*"))
+    return [
+        path.stem
+        for path in inside
+        if path.stem != "__init__"
+        and (path.suffix == ".py" or (path / "__init__.py").exists())
+    ]
+
+
 def rooms() -> str:
-    """The modules from the top floor down, with the first sentence of each."""
-    plan = house.rooms(house.ROOT / "adaug")
-    level = house.floors(plan)
-    return "\n".join(
-        ["| floor | room | what it is for |", "|--:|---|---|"]
-        + [
-            f"| {level[room.name]} | `{room.name}` | {room.says} |"
-            for room in sorted(
-                plan.values(), key=lambda room: (-level[room.name], room.name)
-            )
-        ]
-    )
+    """What each folder and module is for, from the top down."""
+    lines = ["| folder or module | what it is for |", "|---|---|"]
+    for name in (name for row in layers() for name in row):
+        path = ROOT / "adaug" / name
+        path = (
+            path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        )
+        said = (
+            ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        )
+        says = said.split("\n\n")[0].replace("\n", " ")
+        lines.append(f"| `{name}` | {says} |")
+    return "\n".join(lines)
 
 
 def results(pattern: str, files: Files) -> str:

@@ -1,6 +1,7 @@
-"""The package as others get it: what the wheel holds, what an import brings along, who imports whom."""
+"""The package as others get it: what the wheel holds, what an import brings along, what is public."""
 
 import ast
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -20,30 +21,7 @@ def module_name(path):
 
 
 MODULES = {module_name(path): path for path in CORE.rglob("*.py") if path != CORE / "__init__.py"}
-PUBLIC = {
-    "audits",
-    "augment",
-    "augmenter",
-    "integrations",
-    "integrations.lightning",
-    "integrations.transformers",
-    "keypoints",
-    "operations",
-    "plots",
-    "policies",
-    "policy",
-}
 KINDS_OF_OPERATIONS = {"Binned", "Geometric", "Photometric", "Occlusion", *adaug.operations.__all__} - {"Operation"}
-
-
-def imports(path):
-    """The adaug modules that a file imports at its top."""
-    named = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adaug"):
-            names = [f"adaug.{alias.name}" for alias in node.names] if node.module == "adaug" else [node.module]
-            named |= {name.removeprefix("adaug.") for name in names}
-    return named & set(MODULES)
 
 
 @pytest.mark.slow
@@ -54,27 +32,28 @@ def test_an_import_brings_the_core_dependencies_alone():
     assert found.stdout.strip() == "[]"
 
 
-def test_imports_run_one_way():
-    graph = {name: imports(path) for name, path in MODULES.items() if not name.startswith("integrations")}
-    floors: dict[str, int] = {}
-
-    def floor(name, above=()):
-        assert name not in above, f"a circle: {' -> '.join([*above, name])}"
-        if name not in floors:
-            floors[name] = 1 + max((floor(other, (*above, name)) for other in graph[name]), default=0)
-        return floors[name]
-
-    assert all(floor(name) for name in graph)
-    for verb in ("augment", "augmenter", "audits"):  # the verbs stand on top: nothing below them knows them
-        others = {name for name in graph if name.split(".")[0] != verb}
-        assert not [name for name in others if any(below.split(".")[0] == verb for below in graph[name])]
-
-
 def test_public_and_private_can_be_told_apart():
-    assert {name for name in MODULES if not any(part.startswith("_") for part in name.split("."))} == PUBLIC
-    assert len(adaug.__all__) <= 28  # 24, and four to come
+    """A public module says by `__all__` what is public in it, and all of that is there."""
+    for name in MODULES:
+        if any(part.startswith("_") for part in name.split(".")) or name.startswith("integrations."):  # those need extras
+            continue
+        module = importlib.import_module(f"adaug.{name}")
+        assert module.__all__, name
+        assert all(hasattr(module, public) for public in module.__all__), name
+        assert not [public for public in module.__all__ if public.startswith("_")], name
     assert sorted(adaug.__all__) == adaug.__all__
     assert all(hasattr(adaug, name) for name in adaug.__all__)
+    assert len(adaug.__all__) <= 28
+
+
+def test_a_folder_has_at_most_a_dozen_rooms():
+    for folder in {path.parent for path in CORE.rglob("*.py")}:
+        rooms = [
+            path
+            for path in folder.iterdir()
+            if path.stem != "__init__" and (path.suffix == ".py" or (path / "__init__.py").exists())
+        ]
+        assert len(rooms) <= (20 if folder == CORE else 12), folder
 
 
 def test_nobody_but_operations_asks_which_kind_an_operation_is():

@@ -8,6 +8,8 @@ import lightning as L
 
 from adaug.augmenter import AdversarialAugmenter
 
+__all__ = ["AugmenterCallback"]
+
 
 class AugmenterCallback(L.Callback):
     """Saves an augmenter in Lightning's checkpoints, and logs its scalars with Lightning's loggers.

@@ -10,6 +10,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from adaug.augmenter import AdversarialAugmenter
 
+__all__ = ["AugmenterCallback"]
+
 
 class AugmenterCallback(TrainerCallback):
     """Saves an augmenter in the Trainer's checkpoints, and adds its scalars to the Trainer's logs.

@@ -21,6 +21,8 @@ from adaug.learners.reward import capped, kl_divergence
 from adaug.learners.trials import LogProbs
 from adaug.policies import Branch
 
+__all__ = ["Adversary"]
+
 GeneratorFactory = Callable[[Sequence[Shape], Mapping[str, Layout]], nn.Module]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 HUGE = 1e9  # its square, summed over a map, still fits into float32

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+__all__ = ["best_response"]
+
 CHANCE = 3.0  # times what chance alone would let bins differ: below, bins count as equal
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from adaug._model.layers import Shape
 
+__all__ = ["Generator", "OneForAll"]
+
 Layout = int | tuple[int, int]  # bins, or (rows, columns) of cells
 
 EPS = 1e-8  # added to variances of maps within [-1, 1]: a map that varies only by rounding counts as constant

@@ -18,6 +18,8 @@ from adaug._views.view import View
 from adaug.learners.trials import LogProbs, Proposal, Trials
 from adaug.policies import Branch, Policy
 
+__all__ = ["Learner", "Rows", "Seen", "Start"]
+
 
 @dataclass(frozen=True)
 class Start:

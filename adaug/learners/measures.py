@@ -13,6 +13,8 @@ from torch import Tensor
 from adaug._batches.batch import Batch
 from adaug.keypoints import normalized_error
 
+__all__ = ["Measure", "measure_of"]
+
 
 @dataclass(frozen=True)
 class Measure:

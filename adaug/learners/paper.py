@@ -19,6 +19,8 @@ from adaug.learners.reward import RewardPenalty, Update, cap_of, check_update
 from adaug.learners.trials import LogProbs, Proposal, Trials
 from adaug.policies import Branch
 
+__all__ = ["Evidence", "Paper", "PaperState"]
+
 LAYERS = optional(several(text("a layer"), 'a list of names (or patterns) of layers, such as ["layer1"]'), "to find them")
 
 

@@ -23,6 +23,8 @@ from adaug.operations import Operation
 from adaug.policies import Branch
 from adaug.policies.policy import Magnitudes
 
+__all__ = ["Pretraining", "bin_losses", "views_to_try"]
+
 RULES = {
     "loader": batches(),
     "steps": integer(at_least=1),

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from adaug._runtime.checks import CAP, Rules, check_fields, checked, number
 
+__all__ = ["RewardPenalty", "Update", "capped", "kl_divergence"]
+
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]  # (probabilities [B, k], chosen [B, s], harder [B]) -> target [B, k]
 SLACK = 1e-3  # how far a sum of probabilities may be from 1 (half precision)
 FLOOR = 1e-4  # a probability is never pushed below this, so that no bin is lost for good

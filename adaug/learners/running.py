@@ -22,6 +22,8 @@ from adaug.learners.trials import LogProbs
 from adaug.operations import Operation
 from adaug.policies import Branch
 
+__all__ = ["Answer", "Columns", "Running", "RunningState"]
+
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
 BASELINE = 16, 128  # the same of the mean difficulty, which bins are compared with
 RESPONSE = 64, 256  # the same of answers: in noise they differ, and their mean does not

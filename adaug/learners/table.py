@@ -13,6 +13,8 @@ import torch
 from adaug.learners.running import RunningState
 from adaug.operations import Operation
 
+__all__ = ["DifficultyTable", "difficulty_table"]
+
 
 @dataclass(frozen=True)
 class DifficultyTable:

@@ -17,6 +17,8 @@ from adaug._views.view import View, concatenate
 from adaug.policies import Branch
 from adaug.policies.policy import Magnitudes
 
+__all__ = ["Proposal", "Trial", "Trials"]
+
 LogProbs = dict[str, Tensor]  # name of an operation -> log-probabilities [n, k]
 
 

@@ -19,6 +19,8 @@ from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
 from adaug.operations.distributions import draw_without_replacement, truncated_normal
 
+__all__ = ["Binned", "Operation"]
+
 
 class Operation(ABC):
     """One thing that can be done to a view, with k bins or cells.

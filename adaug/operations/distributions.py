@@ -11,6 +11,8 @@ from torch import Tensor
 
 from adaug._runtime.checks import Rules, check_fields, number, optional
 
+__all__ = ["ClippedNormal"]
+
 
 def truncated_normal(noise: Tensor, bound: float) -> Tensor:
     """A standard normal truncated to [-bound, bound], from uniform noise. No mass piles up at the bounds."""

@@ -17,6 +17,8 @@ from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size
 from adaug.operations.base import Binned
 
+__all__ = ["Geometric", "Rotate", "Scale", "Shear", "Translate"]
+
 Axis = Literal["x", "y"]
 
 

@@ -18,6 +18,8 @@ from adaug._runtime.random import Stream
 from adaug.operations.base import Operation
 from adaug.operations.distributions import draw_without_replacement
 
+__all__ = ["OccludeFeatures", "OccludeImage", "Occlusion"]
+
 LEVELS = 5  # the "independent" variant has a mask for each of so many resolutions: 64 to 4, as in an hourglass
 FINE = 16  # the "down" variant draws a cell as so many pixels, a 4 x 4 grid as 64 x 64
 

@@ -15,6 +15,8 @@ from adaug._runtime.checks import Rules, integer
 from adaug._runtime.checks import function as any_function
 from adaug.operations.base import Binned
 
+__all__ = ["Apply", "Brightness", "Contrast", "Gain", "Photometric", "Saturation"]
+
 
 class Photometric(Binned):
     """An operation with bins that changes pixel values in [0, 1] and moves no pixels."""

@@ -34,6 +34,8 @@ from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policies._functions import Painter, Trait, moves_by_name, traits_of
 
+__all__ = ["Branch", "Flip", "Policy", "Share"]
+
 Share = float | Callable[[float], float]
 Magnitudes = dict[str, Tensor]  # "branch.operation" -> its magnitude in each row; FLIP -> flipped [n] bool
 RANDOM = "random"  # the share that no branch claims

@@ -24,6 +24,8 @@ from adaug.operations import (
 )
 from adaug.policies.policy import Branch, Flip, Policy, Share
 
+__all__ = ["AXES", "Window", "paper", "released", "robust", "running", "trivial", "uniform", "wide"]
+
 RULES = {"policy": instance(Policy, "an adaug.Policy")}
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 
