@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import adaug
+from adaug.learners.paper import PaperState
+from adaug.learners.running import RunningState
 
 torch.set_num_threads(1)
 
@@ -289,9 +291,26 @@ def count_hooks(model: nn.Module) -> int:
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
-def generators(augmenter: Any) -> dict[str, Any]:
-    """Copies of what the generators are now, as a state says."""
-    return cloned(augmenter.state_dict()["adversaries"])
+def adversaries(augmenter: Any) -> dict[str, Any]:
+    """Name of a branch -> its generator and optimizer. Empty if no branch learns by the paper, or before binding."""
+    states = augmenter._state.learners.values()
+    return next((state.adversaries for state in states if isinstance(state, PaperState)), {})
+
+
+def running(augmenter: Any) -> RunningState:
+    """What running difficulty has learned."""
+    return next(state for state in augmenter._state.learners.values() if isinstance(state, RunningState))
+
+
+def saved_generators(state: Any) -> Any:
+    """The part of a state that has the generators and their optimizers, by the names of their branches."""
+    return next(part for part in state["learners"].values() if part is not None and "sums" not in part)
+
+
+def generators(augmenter: Any) -> Any:
+    """Copies of what the generators are now, as a state says. None before binding."""
+    parts = augmenter.state_dict()["learners"].values()
+    return cloned(next((part for part in parts if part is None or "sums" not in part), {}))
 
 
 def gradients(model):

@@ -13,6 +13,7 @@ from adaug._model.finding.find import find_layers
 from adaug._model.finding.leak import with_a_change
 from adaug._model.finding.probe import probe
 from adaug._model.layers import describe
+from adaug.learners import Paper
 from examples.hourglass.model import StackedHourglass
 
 B = 6
@@ -77,7 +78,7 @@ class Tokens(nn.Module):
 
 def train(model, batch, loss_fn, steps=2, **arguments):
     torch.manual_seed(0)
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(()), seed=0, **arguments)
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper((), Paper(**arguments)), seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for _ in range(steps):
@@ -130,7 +131,7 @@ def test_the_layers_found_are_those_that_a_person_would_name(model, layers):
 @pytest.mark.parametrize("class_token", [True, False])
 def test_occlusion_of_tokens_hides_those_of_the_occluded_cells(class_token):
     model = Tokens(class_token).eval()
-    bound = train(model, classes(), cross_entropy, features=["blocks.1"])._bound
+    bound = train(model, classes(), cross_entropy, features=["blocks.1"])._state.bound
     model.eval()
     kept = {}
     model.blocks[1].register_forward_hook(lambda module, args, output: kept.update(tokens=output))
@@ -219,7 +220,7 @@ def test_networks_of_transformers_train_as_they_are(name):
             return (output.heatmaps - target).square().mean((1, 2, 3))
 
     augmenter = train(model, batch, loss_fn)
-    layers = augmenter._bound.hooks.features
+    layers = augmenter._state.bound.hooks.features
     assert len(layers) >= 3
     areas = [layer.area for layer in layers.values()]
     assert areas == sorted(areas, reverse=True)
@@ -249,6 +250,6 @@ class ReadsNamed(nn.Module):
 
 
 def test_an_occluded_layer_may_return_a_namedtuple():
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(), features=["layer"], seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(learned=Paper(features=["layer"])), seed=0)
     batch = {"image": torch.rand(6, 3, 16, 16)}
     augmenter.step(ReadsNamed(), batch, lambda output, batch: output.square().mean(1)).loss.backward()

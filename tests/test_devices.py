@@ -208,9 +208,9 @@ def test_a_state_of_a_gpu_goes_on_as_if_it_had_not_stopped():
     whole, half = train(4), train(2)
     resumed = train(2, half)
     assert resumed["steps"] == whole["steps"] == 4
-    for name, adversary in whole["adversaries"].items():
+    for name, adversary in nets.saved_generators(whole).items():
         for key, value in adversary["generator"].items():
-            torch.testing.assert_close(resumed["adversaries"][name]["generator"][key], value, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(nets.saved_generators(resumed)[name]["generator"][key], value, atol=1e-6, rtol=1e-5)
 
 
 MATRIX_KERNELS = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::matmul")
@@ -242,7 +242,7 @@ def test_a_default_device_is_for_the_user_alone(name):
         adaug.Augment(augmenter.policy, seed=0)(batch)
         for _ in range(2):
             augmenter.step(model, batch, nets.loss_fn).loss.backward()
-        if any(branch.has_generator for branch in augmenter.policy.branches):
+        if any(isinstance(branch.learned, adaug.learners.Paper) for branch in augmenter.policy.branches):
             augmenter.pretrain(model, [batch], nets.loss_fn, steps=1, max_views=4)
         found = augmenter.distributions(model, batch)
     finally:

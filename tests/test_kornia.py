@@ -7,9 +7,11 @@ from kornia import enhance
 
 import adaug
 from adaug import Branch, Policy, Rotate, policies
+from adaug.learners import Paper
 from adaug.operations import Apply
 
 pytestmark = pytest.mark.numeric
+PAPER = Paper(features=())
 
 
 def batch():
@@ -21,13 +23,13 @@ def loss_fn(output, batch):
 
 
 def augmented(policy, **arguments):
-    augmenter = adaug.AdversarialAugmenter(policy, features=(), seed=0, **arguments)
+    augmenter = adaug.AdversarialAugmenter(policy, seed=0, **arguments)
     return augmenter.step(torch.nn.Conv2d(3, 2, 3), batch(), loss_fn)
 
 
 def test_kornias_colours_are_done_to_every_row_and_leave_the_random_state():
-    policy = Policy([Branch("turn", [Rotate(-1e-3, 1e-3, 2)], 0.5)], common=[K.ColorJiggle(0.5, 0.5, 0.5, 0.1, p=1.0)])
-    augmenter = adaug.AdversarialAugmenter(policy, features=(), seed=0)
+    policy = Policy([Branch("turn", [Rotate(-1e-3, 1e-3, 2)], 0.5, PAPER)], common=[K.ColorJiggle(0.5, 0.5, 0.5, 0.1, p=1.0)])
+    augmenter = adaug.AdversarialAugmenter(policy, seed=0)
     before = torch.get_rng_state()
     augmenter.random(batch())
     assert torch.equal(before, torch.get_rng_state())
@@ -39,7 +41,9 @@ def test_kornias_colours_are_done_to_every_row_and_leave_the_random_state():
 
 def test_the_paint_is_the_same_for_both_views_that_are_compared():
     seen = []
-    policy = Policy([Branch("hide", [adaug.OccludeImage((2, 2), 1)], 1.0)], common=[K.RandomGaussianNoise(std=0.5, p=1.0)])
+    policy = Policy(
+        [Branch("hide", [adaug.OccludeImage((2, 2), 1)], 1.0, PAPER)], common=[K.RandomGaussianNoise(std=0.5, p=1.0)]
+    )
     augmented(policy, difficulty=lambda output, batch: seen.append(batch["image"]) or output.mean((1, 2, 3)))
     hard, usual = seen[-1].chunk(2)
     both = (hard != 0) & (usual != 0)
@@ -54,15 +58,15 @@ def test_what_moves_pixels_is_refused():
 def test_any_function_of_images_and_magnitudes_is_an_operation():
     operation = Apply(0.5, 2.0, 5, function=enhance.adjust_gamma, log=True)
     assert operation.name == "adjust_gamma"
-    result = augmented(Policy([Branch("gamma", [operation], 0.5)]))
+    result = augmented(Policy([Branch("gamma", [operation], 0.5, PAPER)]))
     assert "distribution/gamma.adjust_gamma" in result.metrics
     magnitude = result.view.magnitudes["gamma.adjust_gamma"]
     torch.testing.assert_close(result.batch["image"], enhance.adjust_gamma(batch()["image"], magnitude))
 
 
-@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("learned", [False, PAPER])
 def test_trivial_gives_each_row_one_operation_or_none(learned):
-    augmenter = adaug.AdversarialAugmenter(policies.trivial(learned=learned), features=() if learned else None, seed=0)
+    augmenter = adaug.AdversarialAugmenter(policies.trivial(learned=learned), seed=0)
     images = {"image": torch.rand(10, 3, 16, 16)}
     result = augmenter.step(torch.nn.Conv2d(3, 2, 3), images, loss_fn)
     assert sorted(result.branch.tolist()) == list(range(10))
@@ -71,4 +75,4 @@ def test_trivial_gives_each_row_one_operation_or_none(learned):
     moved = (result.view.matrix - torch.eye(3)).abs().amax((1, 2)) > 1e-3
     geometric = torch.tensor([0 < number <= 6 for number in result.branch.tolist()])
     assert torch.equal(moved, geometric)
-    assert ("reward_rate/rotate" in result.metrics) == learned
+    assert ("reward_rate/rotate" in result.metrics) == bool(learned)

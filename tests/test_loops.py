@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from unittest import mock
 
+import networks as nets
 import pytest
 import torch
 from torch import nn
@@ -86,7 +87,7 @@ def test_lightning_resumes_bit_for_bit(tmp_path):
     assert expected.augmenter.steps == resumed.augmenter.steps == 12
     for a, b in zip(expected.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-    mine, theirs = (module.augmenter.state_dict()["adversaries"]["asr"]["generator"] for module in (expected, resumed))
+    mine, theirs = (nets.saved_generators(module.augmenter.state_dict())["asr"]["generator"] for module in (expected, resumed))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert "adaug/reward_rate/asr" in whole.callback_metrics
     assert 0 < expected.augmenter.progress < 1
@@ -165,10 +166,11 @@ def test_accelerate_trains_accumulates_and_resumes(tmp_path):
 
     epoch()
     accelerator.save_state(str(tmp_path / "state"))
-    saved = copy.deepcopy(mine.state_dict()["adversaries"]["aho"]["generator"])
+    saved = copy.deepcopy(nets.saved_generators(mine.state_dict())["aho"]["generator"])
     expected = epoch()
     assert any(
-        not torch.equal(saved[name], value) for name, value in mine.state_dict()["adversaries"]["aho"]["generator"].items()
+        not torch.equal(saved[name], value)
+        for name, value in nets.saved_generators(mine.state_dict())["aho"]["generator"].items()
     )
     accelerator.load_state(str(tmp_path / "state"))
     assert mine.steps == 6
@@ -462,7 +464,9 @@ def fit_transformers(folder, steps, resume=None, **arguments):
 
     namespace = hugging_face()
     augmenter = adaug.AdversarialAugmenter(
-        adaug.policies.paper(()), targets={"labels": adaug.Target("mask", fill=255)}, features=["inner.0", "inner.2"], seed=0
+        adaug.policies.paper((), adaug.learners.Paper(features=["inner.0", "inner.2"])),
+        targets={"labels": adaug.Target("mask", fill=255)},
+        seed=0,
     )
     loss_fn = adaug.per_sample(nn.CrossEntropyLoss(ignore_index=255), target="labels", output="logits")
 
@@ -494,7 +498,7 @@ def test_hugging_faces_trainer_saves_resumes_logs_and_evaluates(tmp_path):
     _, resumed, _ = fit_transformers(tmp_path / "whole", 3, resume=str(tmp_path / "whole" / "checkpoint-2"))
     assert expected.steps == resumed.steps == 3
     for name in ("asr", "aho"):
-        mine, theirs = (each.state_dict()["adversaries"][name]["generator"] for each in (expected, resumed))
+        mine, theirs = (nets.saved_generators(each.state_dict())[name]["generator"] for each in (expected, resumed))
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     assert expected.progress == pytest.approx(2 / 3)
     logs = [log for log in whole.state.log_history if "loss" in log]

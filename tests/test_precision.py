@@ -30,7 +30,7 @@ def test_bf16_autocast_trains_every_weight_as_a_plain_pass_would(backward_inside
         assert torch.equal(result.losses, losses)
         assert all(p.grad is not None and p.grad.any() for p in model.parameters() if p.ndim > 1)
         assert nets.same(nets.gradients(model), nets.gradients(twin))
-        assert all(state.dtype == torch.float32 for state in augmenter._adversaries["asr"].generator.parameters())
+        assert all(state.dtype == torch.float32 for state in nets.adversaries(augmenter)["asr"].generator.parameters())
         assert torch.is_autocast_cache_enabled()
 
 
@@ -88,7 +88,7 @@ def test_grad_scaler_skips_a_step_that_overflows_and_goes_on():
     scaler.scale(augmenter.step(model, nets.make_batch(), nets.loss_fn).loss).backward()
     scaler.step(optimizer)
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert torch.isfinite(torch.cat([p.flatten() for p in augmenter._adversaries["aho"].generator.parameters()])).all()
+    assert torch.isfinite(torch.cat([p.flatten() for p in nets.adversaries(augmenter)["aho"].generator.parameters()])).all()
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["backward each", "one backward"])
@@ -116,7 +116,7 @@ def test_a_default_of_double_precision_is_for_the_user_alone():
         augmenter.step(model, batch, nets.loss_fn).loss.backward()
     finally:
         torch.set_default_dtype(torch.float32)
-    dtypes = {p.dtype for adversary in augmenter._adversaries.values() for p in adversary.generator.parameters()}
+    dtypes = {p.dtype for adversary in nets.adversaries(augmenter).values() for p in adversary.generator.parameters()}
     assert dtypes == {torch.float32}
 
 
@@ -127,5 +127,5 @@ def test_an_image_of_huge_values_does_not_end_the_generators():
     batch["image"][3] = 1e25
     for _ in range(4):
         augmenter.step(model, batch, nets.loss_fn)
-    for adversary in augmenter._adversaries.values():
+    for adversary in nets.adversaries(augmenter).values():
         assert all(torch.isfinite(parameter).all() for parameter in adversary.generator.parameters())

@@ -53,7 +53,7 @@ def test_layers_found_by_itself_or_none_at_all(network, features):
     result.loss.backward()
     assert all(p.grad is not None for p in model.parameters())
     assert ("the image" in repr(augmenter)) == (features == ())
-    for name in augmenter._bound.hooks.features:
+    for name in augmenter._state.bound.hooks.features:
         assert name in repr(augmenter)
 
 

@@ -99,12 +99,11 @@ def test_a_detector_trains_on_lists_in_its_own_call(learned: Any) -> None:
 
 def test_generators_look_and_score_by_the_users_call() -> None:
     """Scored as in training, where a detector gives losses; a look needs the labels too."""
-    policy = adaug.Policy([adaug.Branch("asr", [adaug.Rotate(-60, 60, 9)], share=0.5)])
+    learned = adaug.learners.Paper(features=["body.3"], scoring="train")
+    policy = adaug.Policy([adaug.Branch("asr", [adaug.Rotate(-60, 60, 9)], 0.5, learned)])
     torch.manual_seed(0)
     model = Detector()
-    augmenter = adaug.AdversarialAugmenter(
-        policy, features=["body.3"], forward=lambda model, batch: _padded(model, *batch), scoring="train", seed=0
-    )
+    augmenter = adaug.AdversarialAugmenter(policy, forward=lambda model, batch: _padded(model, *batch), seed=0)
     for _ in range(3):
         metrics = augmenter.step(model, batch(), lambda output, batch: output).metrics
     assert metrics["distribution/asr.rotate"].shape == (9,)
@@ -127,7 +126,9 @@ def test_a_model_that_returns_its_own_losses() -> None:
 
     batch = {"pixel_values": torch.rand(6, 3, 16, 16), "mask": torch.randint(0, 2, (6, 16, 16))}
     augmenter = adaug.AdversarialAugmenter(
-        features=["net"], forward=lambda model, batch: model(batch["pixel_values"], labels=batch["mask"]), seed=0
+        adaug.policies.paper(learned=adaug.learners.Paper(features=["net"])),
+        forward=lambda model, batch: model(batch["pixel_values"], labels=batch["mask"]),
+        seed=0,
     )
     result = augmenter.step(Own(), batch, lambda output, batch: output["loss"])
     assert result.losses.shape == (6,)

@@ -98,8 +98,8 @@ def test_losses_and_difficulties_see_the_users_unit():
         return output.flatten(1).mean(1) + batch["keypoints"].flatten(1).mean(1)
 
     batch = {"image": images(), "keypoints": UNITS["unit"](points(), CANVAS)}
-    policy = Policy([adaug.Branch("turn", [Rotate(-10, 10, 2)], 0.5)])
-    augmenter = AdversarialAugmenter(policy, features=(), seed=0, targets={"keypoints": Target("keypoints", unit="unit")})
+    policy = Policy([adaug.Branch("turn", [Rotate(-10, 10, 2)], 0.5, adaug.learners.Paper(features=()))])
+    augmenter = AdversarialAugmenter(policy, seed=0, targets={"keypoints": Target("keypoints", unit="unit")})
     augmenter.step(model, batch, loss_fn)
     assert all(float(value.min()) > -0.5 and float(value.max()) < 1.5 for value in shown)
 
@@ -109,7 +109,7 @@ def test_an_audit_leaves_out_what_left_the_frame_in_any_unit():
     targets = {"keypoints": Target("keypoints", unit="unit")}
     report = adaug.audit(
         torch.nn.Identity(), [batch], lambda output, batch: torch.ones(len(output), 4), [Scale(0.5, 1.0, 2)], targets=targets,
-        draws=0, pictures=0,
+        num_draws=0, num_pictures=0,
     )  # fmt: skip
     assert torch.from_numpy(report.scores).isfinite().all()
 

@@ -191,8 +191,9 @@ def test_scoring_in_training_takes_the_adversarial_losses_from_the_training_pass
 def test_scoring_in_training_takes_a_single_row():
     """One row has no batch statistics where a feature map is a single pixel."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
-    policy = adaug.Policy([adaug.Branch("asr", [adaug.Rotate(-30, 30, 9)], 0.5)], [adaug.Flip([(0, 1)])])
-    augmenter = adaug.AdversarialAugmenter(policy, features=["0"], scoring="train", seed=0)
+    learned = adaug.learners.Paper(features=["0"], scoring="train")
+    policy = adaug.Policy([adaug.Branch("asr", [adaug.Rotate(-30, 30, 9)], 0.5, learned)], [adaug.Flip([(0, 1)])])
+    augmenter = adaug.AdversarialAugmenter(policy, seed=0)
     for i in range(4):
         result = augmenter.step(model, nets.make_batch(2, seed=i), lambda output, batch: output.square().sum(1))
         assert result.branch.sum() == 1
