@@ -18,7 +18,7 @@ from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_policy
 from adaug._batches.kinds import TARGETS, Target
 from adaug._batches.parse import parse
-from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
+from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind, check_losses
 from adaug._model.call import Call, Forward
 from adaug._model.locks import alone, waiting
 from adaug._model.wrappers import device_of, shards, unwrap
@@ -28,10 +28,10 @@ from adaug._runtime.random import Stream, no_inference
 from adaug._runtime.ranks import dist_rank, meet, value_of_first
 from adaug._steps.groups import groups_of
 from adaug._steps.halves import Passes, draw, learn, losses_by_branch, metrics_of
-from adaug._steps.state import PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, saved_learners, started
+from adaug._steps.state import CPU, PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, saved_learners, started
 from adaug._views.view import View
 from adaug.learners.learner import Rows
-from adaug.learners.measures import LOSS
+from adaug.learners.measures import LOSS, name_of
 from adaug.learners.paper import LAYERS, Paper
 from adaug.learners.pretrain import RULES as PRETRAIN_RULES
 from adaug.learners.pretrain import Pretraining, repeated
@@ -172,8 +172,92 @@ class AdversarialAugmenter:
             branch = drawn.branch.to(bound.device, non_blocking=True)
             metrics = metrics_of(state, self._groups)
             metrics |= losses_by_branch(losses.detach(), drawn.branch, branch, self.branch_names)
-            self._state = replace(state, steps=state.steps + 1, metrics=metrics)
+            self._state = replace(state, steps=state.steps + 1, metrics=metrics, view=drawn.view)
         return StepResult(losses.mean(), losses, result, branch, metrics, drawn.view, output)
+
+    @alone
+    def draw(self, batch: UserBatch) -> UserBatch:
+        """Returns the batch under new views, for a loop that keeps its own forward pass and loss. It needs no model.
+
+            batch = augmenter.draw(batch)
+            output = model(batch["image"])
+            loss = criterion(output, batch["heatmaps"])
+            augmenter.observe(output)
+
+        `view` then holds the views. A draw that nobody observes teaches nothing; `metrics["unobserved"]` counts those.
+
+        Args:
+            batch: As in `step`. It stays as it is.
+
+        Raises:
+            ValueError: A learner runs the model itself, or masks belong to layers of the model; both need `step`.
+        """
+        needs = [type(group.learner).__name__ for group in self._groups.values() if group.learner.passes]
+        needs += ["OccludeFeatures"] if self.policy.hides_features else []
+        if needs:
+            raise ValueError(
+                f"`draw` should have a policy that needs no model, such as policies.robust(). Found {' and '.join(needs)}, "
+                "which runs or masks the model; call `step(model, batch, loss_fn)`."
+            )
+        parsed = parse(batch, self.targets)
+        device = parsed.image.device
+        check_policy(self.policy, parsed, wait=self.steps == 0)
+        state = self._state if self._state.device == device else self._moved(device)
+        stream, past = self._stream(STEP, state.steps, device=device), state.steps - self.warmup_steps
+        progress = self.progress if past >= 0 else None
+        drawn = draw(self.policy, self._groups, state.learners, parsed, self._view_size(parsed), progress, stream)
+        result = drawn.augmented.to_user()
+        unobserved = state.unobserved + (state.drawn is not None)
+        self._state = replace(state, steps=state.steps + 1, drawn=drawn, view=drawn.view, unobserved=unobserved)
+        return result
+
+    @alone
+    def observe(self, output: Any = None, *, difficulty: Tensor | None = None) -> None:
+        """Tells how hard the views of the latest `draw` were. Nothing is back-propagated from it.
+
+        Args:
+            output: What the model returned for the batch. The measure follows from it: the augmenter's `difficulty`, or one
+                that adaug knows for such an output (heat maps with keypoints, masks, class labels).
+            difficulty: Instead of an output, a number for each sample, [B], larger where the view was harder, such as
+                `losses.detach()`.
+
+        Raises:
+            RuntimeError: No draw waits for it: none was made, or it was observed already.
+            ValueError: There is not one number for each row, or no measure is known for such an output.
+        """
+        state = self._state
+        if state.drawn is None:
+            raise RuntimeError(
+                "`observe` should follow a `draw`, once. Found none that waits for it; call `draw` first, and observe once."
+            )
+        if (output is None) == (difficulty is None):
+            raise ValueError("`observe` should get an output or a difficulty. Found both or neither; pass one of them.")
+        with no_inference():
+            if self._groups:
+                meet("observation of step", state.steps, state.device)
+            losses: Tensor | None = None
+            measure: Difficulty | None = None
+            if difficulty is not None:
+                check_losses(difficulty, len(state.drawn.branch), "difficulty")
+                losses = difficulty.detach().float()
+            elif self.difficulty is not None:
+                measure = Difficulty(self.difficulty, "difficulty")
+            elif self._groups and name_of(output, state.drawn.augmented) == LOSS:
+                raise ValueError(
+                    "`observe` should get an output that tells how hard the views were: heat maps with keypoints, masks with "
+                    f"logits, or logits with labels. Found {type(output).__name__}; pass difficulty=losses, one number for "
+                    "each sample, or give the augmenter a `difficulty` function."
+                )
+            learned = learn(state, self._groups, state.drawn, output, losses, measure, given=difficulty is not None)
+        metrics = metrics_of(learned, self._groups)
+        if state.unobserved:
+            metrics["unobserved"] = torch.tensor(state.unobserved)
+        self._state = replace(learned, drawn=None, metrics=metrics)
+
+    @property
+    def view(self) -> View | None:
+        """The views of the latest `draw` or `step`, for `apply_view`. None before."""
+        return self._state.view
 
     @alone
     def pretrain(
@@ -368,6 +452,7 @@ class AdversarialAugmenter:
                 float(state["progress"]),
                 {name: int(count) for name, count in state["counts"].items()},
                 measure=state["measure"],
+                device=self._state.device,
                 bound=bound,
             )
             self._state = started(loaded, self._groups, self.policy, state["learners"])
@@ -436,7 +521,7 @@ class AdversarialAugmenter:
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # hooks should go when the augmenter goes
         try:
             # ranks share the generators that are made from the seed
-            state = replace(state, seed=value_of_first(self.seed, bound.device), bound=bound)
+            state = replace(state, seed=value_of_first(self.seed, bound.device), bound=bound, device=bound.device)
             with no_inference():
                 state = started(state, self._groups, self.policy, saved_learners(state, self._groups))
             tried = list(tried)
@@ -451,6 +536,16 @@ class AdversarialAugmenter:
             bound.hooks.remove()
             raise
 
+    def _moved(self, device: torch.device) -> State:
+        """The same state on another device, for draws without a model."""
+        saved = saved_learners(self._state, self._groups)
+        return started(replace(self._state, device=device), self._groups, self.policy, saved)
+
     def _unbound(self) -> State:
         """The same state without a model."""
-        return started(replace(self._state, bound=None), self._groups, self.policy, saved_learners(self._state, self._groups))
+        return started(
+            replace(self._state, bound=None, device=CPU, drawn=None),
+            self._groups,
+            self.policy,
+            saved_learners(self._state, self._groups),
+        )

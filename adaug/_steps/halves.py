@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
 from adaug._steps.groups import Group
-from adaug._steps.state import State
+from adaug._steps.state import Drawn, State
 from adaug._views.view import View, concatenate
 from adaug.learners.learner import Rows, Seen
-from adaug.learners.measures import LOSS, MAY_GROW, USERS, measured, name_of
+from adaug.learners.measures import GIVEN, LOSS, MAY_GROW, USERS, measured, name_of
 from adaug.learners.table import changes_size, sizes_of
 from adaug.learners.trials import Trial, Trials
 from adaug.policies import Branch, Policy
@@ -31,23 +31,6 @@ from adaug.policies.policy import Magnitudes
 LOG = logging.getLogger("adaug")
 
 # ---- drawing
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The views of a mini-batch.
-
-    Attributes:
-        view: The view of every row.
-        branch: The branch of each row, [B] long, on the CPU; 0 means random views.
-        augmented: The batch under the view.
-        evidence: The name of a group -> what its learner's comparison gave.
-    """
-
-    view: View
-    branch: Tensor
-    augmented: Batch
-    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,7 +114,14 @@ def draw(
 
 
 def learn(
-    state: State, groups: Mapping[str, Group], drawn: Drawn, output: Any, losses: Tensor | None, difficulty: Difficulty | None
+    state: State,
+    groups: Mapping[str, Group],
+    drawn: Drawn,
+    output: Any,
+    losses: Tensor | None,
+    difficulty: Difficulty | None,
+    *,
+    given: bool = False,
 ) -> State:
     """The state after learners saw a training pass.
 
@@ -142,8 +132,15 @@ def learn(
         output: What the model returned.
         losses: The loss of each row, [B] float32, without graph.
         difficulty: The user's measure, if there is one.
+        given: Whether `losses` are difficulties that the user gave as numbers.
     """
     hooks, about = None if state.bound is None else state.bound.hooks, state.measure
+    if given and groups:
+        about = about or GIVEN
+        if about != GIVEN:
+            raise ValueError(
+                f"Difficulties should be of one measure. Found numbers of your own after {about}; tell it always the same way."
+            )
 
     def hidden(values: Tensor) -> Tensor:
         return values if hooks is None else hooks.hid(values)
@@ -157,10 +154,11 @@ def learn(
     @functools.cache
     def measure() -> Tensor:
         nonlocal about
+        if given:
+            return comparison()
         about = about or (USERS if difficulty is not None else name_of(output, drawn.augmented))
         if difficulty is not None:
             return comparison()
-        assert losses is not None
         if state.measure is None and about == LOSS and any(map(changes_size, map(sizes_of, drawn.view.operations.values()))):
             LOG.warning(MAY_GROW)
         return hidden(measured(about, output, drawn.augmented, losses))

@@ -10,16 +10,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaug._batches.batch import Batch
 from adaug._model.bound import BoundModel
 from adaug._runtime.checks import integer, mapping, number, optional, text
 from adaug._runtime.random import Stream
 from adaug._runtime.states import Description, anything, check_state
 from adaug._steps.groups import Group
+from adaug._views.view import View
 from adaug.learners.learner import Start
 from adaug.learners.measures import USERS
 from adaug.policies import Policy
 
+CPU = torch.device("cpu")
 STEP, RANDOM_VIEW, PRETRAIN, GENERATOR = range(4)  # what a random stream is for
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The views of a mini-batch.
+
+    Attributes:
+        view: The view of every row.
+        branch: The branch of each row, [B] long, on the CPU; 0 means random views.
+        augmented: The batch under the view.
+        evidence: The name of a group -> what its learner's comparison gave.
+    """
+
+    view: View
+    branch: Tensor
+    augmented: Batch
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,9 +53,13 @@ class State:
         counts: How often random views were drawn, and generators pre-trained.
         metrics: Those of the latest step.
         measure: What running difficulty sums up, in words. None before the first step.
+        device: Where the states of learners live.
         bound: The model with its hooks.
         learners: The name of a group -> the state of its learner.
         saved: The same of learners with passes as `load_state_dict` got them. They wait for a model.
+        drawn: The views that wait for `observe`.
+        view: The latest views.
+        unobserved: How many draws nobody observed.
     """
 
     seed: int | None = None
@@ -44,9 +68,13 @@ class State:
     counts: Mapping[str, int] = field(default_factory=lambda: {"random": 0, "pretrain": 0})
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     measure: str | None = None
+    device: torch.device = CPU
     bound: BoundModel | None = None
     learners: Mapping[str, Any] = field(default_factory=dict)
     saved: Mapping[str, Any] = field(default_factory=dict)
+    drawn: Drawn | None = None
+    view: View | None = None
+    unobserved: int = 0
 
 
 def check_saved(saved: Any, policy: Policy, groups: Mapping[str, Group], *, users: bool) -> None:
@@ -93,7 +121,7 @@ def started(state: State, groups: Mapping[str, Group], policy: Policy, saved: Ma
             policy,
             group.of(policy),
             [branch for branch in policy.branches if branch.name not in passing],
-            torch.device("cpu") if bound is None else bound.device,
+            state.device,
             () if bound is None else bound.shapes,
             # ranks share their generators, and so the streams that these are made from
             lambda number: Stream(torch.initial_seed() if seed is None else seed, GENERATOR, number, 0),

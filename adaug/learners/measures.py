@@ -31,18 +31,20 @@ class Measure:
 
 LOSS = "the loss"
 USERS = "the user's"
+GIVEN = "numbers that the user gave"
 MAY_GROW = (
     "adaug: running difficulty uses the loss, because adaug knows no measure for this output that ignores an object's size. "
     "If `difficulty_table()` notes that difficulty grows with size, pass `difficulty` a measure that does not."
 )
 
 
-def measured(known: str, output: Any, batch: Batch, losses: Tensor) -> Tensor:
+def measured(known: str, output: Any, batch: Batch, losses: Tensor | None) -> Tensor:
     """The difficulty of each row, [B], by the measure of this name. NaN if this batch needs another measure."""
     measure = measure_of(output, batch)
     if known != (LOSS if measure is None else measure.about):  # different measures cannot be averaged
-        return torch.full_like(losses, torch.nan)
+        return torch.full((len(batch),), torch.nan, device=batch.image.device)
     if measure is None:
+        assert losses is not None
         return losses
     with torch.no_grad():
         return measure.function(output, batch).float()
