@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import adaug
-from adaug import _checks
+from adaug._runtime import checks
+from adaug.learners import Paper, Running
 from adaug.operations import Apply, ClippedNormal, Gain
-from adaug.policies import Running, Window
+from adaug.policies import Window
 
 JUNK = {
     "None": None, "text": "x", "no text": "", "bytes": b"x", "True": True, "0": 0, "-1": -1, "-0.5": -0.5, "1.5": 1.5, "3": 3,
@@ -47,6 +48,10 @@ MAKE = {
     ClippedNormal: {"mean": 0.0, "std": 1.0, "low": -1.0, "high": 1.0, "still": 0.0, "base": None},
     adaug.RewardPenalty: {"alpha": 0.2, "beta": 0.5, "cap": 2.0},
     Running: {"cap": 2.0, "floor": 0.05},
+    Paper: {
+        "features": None, "update": adaug.RewardPenalty(), "generator": None, "optimizer": None, "scoring": "eval",
+        "update_every": 1,
+    },
     Window: {"share": 0.5, "start": 0.0, "end": 1.0},
     adaug.Flip: {"pairs": None, "p": 0.5},
     adaug.Branch: BRANCH,
@@ -55,14 +60,13 @@ MAKE = {
     adaug.keypoints.PCK: {"threshold": 0.5, "normalizer": None},
     adaug.policies.uniform: {"policy": adaug.policies.paper()},
     adaug.policies.running: {"policy": adaug.policies.paper(), "how": None},
-    adaug.policies.paper: {"flip_pairs": None},
+    adaug.policies.paper: {"flip_pairs": None, "learned": True},
     adaug.AdversarialAugmenter: {
-        "policy": None, "features": None, "occlude": None, "targets": None, "output_size": None,
-        "update": adaug.RewardPenalty(), "generator": None, "optimizer": None, "difficulty": None, "warmup_steps": 0,
-        "update_every": 1, "scoring": "eval", "total_steps": None, "seed": None,
+        "policy": None, "occlude": None, "targets": None, "output_size": None, "difficulty": None, "forward": None,
+        "warmup_steps": 0, "total_steps": None, "seed": None,
     },
     adaug.audit: {
-        **AUDITED, "targets": None, "output_size": None, "groups": None, "draws": 0, "pairs": True, "pictures": 0, "seed": 0,
+        **AUDITED, "targets": None, "output_size": None, "groups": None, "num_draws": 0, "pairs": True, "num_pictures": 0, "seed": 0,
         "path": None, "progress": False,
     },
 }  # fmt: skip
@@ -104,7 +108,7 @@ def test_numpys_numbers_are_taken_and_kept_as_plain_ones():
         [adaug.Flip([(0, np.int8(1))], p=half)],
     )
     augmenter = adaug.AdversarialAugmenter(
-        policy, output_size=(size, size), warmup_steps=np.int8(1), update_every=one, total_steps=np.uint8(9), seed=np.uint64(7)
+        policy, output_size=(size, size), warmup_steps=np.int8(1), total_steps=np.uint8(9), seed=np.uint64(7)
     )
     numbers = [
         operation.low,
@@ -115,7 +119,7 @@ def test_numpys_numbers_are_taken_and_kept_as_plain_ones():
         policy.branches[0].share,
         augmenter.seed,
     ]
-    numbers += [augmenter.warmup_steps, augmenter.update_every, augmenter.total_steps, *augmenter.output_size]
+    numbers += [augmenter.warmup_steps, Paper(update_every=one).update_every, augmenter.total_steps, *augmenter.output_size]
     assert {type(number) for number in numbers} <= {int, float}
     assert augmenter.output_size == adaug.AdversarialAugmenter(output_size=size).output_size == (16, 16)
     assert adaug.Augment(policy, output_size=(size, size))(nets.make_batch())["image"].shape[-2:] == (16, 16)
@@ -123,13 +127,13 @@ def test_numpys_numbers_are_taken_and_kept_as_plain_ones():
 
 
 def test_a_mistake_of_type_is_a_type_error_and_one_of_value_is_not():
-    rules = {"a": _checks.integer(at_least=1), "b": _checks.number(low=0, high=1)}
+    rules = {"a": checks.integer(at_least=1), "b": checks.number(low=0, high=1)}
     with pytest.raises(ValueError, match=r"`a` of X should be an integer of at least 1\. Found 0") as caught:
-        _checks.checked({"a": 0}, rules, "X")
+        checks.checked({"a": 0}, rules, "X")
     assert not isinstance(caught.value, TypeError)
     with pytest.raises(TypeError, match=r"(?s)`a`.*`b`"):
-        _checks.checked({"a": "x", "b": 2}, rules)
-    assert _checks.checked({"a": np.int8(3), "c": "free"}, rules) == {"a": 3, "c": "free"}
+        checks.checked({"a": "x", "b": 2}, rules)
+    assert checks.checked({"a": np.int8(3), "c": "free"}, rules) == {"a": 3, "c": "free"}
 
 
 RANGES = [
@@ -145,7 +149,7 @@ RANGES = [
 
 @pytest.mark.parametrize(("arguments", "finite"), list(itertools.product(RANGES, [True, False])))
 def test_a_number_lies_in_its_range(arguments, finite):
-    rule = _checks.number(**arguments, finite=finite)
+    rule = checks.number(**arguments, finite=finite)
     for value in (-math.inf, -1, 0, 0.5, 1, 2, math.inf, math.nan):
         low, above = arguments.get("low", -math.inf), arguments.get("above", None)
         high, below = arguments.get("high", math.inf), arguments.get("below", None)

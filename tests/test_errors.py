@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import networks as nets
 import numpy as np
@@ -75,7 +76,7 @@ def test_bad_input_is_an_error_that_helps_and_costs_nothing(name, moment):
     assert changed in ([], ["hooks"] if moment == "first step" else [])
     found = augmenter.state_dict()
     if moment == "first step" and changed:  # it had bound itself before the loss was known: generators came, no more
-        found["adversaries"] = {}
+        found["learners"] = state["learners"]
     assert nets.same(found, state)
     assert torch.isfinite(augmenter.step(model, nets.make_batch(6), nets.loss_fn).losses).all()
 
@@ -134,13 +135,11 @@ def class_loss(output, batch):
     return F.cross_entropy(output, batch["label"], reduction="none")
 
 
-def test_a_policy_without_generators_reads_no_layer_and_takes_none():
+def test_a_policy_without_generators_reads_no_layer():
     trivial = adaug.policies.trivial([(0, 1)])
     augmenter = nets.make_augmenter(trivial)
     augmenter.step(nets.make_network(), nets.make_batch(10), nets.loss_fn)
     assert "features=the image" in repr(augmenter)
-    with pytest.raises(ValueError, match=r"`features` should be given only if a branch learns by a generator"):
-        nets.make_augmenter(trivial, features=["encodr"])
 
 
 @pytest.mark.parametrize("policy", [adaug.policies.robust(()), adaug.policies.trivial(())], ids=["robust", "trivial"])
@@ -219,12 +218,10 @@ def test_a_model_that_is_no_module_is_refused():
 @pytest.mark.parametrize(("kwargs", "kind", "pattern"), [
     ({"policy": "paper"}, TypeError, "Found str"),
     ({"warmup_steps": -1}, ValueError, "Found -1"),
-    ({"update_every": 0}, ValueError, "Found.*0"),
     ({"total_steps": 0}, ValueError, "Found.*0"),
     ({"targets": {"image": "picture"}}, (TypeError, ValueError), "Found 'picture'"),
     ({"output_size": -4}, (TypeError, ValueError), "Found.*-4"),
     ({"output_size": (32,)}, (TypeError, ValueError), "Found.*32"),
-    ({"update": 0.3}, TypeError, "Found"),
     ({"difficulty": 0.3}, TypeError, "Found"),
     ({"seed": "seven"}, TypeError, "Found"),
 ])  # fmt: skip
@@ -233,18 +230,33 @@ def test_bad_arguments_are_refused_at_construction(kwargs, kind, pattern):
         adaug.AdversarialAugmenter(**kwargs)
 
 
-@pytest.mark.parametrize(
-    "name", ["policy", "features", "targets", "output_size", "update", "update_every", "scoring", "generator"]
-)
-def test_arguments_stay_what_they_were_at_construction(name):
-    augmenter = nets.make_augmenter()
-    before = getattr(augmenter, name)
-    with pytest.raises(AttributeError, match=f"`{name}` should be given at construction.*Found an assignment; make another"):
-        setattr(augmenter, name, "nonsense")
-    assert getattr(augmenter, name) is before
-    for name in ("seed", "total_steps"):
-        with pytest.raises(AttributeError):
-            setattr(augmenter, name, 0)
+@pytest.mark.parametrize(("kwargs", "kind", "pattern"), [
+    ({"update_every": 0}, ValueError, "`update_every` of Paper.*Found.*0"),
+    ({"update": 0.3}, TypeError, "`update` of Paper.*Found"),
+    ({"scoring": "both"}, ValueError, "`scoring` of Paper.*Found 'both'"),
+    ({"features": "layer1"}, (TypeError, ValueError), "`features` of Paper.*Found"),
+])  # fmt: skip
+def test_bad_settings_of_a_learner_are_refused_at_construction(kwargs, kind, pattern):
+    with pytest.raises(kind, match=pattern):
+        adaug.learners.Paper(**kwargs)
+
+
+def test_two_learners_that_run_the_model_are_refused_at_construction():
+    one, other = adaug.learners.Paper(), adaug.learners.Paper(update_every=2)
+    asr, aho = adaug.policies.paper().branches
+    policy = adaug.Policy([dataclasses.replace(asr, learned=one), dataclasses.replace(aho, learned=other)])
+    with pytest.raises(ValueError, match=r"(?s)should share one learner\. Found Paper\(.*update_every=2.*same object"):
+        adaug.AdversarialAugmenter(policy)
+    equal = adaug.Policy([dataclasses.replace(branch, learned=adaug.learners.Paper(features=())) for branch in (asr, aho)])
+    augmenter = adaug.AdversarialAugmenter(equal, seed=0)  # equal ones are one
+    augmenter.step(nets.make_network(), BATCH, nets.loss_fn)
+    assert nets.adversaries(augmenter).keys() == {"asr", "aho"}
+
+
+@pytest.mark.parametrize("name", ["steps", "metrics", "seed", "total_steps"])
+def test_what_steps_count_is_only_read(name):
+    with pytest.raises(AttributeError):
+        setattr(nets.make_augmenter(), name, 0)
 
 
 @pytest.mark.parametrize("act", ["step", "pretrain"])
@@ -354,7 +366,7 @@ def test_a_generator_with_nan_weights_says_so_and_does_not_hurt_the_model():
     augmenter.step(model, BATCH, nets.loss_fn)
     good = copy.deepcopy(augmenter.state_dict())
     with torch.no_grad():
-        for parameter in augmenter._adversaries["asr"].generator.parameters():
+        for parameter in nets.adversaries(augmenter)["asr"].generator.parameters():
             parameter.fill_(torch.nan)
     before, steps = nets.traces(model), augmenter.steps
     with pytest.raises(ValueError, match=r"(?s)finite.*Found NaN.*earlier state"):
@@ -409,7 +421,7 @@ def test_a_first_step_that_fails_leaves_the_model_as_it_was():
     with pytest.raises(ValueError, match=r"shape \(6,\). Found shape \(\)"):
         augmenter.step(model, nets.make_batch(6), losses(torch.mean))
     assert not any(module._forward_hooks for module in model.modules())
-    assert augmenter.state_dict()["adversaries"] == {}
+    assert augmenter.state_dict()["learners"] == {"asr+aho": None}
     augmenter.step(nets.make_network(), nets.make_batch(6), nets.loss_fn)  # another model is as good
 
 
@@ -437,5 +449,6 @@ def test_a_network_may_answer_otherwise_in_training():
         return sum(nets.loss_fn(part, batch) for part in output)
 
     features = [f"inner.{name}" for name in nets.FEATURES]
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper([(0, 1)]), features=features, scoring="train", seed=0)
+    learned = adaug.learners.Paper(features=features, scoring="train")
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper([(0, 1)], learned), seed=0)
     augmenter.step(Two(), nets.make_batch(12), loss_fn).loss.backward()

@@ -27,6 +27,7 @@ from adaug import (
     Translate,
 )  # fmt: skip
 from adaug._runtime.random import Stream
+from adaug.learners import Paper
 from adaug.operations import Gain, Geometric, Photometric
 
 pytestmark = pytest.mark.numeric
@@ -341,7 +342,7 @@ class Invert(Photometric):
 @pytest.mark.parametrize("operation", [Stretch(1.2, 1.5, 3), Invert(0.2, 0.9, 4)], ids=["geometric", "photometric"])
 def test_an_operation_of_ones_own_needs_no_registration(operation):
     name = type(operation).__name__.lower()
-    augmenter = AdversarialAugmenter(Policy([Branch("mine", [operation], 0.5)]), features=["down"], seed=0)
+    augmenter = AdversarialAugmenter(Policy([Branch("mine", [operation], 0.5, Paper(features=["down"]))]), seed=0)
     batch = {"image": torch.rand(6, 3, 32, 32), "keypoints": torch.rand(6, 2, 2) * 8 + 12}
     model = Net()
     result = augmenter.step(model, batch, lambda output, batch: output.square())
@@ -393,23 +394,23 @@ def test_every_operation_is_public():
 
 def test_at_rest_only_the_rows_of_the_branch_move_and_are_compared_with_random_ones(monkeypatch):
     seen = []
-    usual = adaug.augmenter.propose
+    usual = Paper.compare
 
-    def propose(*args, **kwargs):
-        trials = usual(*args, **kwargs)
-        seen.extend(trials.each)
-        return trials
+    def compare(learner, state, trials):
+        seen.append(trials)
+        return usual(learner, state, trials)
 
-    monkeypatch.setattr(adaug.augmenter, "propose", propose)
+    monkeypatch.setattr(Paper, "compare", compare)
     asr = adaug.Branch("asr", [Rotate(-60, 60, 9, rest=0.0), Scale(0.5, 2, 7, rest=1.0)], 1 / 2)
     augmenter = nets.make_augmenter(adaug.Policy([asr, adaug.Branch("aho", [adaug.OccludeFeatures()], 1 / 4)]))
     result = augmenter.step(nets.make_network(), nets.make_batch(24), nets.loss_fn)
     moved = (result.view.matrix - torch.eye(3)).abs().amax((1, 2)) > 1e-3
     assert torch.equal(moved, result.branch == 1)
-    random, turning, hiding = seen
-    assert torch.allclose(random.reference.matrix, torch.eye(3, dtype=torch.float32).expand(6, 3, 3), atol=1e-5)
-    assert torch.allclose(hiding.reference.matrix, torch.eye(3, dtype=torch.float32).expand(6, 3, 3), atol=1e-5)
-    angles = torch.atan2(turning.reference.matrix[:, 1, 0], turning.reference.matrix[:, 0, 0]).rad2deg()
+    (trials,) = seen
+    turning, hiding = trials.reference["asr"], trials.reference["aho"]
+    assert torch.allclose(result.view.matrix[result.branch == 0], torch.eye(3, dtype=torch.float32).expand(6, 3, 3), atol=1e-5)
+    assert torch.allclose(hiding.matrix, torch.eye(3, dtype=torch.float32).expand(6, 3, 3), atol=1e-5)
+    angles = torch.atan2(turning.matrix[:, 1, 0], turning.matrix[:, 0, 0]).rad2deg()
     assert angles.unique().numel() == 12
     assert angles.abs().max() <= 60
     assert "'rest': 0.0" in str(augmenter.policy.describe())

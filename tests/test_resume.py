@@ -232,13 +232,17 @@ UNFIT = {
     "other features": other_features,
     "empty": lambda state: {},
     "a model's": lambda state: nets.make_network().state_dict(),
-    "no generators": without("adversaries"),
+    "no learners": without("learners"),
     "no steps": without("steps"),
-    "a branch is missing": changed(lambda s: s["adversaries"].pop("aho")),
-    "a branch too many": changed(lambda s: s["adversaries"].update(more=s["adversaries"]["aho"])),
-    "weights are missing": changed(lambda s: s["adversaries"]["aho"]["generator"].popitem()),
-    "no optimizer": changed(lambda s: s["adversaries"]["aho"].pop("optimizer")),
-    "another optimizer": changed(lambda s: s["adversaries"]["aho"]["optimizer"]["param_groups"].append({"params": []})),
+    "no measure": without("measure"),
+    "a learner is missing": changed(lambda s: s["learners"].clear()),
+    "a learner too many": changed(lambda s: s["learners"].update(more=None)),
+    "a learner of other branches": changed(lambda s: s["learners"].update(aho=s["learners"].pop("asr+aho"))),
+    "a branch is missing": changed(lambda s: nets.saved_generators(s).pop("aho")),
+    "a branch too many": changed(lambda s: nets.saved_generators(s).update(more=nets.saved_generators(s)["aho"])),
+    "weights are missing": changed(lambda s: nets.saved_generators(s)["aho"]["generator"].popitem()),
+    "no optimizer": changed(lambda s: nets.saved_generators(s)["aho"].pop("optimizer")),
+    "another optimizer": changed(lambda s: nets.saved_generators(s)["aho"]["optimizer"]["param_groups"].append({"params": []})),
     "a text": lambda state: "state",
     "nothing": lambda state: None,
     "steps are text": changed(lambda s: s.update(steps="three")),
@@ -363,7 +367,7 @@ def test_what_happens_before_binding_is_saved_too():
     again.load_state_dict(through_a_file(resumed.state_dict()))
     assert again.progress == 0.5
     assert nets.same(again.random(nets.make_batch(8)), resumed.random(nets.make_batch(8)))
-    assert again.state_dict()["adversaries"].keys() == augmenter.state_dict()["adversaries"].keys()
+    assert nets.saved_generators(again.state_dict()).keys() == nets.saved_generators(augmenter.state_dict()).keys()
 
 
 def test_a_loaded_state_is_a_copy():

@@ -12,8 +12,10 @@ from torch import nn
 
 import adaug
 
-GROUP = ("adversaries", "aho", "optimizer", "param_groups", 0)
-KEPT = ("adversaries", "aho", "optimizer", "state", 0)
+AHO = ("learners", "asr+aho", "aho")
+MORE = ("learners", "more")
+GROUP = (*AHO, "optimizer", "param_groups", 0)
+KEPT = (*AHO, "optimizer", "state", 0)
 
 
 def put(*path_and_value):
@@ -39,19 +41,19 @@ def first_sum(value):
 
 def swapped(state):
     """The optimizer's state of a generator whose attributes stood in another order."""
-    kept = state["adversaries"]["aho"]["optimizer"]["state"]
+    kept = nets.saved_generators(state)["aho"]["optimizer"]["state"]
     kept[0], kept[1] = kept[1], kept[0]
 
 
 def reordered(state):
-    saved = state["adversaries"]["aho"]["generator"]
-    state["adversaries"]["aho"]["generator"] = dict(reversed(list(saved.items())))
+    saved = nets.saved_generators(state)["aho"]["generator"]
+    nets.saved_generators(state)["aho"]["generator"] = dict(reversed(list(saved.items())))
 
 
 def of_another_optimizer(state):
     augmenter = nets.make_augmenter(optimizer=torch.optim.RMSprop)
     augmenter.step(nets.make_network(), nets.make_batch(), nets.loss_fn)
-    state["adversaries"]["aho"]["optimizer"] = augmenter.state_dict()["adversaries"]["aho"]["optimizer"]
+    nets.saved_generators(state)["aho"]["optimizer"] = nets.saved_generators(augmenter.state_dict())["aho"]["optimizer"]
 
 
 UNFIT = {
@@ -62,45 +64,49 @@ UNFIT = {
     "progress is NaN": put("progress", float("nan")),
     "progress beyond 1": put("progress", 1.5),
     "a fraction for a seed": put("seed", 0.5),
+    "a number for a measure": put("measure", 3),
+    "the measure of a user": put("measure", "the user's"),
+    "no learner": put("learners", "more", None),
+    "a learner that is unknown": lambda state: state["learners"].update(another={}),
     "something unknown": lambda state: state.update(more=1),
-    "weights are NaN": put("adversaries", "aho", "generator", "heads.occlude.1.weight", lambda w: w * torch.nan),
-    "weights of another dtype": put("adversaries", "aho", "generator", "heads.occlude.1.weight", lambda w: w.half()),
-    "weights are a list": put("adversaries", "aho", "generator", "heads.occlude.1.weight", [1.0]),
+    "weights are NaN": put(*AHO, "generator", "heads.occlude.1.weight", lambda w: w * torch.nan),
+    "weights of another dtype": put(*AHO, "generator", "heads.occlude.1.weight", lambda w: w.half()),
+    "weights are a list": put(*AHO, "generator", "heads.occlude.1.weight", [1.0]),
     "weights in another order": reordered,
-    "no mapping of weights": put("adversaries", "aho", "generator", [1.0]),
-    "False for weights": put("adversaries", "aho", "generator", False),
-    "a number among the names of weights": lambda state: state["adversaries"]["aho"]["generator"].update({0: torch.ones(1)}),
-    "a number among the names of branches": lambda state: state["adversaries"].update({0: {}}),
-    "None for an optimizer": put("adversaries", "aho", "optimizer", None),
-    "no mapping of a branch": put("adversaries", "aho", 3),
+    "no mapping of weights": put(*AHO, "generator", [1.0]),
+    "False for weights": put(*AHO, "generator", False),
+    "a number among the names of weights": lambda state: nets.saved_generators(state)["aho"]["generator"].update({0: torch.ones(1)}),
+    "a number among the names of branches": lambda state: nets.saved_generators(state).update({0: {}}),
+    "None for an optimizer": put(*AHO, "optimizer", None),
+    "no mapping of a branch": put(*AHO, 3),
     "another optimizer's": of_another_optimizer,
     "a larger moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(10 * value.numel())),
     "a smaller moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(1)),
     "a moment that is NaN": put(*KEPT, "exp_avg", lambda value: value * torch.nan),
     "a negative square": put(*KEPT, "exp_avg_sq", lambda value: value - 1),
     "a moment of another dtype": put(*KEPT, "exp_avg_sq", lambda value: value.double()),
-    "a moment is missing": lambda state: state["adversaries"]["aho"]["optimizer"]["state"][0].pop("exp_avg"),
+    "a moment is missing": lambda state: nets.saved_generators(state)["aho"]["optimizer"]["state"][0].pop("exp_avg"),
     "moments of other parameters": swapped,
-    "moments of parameters beyond": lambda state: state["adversaries"]["aho"]["optimizer"]["state"].update({999: {}}),
+    "moments of parameters beyond": lambda state: nets.saved_generators(state)["aho"]["optimizer"]["state"].update({999: {}}),
     "parameters in another order": put(*GROUP, "params", lambda numbers: numbers[::-1]),
     "parameters twice": put(*GROUP, "params", lambda numbers: [0] * len(numbers)),
     "a rate that is NaN": put(*GROUP, "lr", float("nan")),
     "a rate that is text": put(*GROUP, "lr", "fast"),
     "betas that are NaN": put(*GROUP, "betas", (0.9, float("nan"))),
     "one beta": put(*GROUP, "betas", 0.9),
-    "a setting is missing": lambda state: state["adversaries"]["aho"]["optimizer"]["param_groups"][0].pop("lr"),
+    "a setting is missing": lambda state: nets.saved_generators(state)["aho"]["optimizer"]["param_groups"][0].pop("lr"),
     "a setting too many": put(*GROUP[:-1], 0, lambda group: group | {"speed": 3}),
-    "no groups": put("adversaries", "aho", "optimizer", "param_groups", None),
-    "running difficulty without steps": lambda state: state["running"].pop("steps"),
-    "running difficulty of negative steps": put("running", "steps", -1),
-    "sums that are NaN": put("running", "sums", lambda sums: sums * torch.nan),
-    "sums that are not symmetric": put("running", "sums", first_sum(1e3)),
-    "negative squares": put("running", "sums", lambda sums: sums - torch.eye(len(sums)) * 1e6),
-    "fresh sums that are NaN": put("running", "fresh", lambda sums: sums + torch.nan),
-    "fresh sums that are not symmetric": put("running", "fresh", first_sum(1e3)),
-    "probabilities below 0": put("running", "probabilities", lambda p: p - 0.5),
-    "probabilities beyond 1": put("running", "probabilities", lambda p: 2 * p),
-    "probabilities of bins that are not": put("running", "probabilities", lambda p: torch.full_like(p, 1 / p.shape[1])),
+    "no groups": put(*AHO, "optimizer", "param_groups", None),
+    "running difficulty without steps": lambda state: state["learners"]["more"].pop("steps"),
+    "running difficulty of negative steps": put(*MORE, "steps", -1),
+    "sums that are NaN": put(*MORE, "sums", lambda sums: sums * torch.nan),
+    "sums that are not symmetric": put(*MORE, "sums", first_sum(1e3)),
+    "negative squares": put(*MORE, "sums", lambda sums: sums - torch.eye(len(sums)) * 1e6),
+    "pending sums that are NaN": put(*MORE, "pending", lambda sums: sums + torch.nan),
+    "pending sums that are not symmetric": put(*MORE, "pending", first_sum(1e3)),
+    "probabilities below 0": put(*MORE, "probabilities", lambda p: p - 0.5),
+    "probabilities beyond 1": put(*MORE, "probabilities", lambda p: 2 * p),
+    "probabilities of bins that are not": put(*MORE, "probabilities", lambda p: torch.full_like(p, 1 / p.shape[1])),
 }
 
 

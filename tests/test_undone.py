@@ -60,7 +60,8 @@ def test_a_training_pass_that_fails_leaves_the_augmenter_as_it_was(name, first):
     with pytest.raises(error):
         augmenter.step(model, nets.make_batch(10), in_training(act))
     assert nets.same(augmenter.state_dict(), before)
-    assert augmenter.metrics is metrics
+    assert augmenter.metrics.keys() == metrics.keys()
+    assert all(augmenter.metrics[name] is value for name, value in metrics.items())
     assert nets.count_hooks(model) == hooks
     if first:
         augmenter.bind(nets.make_network(), nets.make_batch(10))  # it is free for another model
@@ -69,9 +70,9 @@ def test_a_training_pass_that_fails_leaves_the_augmenter_as_it_was(name, first):
 @pytest.mark.parametrize("moment", ["predict", "gradients", "observe"])
 def test_whatever_fails_in_a_first_step_leaves_nothing_bound(moment, monkeypatch):
     from adaug.learners.adversary import Adversary
-    from adaug.learners.running import RunningDifficulty
+    from adaug.learners.running import Running
 
-    owner = RunningDifficulty if moment == "observe" else Adversary
+    owner = Running if moment == "observe" else Adversary
     monkeypatch.setattr(owner, moment, lambda *args, **kwargs: raises(RuntimeError("no"))(None))
     augmenter, model = fresh()
     before = copy.deepcopy(augmenter.state_dict())
@@ -110,7 +111,7 @@ def test_an_optimizer_that_fails_leaves_what_is_counted_and_summed():
     with pytest.raises(RuntimeError, match="no"):
         augmenter.step(model, nets.make_batch(10), nets.loss_fn)
     assert nets.same(augmenter.state_dict(), before)
-    assert all(p.grad is None for a in augmenter._adversaries.values() for p in a.generator.parameters())
+    assert all(p.grad is None for a in nets.adversaries(augmenter).values() for p in a.generator.parameters())
     fails = False
     augmenter.step(model, nets.make_batch(10), nets.loss_fn)
     assert augmenter.steps == 2
@@ -268,7 +269,7 @@ def test_a_schedule_that_gives_no_number_is_named(share):
         (lambda: Window("half", "a", "b"), "(?s)`share`.*`start`.*`end`"),
         (lambda: Window(0.5, 0.8, 0.2), "start <= end. Found start=0.8"),
         (lambda: adaug.AdversarialAugmenter(warmup_steps=1.5), r"`warmup_steps`.*Found 1\.5"),
-        (lambda: adaug.AdversarialAugmenter(update_every=float("nan")), "`update_every`.*Found nan"),
+        (lambda: adaug.learners.Paper(update_every=float("nan")), "`update_every`.*Found nan"),
         (lambda: adaug.AdversarialAugmenter(total_steps=0), "`total_steps`.*Found 0"),
     ],
 )
