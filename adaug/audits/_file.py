@@ -11,22 +11,20 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from adaug.audits.plan import Axis
 from adaug.audits.records import FamilyTable, Picture
-
-if TYPE_CHECKING:
-    from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 VERSION = 3  # of the file. 3: higher_is_better
 MARK = b"sha256 "
 COMMENT = len(MARK) + 64
 
 
-def write(audit: Audit, path: Path) -> Path:
+def write(audit: Table, path: Path) -> Path:
     """Writes an audit to another name first and renames it then, so that the file is never half written."""
     arrays: dict[str, Any] = {"scores": audit.scores}
     pictures = []

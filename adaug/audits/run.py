@@ -21,9 +21,9 @@ from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.progress import with_bar
 from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, without_what_left
 from adaug.audits._gallery import Gallery
+from adaug.audits.audit import Audit
 from adaug.audits.plan import VIEWS, Plan, plan_of
 from adaug.audits.records import FamilyTable
-from adaug.audits.table import Audit
 from adaug.operations import Operation
 from adaug.policies import Policy
 

@@ -14,7 +14,7 @@ import numpy as np
 from adaug.audits._report.numbers import Numbers, minus
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.records import Picture
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 LARGEST = 320  # pixels of a side: about as wide as a card
 BYTES = 40_000  # of an image, so that twelve stay below 1 MB; a PNG if it is small enough, else a JPEG
@@ -51,7 +51,7 @@ class Card:
     pixelated: bool
 
 
-def cards(audit: Audit, before: Audit | None, numbers: Numbers) -> list[Card]:
+def cards(audit: Table, before: Table | None, numbers: Numbers) -> list[Card]:
     """The cards of an audit. With `before`, a card also has the earlier score under the same view."""
     table, plain = audit.table(), audit.columns(AS_IT_IS)[0]
     made = []
@@ -81,7 +81,7 @@ def cards(audit: Audit, before: Audit | None, numbers: Numbers) -> list[Card]:
     return made
 
 
-def _score(value: float, audit: Audit, numbers: Numbers) -> str:
+def _score(value: float, audit: Table, numbers: Numbers) -> str:
     if numbers.shares and audit.scores.ndim == 2 and value in (0, 1):
         return "right" if (value == 1) == (audit.higher_is_better) else "wrong"
     return numbers.value(float(value))

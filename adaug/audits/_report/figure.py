@@ -14,7 +14,7 @@ from adaug.audits.comparison import Comparison
 from adaug.audits.plan import AS_IT_IS, DRAWS
 from adaug.audits.records import FamilyTable
 from adaug.audits.statistics import Array, Estimate
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ COLUMNS = 3
 WIDTH, CURVE, MAP = 8.0, 2.0, 2.5  # inches; at 150 dpi 1200 pixels wide
 
 
-def draw(audit: Audit, compared: Audit | None = None) -> Figure:
+def draw(audit: Table, compared: Table | None = None) -> Figure:
     """Draws curves and grids of an audit. With a second audit: before, after and the difference.
 
     Raises:
@@ -70,7 +70,7 @@ def _is_curve(family: FamilyTable) -> bool:
 class _Panels:
     """Draws the panels. All curves share one scale, and all maps share another."""
 
-    def __init__(self, audits: Sequence[Audit]) -> None:
+    def __init__(self, audits: Sequence[Table]) -> None:
         self.audits = audits
         self.numbers = Numbers(*audits)
         self.sign = 1.0 if audits[0].higher_is_better else -1.0

@@ -10,7 +10,7 @@ import numpy as np
 from adaug.audits._report.numbers import Numbers, minus, share
 from adaug.audits.plan import Axis
 from adaug.audits.statistics import WHOLE, Array
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 STEPS = 8  # colours from the best to the weakest: CSS classes h0 to h8
 TURNS = 4  # colours from no difference to the largest: CSS classes worse1 to worse4 and better1 to better4
@@ -52,7 +52,7 @@ class Scale:
     weakest: float
 
     @staticmethod
-    def of(*audits: Audit) -> Scale:
+    def of(*audits: Table) -> Scale:
         """The scale for all views of all audits."""
         values = np.array([float(mean) for audit in audits for mean in audit.by_view()])
         finite = values[np.isfinite(values)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from adaug.audits.comparison import Change
 from adaug.audits.statistics import Estimate, nanmean
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 NONE = "–"
 GAP = "\u00a0"  # between a number and its unit: a space at which lines do not break
@@ -24,7 +24,7 @@ class Numbers:
             of a view gets three digits, and all numbers get as many decimals as this one.
     """
 
-    def __init__(self, *audits: Audit) -> None:
+    def __init__(self, *audits: Table) -> None:
         self.shares = all(audit.right_or_wrong for audit in audits)
         self.images = min(len(audit) for audit in audits)
         means = np.concatenate([np.abs(nanmean(audit.table(), axis=0)) for audit in audits])

@@ -21,10 +21,10 @@ from adaug.audits.comparison import Comparison
 from adaug.audits.plan import AS_IT_IS, DRAWS
 from adaug.audits.records import FamilyTable
 from adaug.audits.statistics import LEVEL, RESAMPLES, Estimate
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 
-def write(audit: Audit, path: Path, compared: Audit | None, title: str) -> Path:
+def write(audit: Table, path: Path, compared: Table | None, title: str) -> Path:
     """Writes the page of an audit, or of an audit and a later one.
 
     Raises:
@@ -39,7 +39,7 @@ def write(audit: Audit, path: Path, compared: Audit | None, title: str) -> Path:
     return path
 
 
-def _render(audit: Audit, compared: Audit | None, title: str) -> str:
+def _render(audit: Table, compared: Table | None, title: str) -> str:
     try:
         import jinja2
         import markupsafe
@@ -90,7 +90,7 @@ class Maps:
 class _Page:
     """Everything that the template shows."""
 
-    def __init__(self, audit: Audit, compared: Audit | None) -> None:
+    def __init__(self, audit: Table, compared: Table | None) -> None:
         self.comparison = None if compared is None else Comparison(audit, compared)
         self.audits = [audit] if compared is None else [audit, compared]
         self.now, self.before = self.audits[-1], None if compared is None else audit

@@ -11,7 +11,7 @@ from adaug.audits._report.numbers import GAP, Numbers, minus
 from adaug.audits.comparison import Change, Comparison
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.statistics import Estimate
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Tile:
 class Tiles:
     """Makes the key numbers of one audit, or of two that are compared."""
 
-    def __init__(self, audit: Audit, comparison: Comparison | None, numbers: Numbers) -> None:
+    def __init__(self, audit: Table, comparison: Comparison | None, numbers: Numbers) -> None:
         self.now = audit if comparison is None else comparison.after
         self.comparison, self.numbers = comparison, numbers
 

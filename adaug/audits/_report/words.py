@@ -11,7 +11,7 @@ from adaug.audits.comparison import Change, Comparison
 from adaug.audits.plan import AS_IT_IS, Axis
 from adaug.audits.records import FamilyTable
 from adaug.audits.statistics import mean_of
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 MOST = 3  # operations or changes in one sentence
 
@@ -24,7 +24,7 @@ class Sentence:
     text: str
 
 
-def sentences(audit: Audit, comparison: Comparison | None, numbers: Numbers) -> list[Sentence]:
+def sentences(audit: Table, comparison: Comparison | None, numbers: Numbers) -> list[Sentence]:
     """The summary of a page. With a comparison it first says what changed, and then how things are now."""
     said = [] if comparison is None else _changes(comparison, numbers)
     now = _Says(audit if comparison is None else comparison.after, None if comparison is None else audit, numbers)
@@ -32,11 +32,11 @@ def sentences(audit: Audit, comparison: Comparison | None, numbers: Numbers) -> 
     return said
 
 
-def hurts_clearly(audit: Audit, column: int) -> bool:
+def hurts_clearly(audit: Table, column: int) -> bool:
     """Whether a view is clearly worse than the images as they are: the whole paired interval is (if there is one)."""
     plain = audit.columns(AS_IT_IS)[0]
     table = audit.table()
-    drop = mean_of(_sign(audit) * (table[:, column] - table[:, plain]), audit.drawn)
+    drop = mean_of(audit.sign * (table[:, column] - table[:, plain]), audit.drawn)
     return bool(drop.high < 0)
 
 
@@ -45,14 +45,10 @@ def place(axis: Axis, label: str) -> str:
     return f"with cell {label} hidden" if isinstance(axis.layout, tuple) else f"at {minus(label)}"
 
 
-def _sign(audit: Audit) -> float:
-    return 1.0 if audit.higher_is_better else -1.0
-
-
 class _Says:
     """Makes the sentences about one audit. With `before`, they add the earlier number."""
 
-    def __init__(self, audit: Audit, before: Audit | None, numbers: Numbers) -> None:
+    def __init__(self, audit: Table, before: Table | None, numbers: Numbers) -> None:
         self.audit, self.before, self.numbers = audit, before, numbers
         self.plain = float(audit.mean(AS_IT_IS))
 
@@ -78,7 +74,7 @@ class _Says:
             family = audit.family(name)
             number = family.views.index(view)
             if np.isfinite(worst) and hurts_clearly(audit, family.start + number):
-                hurts.append((_sign(audit) * float(worst), family, number))
+                hurts.append((audit.sign * float(worst), family, number))
         if not hurts:
             return [Sentence("operations", "No operation alone hurts beyond doubt.")] if audit.operations else []
         hurts.sort(key=lambda item: item[0])
@@ -144,7 +140,7 @@ class _Says:
         """The worst pair of bins, and the scores of each of them alone."""
         audit, numbers = self.audit, self.numbers
         worst = [(family, *audit.worst(family.name)) for family in audit.families if len(family.axes) == 2]
-        there = [(_sign(audit) * float(value), family, view) for family, view, value in worst if np.isfinite(value)]
+        there = [(audit.sign * float(value), family, view) for family, view, value in worst if np.isfinite(value)]
         if not there:
             return []
         value, family, view = min(there, key=lambda item: item[0])
@@ -157,7 +153,7 @@ class _Says:
                 mean = audit.curve(axis.operation).mean[single.index(axis.labels[label])]
                 alone += [numbers.value(mean)] if np.isfinite(mean) else []
         before = None if self.before is None else float(self.before.by_view([view])[0])
-        text = f"Of two operations together, {minus(view)} is worst: {numbers.value(_sign(audit) * value)}{self._was(before)}"
+        text = f"Of two operations together, {minus(view)} is worst: {numbers.value(audit.sign * value)}{self._was(before)}"
         text += f"; alone they leave {' and '.join(alone)}" if len(alone) == 2 else ""
         return [Sentence("together", f"{text}.")]
 
@@ -167,7 +163,7 @@ class _Says:
         there = {group: value for group, value in means.items() if np.isfinite(value)}
         if len(there) < 2:
             return []
-        weakest = min(there, key=lambda group: _sign(audit) * there[group])
+        weakest = min(there, key=lambda group: audit.sign * there[group])
         plain = numbers.value(audit.mean(AS_IT_IS, weakest))
         was = self._was(None if self.before is None else self.before.mean(group=weakest))
         text = f"{_start(weakest)}: {numbers.value(there[weakest])} over all views{was}; {plain} as they are."
