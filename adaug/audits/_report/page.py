@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from adaug._runtime.version import __version__
 from adaug.audits._report.cards import cards
 from adaug.audits._report.drawing import Range, Series, curve
 from adaug.audits._report.heat import Heat, Scale, differences, labels_of, layout_of, means
@@ -101,8 +102,6 @@ class _Page:
 
     def contents(self) -> dict[str, Any]:
         """The values of the template by name."""
-        from adaug import __version__
-
         now, numbers = self.now, self.numbers
         tiles = Tiles(self.audits[0], self.comparison, numbers)
         pictures = self.now if self.now.pictures or self.before is None else self.before
