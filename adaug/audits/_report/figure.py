@@ -47,7 +47,7 @@ def _drawn(audits: list[Table]) -> Figure:
     text: dict[str, Any] = {"loc": "left", "fontsize": 9, "color": COLOURS["ink"]}
     for i, family in enumerate(curves):
         axis = panels.curve(figure, grid[divmod(i, COLUMNS)], curves_of(audits, family))
-        axis.set_title(cut(family.name, 36), **text)
+        axis.set_title(cut(family.name, 30), **text)
         axis.set_xlabel(_below(family), fontsize=8, color=COLOURS["soft"])
         axis.tick_params(labelleft=i % COLUMNS == 0)
     place = math.ceil(len(curves) / COLUMNS) * COLUMNS

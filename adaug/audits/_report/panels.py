@@ -32,7 +32,7 @@ LOSSES, GAINS = ("empty", "h1", "h3", "h5", "h7"), ("empty", "b1", "b2", "b3", "
 DEEP = {"h7", "h8", "b4"}  # colours on which text is pale
 DASHES = (0, (4, 3))
 STRIP = 0.1  # of a panel's height: columns that show what counts
-SMALL = 7  # points: the numbers and labels
+SMALL, SMALLEST = 7, 4  # points: the numbers and labels; where numbers would be smaller, colours have to do
 STYLE: list[Any] = ["default", {"svg.fonttype": "none", "text.parse_math": False}]  # whatever a user's own style is
 
 
@@ -108,12 +108,15 @@ class Panels:
         axis = figure.add_subplot(spec)
         rows, columns = one.values.shape
         texts = self.numbers.short([float(value) for value in one.values.flat], sign=one.differs)
+        room = 72 * figure.get_figwidth() / spec.get_gridspec().ncols / (columns + 1)  # points for a number
+        size = min(SMALL, 1.4 * room / max(map(len, texts)))
         for i, (text, colour, few) in enumerate(zip(texts, self._colours(one), one.few.flat, strict=True)):
             y, x = divmod(i, columns)
             ink = COLOURS["paper" if colour in DEEP else "ink"]
             frame: dict[str, Any] = {"edgecolor": ink, "linestyle": ":", "linewidth": 0.9 if few else 0.0}
             axis.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, facecolor=COLOURS[colour], **frame))
-            axis.text(x, y, text, ha="center", va="center", fontsize=SMALL if columns <= 8 else SMALL - 2, color=ink)
+            if size >= SMALLEST:
+                axis.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
         turned = max(map(len, one.across)) * columns > 30
         across = [cut(label, 12) for label in one.across]
         axis.set_xticks(range(columns), across, rotation=45 if turned else 0, ha="right" if turned else "center")

@@ -26,10 +26,10 @@ class Sentence:
 
 def sentences(audit: Table, comparison: Comparison | None, numbers: Numbers) -> list[Sentence]:
     """The summary of a page. With a comparison it first says what changed, and then how things are now."""
-    said = [] if comparison is None else _changes(comparison, numbers)
+    changes = [] if comparison is None else _changes(comparison, numbers)
     now = _Says(audit if comparison is None else comparison.after, None if comparison is None else audit, numbers)
-    said += [now.as_it_is(), *now.operations(), *now.worst_view(), *now.worst_per_image(), *now.pairs(), *now.groups()]
-    return said
+    figures = [now.as_it_is(), *now.operations(), *now.worst_view(), *now.worst_per_image(), *now.pairs(), *now.groups()]
+    return [*changes, *figures]
 
 
 def hurts_clearly(audit: Table, column: int) -> bool:
@@ -140,10 +140,10 @@ class _Says:
         """The worst pair of bins, and the scores of each of them alone."""
         audit, numbers = self.audit, self.numbers
         worst = [(family, *audit.worst(family.name)) for family in audit.families if len(family.axes) == 2]
-        there = [(audit.sign * float(value), family, view) for family, view, value in worst if np.isfinite(value)]
-        if not there:
+        pairs = [(audit.sign * float(value), family, view) for family, view, value in worst if np.isfinite(value)]
+        if not pairs:
             return []
-        value, family, view = min(there, key=lambda item: item[0])
+        value, family, view = min(pairs, key=lambda item: item[0])
         across = len(family.axes[1].labels)
         number = family.views.index(view)
         alone = []
@@ -160,13 +160,13 @@ class _Says:
     def groups(self) -> list[Sentence]:
         audit, numbers = self.audit, self.numbers
         means = {group: float(audit.mean(group=group)) for group in audit.groups}
-        there = {group: value for group, value in means.items() if np.isfinite(value)}
-        if len(there) < 2:
+        known = {group: value for group, value in means.items() if np.isfinite(value)}
+        if len(known) < 2:
             return []
-        weakest = min(there, key=lambda group: audit.sign * there[group])
+        weakest = min(known, key=lambda group: audit.sign * known[group])
         plain = numbers.value(audit.mean(AS_IT_IS, weakest))
         was = self._was(None if self.before is None else self.before.mean(group=weakest))
-        text = f"{_start(weakest)}: {numbers.value(there[weakest])} over all views{was}; {plain} as they are."
+        text = f"{_start(weakest)}: {numbers.value(known[weakest])} over all views{was}; {plain} as they are."
         return [Sentence("weakest group", text)]
 
     def _was(self, value: float | None) -> str:
@@ -178,7 +178,7 @@ class _Says:
 
 def _changes(comparison: Comparison, numbers: Numbers) -> list[Sentence]:
     """What got better and what got worse beyond doubt, the largest change first."""
-    said = []
+    lines = []
     for about in ("better", "worse"):
         found = sorted((c for c in comparison.changes if numbers.verdict(c) == about), key=lambda c: -abs(float(c.gain)))
         named = list({(c.before, c.after): _from_to(c, numbers) for c in reversed(found)}.values())[::-1][:MOST]
@@ -189,8 +189,8 @@ def _changes(comparison: Comparison, numbers: Numbers) -> list[Sentence]:
                 f"{len(found)} of {len(comparison.changes)} figures {'is' if len(found) == 1 else 'are'} {about} beyond doubt"
             )
             text += f": {named[0]}." if len(named) == 1 else f", most of all {'; '.join(named)}."
-        said.append(Sentence(about, text))
-    return said
+        lines.append(Sentence(about, text))
+    return lines
 
 
 def _from_to(change: Change, numbers: Numbers) -> str:
