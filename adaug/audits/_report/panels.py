@@ -113,7 +113,7 @@ class Panels:
         for i, (text, colour, few) in enumerate(zip(texts, self._colours(one), one.few.flat, strict=True)):
             y, x = divmod(i, columns)
             ink = COLOURS["paper" if colour in DEEP else "ink"]
-            frame: dict[str, Any] = {"edgecolor": ink, "linestyle": ":", "linewidth": 0.9 if few else 0.0}
+            frame: dict[str, Any] = {"edgecolor": ink, "linestyle": ":", "linewidth": 0.9} if few else {"linewidth": 0}
             axis.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, facecolor=COLOURS[colour], **frame))
             if size >= SMALLEST:
                 axis.text(x, y, text, ha="center", va="center", fontsize=size, color=ink)
