@@ -86,8 +86,10 @@ class Panels:
         if math.isfinite(plain):
             axis.axhline(plain, color=colour, linewidth=0.9, linestyle=DASHES)
         axis.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
-        if len(means) == 1 and np.isfinite(low).all():
-            axis.vlines(places, low, high, color=colour, alpha=0.5)
+        known = np.isfinite(low)
+        alone = known & ~np.r_[False, known[:-1]] & ~np.r_[known[1:], False]  # a band needs two neighbours
+        if alone.any():
+            axis.vlines(places[alone], low[alone], high[alone], color=colour, alpha=0.5)
         size = 3.2 if len(means) <= 30 else 1.5
         axis.plot(places, values, color=colour, linewidth=1.4, marker=mark, markersize=size, markeredgewidth=0)
 
