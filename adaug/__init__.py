@@ -2,6 +2,7 @@
 
 from adaug import keypoints, learners, operations, plots, policies
 from adaug._batches.kinds import Target
+from adaug._runtime.version import __version__ as __version__
 from adaug._views.view import View
 from adaug.apply import apply_view
 from adaug.audits import Audit, audit
@@ -11,8 +12,6 @@ from adaug.learners import Generator, RewardPenalty
 from adaug.operations import Brightness, Contrast, OccludeFeatures, OccludeImage, Rotate, Saturation, Scale, Shear, Translate
 from adaug.per_sample import per_sample
 from adaug.policies import Branch, Flip, Policy
-
-__version__ = "0.3.0.dev0"
 
 __all__ = [
     "AdversarialAugmenter",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import itertools
 import json
 import math
 import re
 import zipfile
+from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 import networks as nets
@@ -611,3 +614,22 @@ def test_images_without_a_score_are_counted_and_named() -> None:
     assert audit.excluded == {"images without a score": lost}
     assert f"{lost} images without a score" in str(audit)
     assert float(audit.mean()) == 1.0
+
+
+# ---- its files
+
+
+def test_imports_of_the_audit_run_one_way_lazy_ones_too() -> None:
+    folder = Path(adaug.audits.__file__).parent
+    graph: dict[str, set[str]] = {}
+    for path in folder.rglob("*.py"):
+        name = ".".join(["adaug.audits", *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__")
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        graph[name] = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+        assert not any((node.module or "") == "adaug" for node in nodes), name
+    below = {
+        name: {other for other in graph if any(f"{found}.".startswith(f"{other}.") for found in graph[name])} for name in graph
+    }
+    for name in below:  # `from a.b.c import d` names a.b.c; that a and a.b stand around it is no import of theirs
+        below[name] = {o for o in below[name] if not any(p.startswith(f"{o}.") for p in below[name])} - {"adaug.audits"}
+    assert list(TopologicalSorter(below).static_order())[-1] == "adaug.audits"

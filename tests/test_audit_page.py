@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import dataclasses
 import io
 import math
 import re
+import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -150,6 +150,8 @@ def read(path: Path) -> Reader:
         assert not any(name.startswith("on") for name in attrs)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in reader.tags}
     assert not re.search(r"@import|url\(|https?:", page)
+    used = re.findall(r'xlink:href="#([^"]+)"', page)
+    assert set(used) <= {attrs["id"] for _, attrs in reader.tags if "id" in attrs}  # the marks of curves
     assert "nan" not in reader.text.lower().split()
     assert all(attrs.get("alt") for attrs in reader.all("img"))
     assert all(attrs.get("aria-label") or attrs.get("aria-hidden") for attrs in reader.all("svg"))
@@ -190,7 +192,7 @@ def test_a_page_holds_everything(tmp_path: Path, parts: int, right: bool, higher
         assert label in reader.text
     assert "3 images without a score" in reader.text
     assert len(reader.all("svg", "curve")) == 3  # scale, rotate, draws
-    assert len(reader.all("table", "heat")) == (6 if compared else 2)
+    assert len(reader.all("svg", "map")) == (6 if compared else 2)
     assert adaug.__version__ in reader.text
     now = later or audit
     numbers = Numbers(audit, now)
@@ -210,39 +212,67 @@ def test_a_page_holds_everything(tmp_path: Path, parts: int, right: bool, higher
         )
 
 
-def test_cells_hold_the_numbers_of_the_grid(tmp_path: Path) -> None:
+def drawings(path: Path, kind: str) -> list[str]:
+    """The drawings of a page, "curve" or "map"."""
+    return re.findall(rf'<svg class="plot {kind}".*?</svg>', path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_maps_hold_the_numbers_of_the_grid(tmp_path: Path) -> None:
     audit = make_audit()
-    page = audit.html(tmp_path / "page.html").read_text(encoding="utf-8")
-    tables = re.findall(r'<table class="heat.*?</table>', page, flags=re.DOTALL)
-    shown = [[int(n) for n in re.findall(r"<td class=\"h\d[^>]*>(\d+)</td>", table)] for table in tables]
+    path = audit.html(tmp_path / "page.html")
+    numbers = [[int(n) for n in re.findall(r"<text [^>]*>(\d+)</text>", drawn)] for drawn in drawings(path, "map")]
     grid = audit.grid("scale", "rotate").mean
     cells = [float(mean) for mean in audit.curve("occlude").mean]
-    np.testing.assert_allclose(shown[0], np.array(cells) * 100, atol=0.5001)
-    np.testing.assert_allclose(shown[1], grid.flatten() * 100, atol=0.5001)
+    np.testing.assert_allclose([n for n in numbers[0] if n > 2], np.array(cells) * 100, atol=0.5001)  # 1 and 2 are labels
+    np.testing.assert_allclose(numbers[1], grid.flatten() * 100, atol=0.5001)
+    words = read(path).text
+    assert all(spaced(Numbers(audit).value(value)) in words for value in grid.flat)
 
 
 def test_differences_have_the_colour_of_what_they_mean(tmp_path: Path) -> None:
-    for higher_is_better, better in ((True, 0.3), (False, -0.3)):
-        before, after = (make_audit(right=False, higher_is_better=higher_is_better, shift=shift) for shift in (0.0, better))
-        reader = read(before.html(tmp_path / "page.html", compared=after))
-        colours = {
-            attrs["class"] for attrs in reader.all("td") if (attrs.get("class") or "").startswith(("better", "worse", "same"))
-        }
-        assert colours == {"better4"}
-        assert "▲" in reader.text
-        assert "▼" not in reader.text
+    for higher_is_better, shift in ((True, -0.3), (False, -0.3)):
+        before, after = (make_audit(right=False, higher_is_better=higher_is_better, shift=by) for by in (0.0, shift))
+        path = before.html(tmp_path / "page.html", compared=after)
+        colours = set(re.findall(r"fill: var\(--(\w+)\)", drawings(path, "map")[-1])) - {"paper", "ink", "soft"}
+        better = (shift > 0) == higher_is_better
+        assert colours == {"b4" if better else "h7"}
+        text = read(path).text
+        assert ("▲" in text, "▼" in text) == (better, not better)
 
 
 def test_what_counts_is_drawn_where_it_is_less_than_all(tmp_path: Path) -> None:
     audit = make_audit(right=False)
-    assert not read(audit.html(tmp_path / "page.html")).all("rect", "counted")
+    assert "columns at the bottom" not in read(audit.html(tmp_path / "page.html")).text
     audit.scores[:15, audit.columns("scale")[0]] = np.nan
     audit.scores[:15, audit.columns("scale × rotate")[0]] = np.nan
-    reader = read(audit.html(tmp_path / "page.html"))
-    assert len(reader.all("rect", "counted")) == 3
-    assert "25 %" in reader.text
-    assert len(reader.all("td", "few")) == 1
-    assert "less than half counts" in reader.text
+    path = audit.html(tmp_path / "page.html")
+    text = read(path).text
+    assert [drawn.count("var(--empty)") for drawn in drawings(path, "curve")] == [3, 0, 0]
+    assert [drawn.count("stroke-dasharray") for drawn in drawings(path, "map")] == [0, 1]
+    for words in ("columns at the bottom", "25 %", "(25 % counts)", "less than half counts"):
+        assert words in text
+
+
+def test_drawings_have_the_colours_of_the_page(tmp_path: Path) -> None:
+    path = make_audit().html(tmp_path / "page.html", compared=make_audit(seed=1))
+    for drawn in [*drawings(path, "curve"), *drawings(path, "map")]:
+        assert not re.findall(r"(?:fill|stroke): #\w+", drawn)
+    used = set(re.findall(r"var\(--(\w+)\)", path.read_text(encoding="utf-8")))
+    light, dark = (set(re.findall(r"--(\w+):", part)) for part in re.findall(r":root \{(.*?)\}", style(path), re.DOTALL)[::2])
+    assert used <= light | {"panel", "good", "bad"}
+    assert light <= dark
+
+
+def style(path: Path) -> str:
+    return path.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
+
+
+def test_a_style_of_the_user_changes_no_drawing(tmp_path: Path) -> None:
+    from matplotlib import style
+
+    plain = make_audit().html(tmp_path / "page.html").read_bytes()
+    with style.context(["dark_background", {"font.size": 30, "svg.fonttype": "path"}]):
+        assert make_audit().html(tmp_path / "page.html").read_bytes() == plain
 
 
 # ---- in words
@@ -342,8 +372,8 @@ def test_the_gallery_shows_what_is_true_and_what_was_said(tmp_path: Path, kind: 
     assert "image 2" in reader.text
     assert audit.views[3] in reader.text
     assert ("here before" in reader.text) == compared
-    drawn = {"keypoints": {"true", "said", "join", "under"}, "mask": {"true", "said", "under"}}
-    assert {attrs["class"] for attrs in reader.all("path")} == drawn.get(kind, set())
+    drawn = {"keypoints": {"true", "predicted", "join", "under"}, "mask": {"true", "predicted", "under"}}
+    assert {attrs["class"] for attrs in reader.all("path") if "class" in attrs} == drawn.get(kind, set())
     assert ("true class 3, predicted 7" in reader.text) == (kind == "label")
     assert bool(reader.all("input")) == (kind in drawn)
     source = reader.all("img")[0]["src"] or ""
@@ -461,18 +491,16 @@ def test_a_page_is_the_same_every_time(tmp_path: Path) -> None:
     assert pages[0] == pages[1]
 
 
-@pytest.mark.parametrize(("module", "do"), [("jinja2", "html"), ("PIL", "html"), ("matplotlib.figure", "figure")])
+@pytest.mark.parametrize(
+    ("module", "do"), [("jinja2", "html"), ("PIL", "html"), ("matplotlib", "html"), ("matplotlib", "figure")]
+)
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, do: str) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == module:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *args, **kwargs)
-
     audit = make_audit()
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install adaug\[(audit|viz)\]"):
+    for name in [name for name in sys.modules if name.startswith("adaug.audits._report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(adaug.audits, "_report")
+    monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
+    with pytest.raises(ModuleNotFoundError, match=rf"Found no {module}; pip install adaug\[audit\]"):
         audit.html(tmp_path / "page.html") if do == "html" else audit.figure()
 
 

@@ -11,22 +11,20 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from adaug.audits.plan import Axis
 from adaug.audits.records import FamilyTable, Picture
-
-if TYPE_CHECKING:
-    from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 VERSION = 3  # of the file. 3: higher_is_better
 MARK = b"sha256 "
 COMMENT = len(MARK) + 64
 
 
-def write(audit: Audit, path: Path) -> Path:
+def write(audit: Table, path: Path) -> Path:
     """Writes an audit to another name first and renames it then, so that the file is never half written."""
     arrays: dict[str, Any] = {"scores": audit.scores}
     pictures = []
@@ -105,22 +103,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def _fields(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
     families = tuple(
-        FamilyTable(
-            family["name"],
-            tuple(family["views"]),
-            family["start"],
-            tuple(
-                Axis(
-                    axis["operation"],
-                    axis["quantity"],
-                    tuple(axis["labels"]),
-                    tuple(axis["centres"]),
-                    axis["layout"] if isinstance(axis["layout"], int) else (axis["layout"][0], axis["layout"][1]),
-                )
-                for axis in family["axes"]
-            ),
-            tuple(family["details"]),
-        )
+        FamilyTable(**_tuples(family) | {"axes": tuple(Axis(**_tuples(axis)) for axis in family["axes"])})
         for family in described["families"]
     )
 
@@ -136,3 +119,8 @@ def _fields(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str
     if arrays["scores"].shape[:2] != (len(kept["images"]), sum(len(family.views) for family in families)):
         raise ValueError(f"scores of shape {arrays['scores'].shape}")
     return {"scores": arrays["scores"], "families": families, "pictures": pictures, **kept}
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists become tuples, as they were before JSON."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

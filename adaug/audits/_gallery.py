@@ -12,10 +12,10 @@ from torch import Tensor
 from adaug._batches.batch import Batch
 from adaug.audits.records import Picture
 from adaug.audits.statistics import worst_view
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 from adaug.keypoints import decode_heatmaps
 
-Case = tuple[float, float]  # how weak: the worst view minus the image as it is, then the mean over views
+Weakness = tuple[float, float]  # the worst view minus the image as it is, then the mean over views
 
 
 class Gallery:
@@ -24,7 +24,7 @@ class Gallery:
     def __init__(self, higher_is_better: bool, most: int) -> None:
         self.most = most
         self.sign = 1.0 if higher_is_better else -1.0
-        self.kept: list[tuple[Case, Picture]] = []
+        self.kept: list[tuple[Weakness, Picture]] = []
 
     def pictures(self) -> tuple[Picture, ...]:
         """The pictures, the weakest case first."""
@@ -48,17 +48,17 @@ class Gallery:
         picture = Picture(image, column, _pixels(seen.image[0]), _labels(seen), _predictions(output, seen))
         self._insert(self._case(values, column), picture)
 
-    def keep(self, pictures: Sequence[Picture], known: Audit) -> None:
+    def keep(self, pictures: Sequence[Picture], known: Table) -> None:
         """Takes over pictures of the audit that is continued."""
         table = known.table()
         for picture in pictures:
             self._insert(self._case(table[picture.image], picture.view), picture)
 
-    def _case(self, values: np.ndarray[Any, Any], column: int) -> Case:
+    def _case(self, values: np.ndarray[Any, Any], column: int) -> Weakness:
         plain = float(values[0]) if np.isfinite(values[0]) else 0.0
         return self.sign * (float(values[column]) - plain), self.sign * float(np.nanmean(values))
 
-    def _insert(self, case: Case, picture: Picture) -> None:
+    def _insert(self, case: Weakness, picture: Picture) -> None:
         self.kept = sorted([*self.kept, (case, picture)], key=lambda item: (item[0], item[1].image))[: self.most]
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.statistics import WHOLE, Estimate
-
-if TYPE_CHECKING:
-    from adaug.audits.comparison import Change, Comparison
-    from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 WIDTH = 96
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-def page(audit: Audit) -> str:
+def page(audit: Table) -> str:
     """What `print(audit)` shows."""
     parts = f" of {audit.scores.shape[2]} parts" if audit.scores.ndim == 3 else ""
     lines = [
@@ -39,15 +36,15 @@ def page(audit: Audit) -> str:
     if cases:
         lines += ["", "Weakest images"]
         lines += [
-            f"  image {case.image}: {_number(case.score)} under {audit.detail(case.view)} (as it is {_number(case.as_it_is)})"
+            f"  image {case.image}: {number(case.score)} under {audit.detail(case.view)} (as it is {number(case.as_it_is)})"
             for case in cases
         ]
     if audit.excluded:
-        lines += ["", "Did not count: " + "; ".join(f"{number} {reason}" for reason, number in audit.excluded.items())]
+        lines += ["", "Did not count: " + "; ".join(f"{times} {reason}" for reason, times in audit.excluded.items())]
     return "\n".join(line[:WIDTH] for line in lines)
 
 
-def _families(audit: Audit) -> list[str]:
+def _families(audit: Table) -> list[str]:
     right = audit.right_or_wrong
     titles = ["mean", "worst view", "worst per image", "worst 10 %", *(["in every view"] if right else [])]
     rows = [["", *titles]]
@@ -56,22 +53,22 @@ def _families(audit: Audit) -> list[str]:
         columns = audit.columns(name)
         row = [name or "all views", _interval(audit.mean(name))]
         if len(columns) > 1:
-            row += [_number(audit.worst(name)[1]), _number(audit.worst_per_image(name)), _number(audit.cvar(views=name))]
-            row += [_number(audit.in_every_view(name))] if right else []
+            row += [number(audit.worst(name)[1]), number(audit.worst_per_image(name)), number(audit.cvar(views=name))]
+            row += [number(audit.in_every_view(name))] if right else []
         rows.append(row + [""] * (len(titles) + 1 - len(row)))
-    return _table(rows)
+    return aligned(rows)
 
 
-def _groups(audit: Audit) -> list[str]:
+def _groups(audit: Table) -> list[str]:
     rows = [["group", AS_IT_IS, "mean", "worst view", "worst per image"]]
     for name in audit.groups:
         view, worst = audit.worst(group=name)
         values = [audit.mean(AS_IT_IS, name), audit.mean(group=name), worst, audit.worst_per_image(group=name)]
-        rows.append([name, *map(_number, values[:2]), f"{_number(worst)} ({view})", _number(values[3])])
-    return _table(rows)
+        rows.append([name, *map(number, values[:2]), f"{number(worst)} ({view})", number(values[3])])
+    return aligned(rows)
 
 
-def _curves(audit: Audit) -> list[str]:
+def _curves(audit: Table) -> list[str]:
     lines = []
     means = [float(mean) for name in audit.operations for mean in audit.curve(name).mean if math.isfinite(mean)]
     low, high = min(means, default=0.0), max(means, default=0.0)
@@ -84,7 +81,7 @@ def _curves(audit: Audit) -> list[str]:
         note = f"; at least {fewest:.0%} count" if fewest < WHOLE else ""
         ends = f"{curve.axis.labels[0]} to {curve.axis.labels[-1]}"
         where = view.removeprefix(name).strip()
-        lines.append(f"  {name:12} {_sparkline(values, low, high)}  {ends}; worst {_number(worst)} at {where}{note}")
+        lines.append(f"  {name:12} {_sparkline(values, low, high)}  {ends}; worst {number(worst)} at {where}{note}")
     return lines
 
 
@@ -93,23 +90,8 @@ def _sparkline(values: list[float], low: float, high: float) -> str:
     return "".join(BLOCKS[1 + round((v - low) / span * (len(BLOCKS) - 2))] if math.isfinite(v) else "?" for v in values)
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """What `print(comparison)` shows."""
-    rows = [["", "before", "after", "difference", ""]]
-    for change in comparison.changes:
-        mark = {True: "better", False: "worse", None: ""}[change.better]
-        rows.append([change.name, _number(change.before), _number(change.after), _signed(change), mark])
-    worse, better = len(comparison.worse()), len(comparison.better())
-    heading = f"Comparison of {len(comparison.before)} images: {better} of {len(comparison.changes)} better, {worse} worse"
-    return "\n".join([heading, "", *_table(rows)])
-
-
-def _signed(change: Change) -> str:
-    low, high = change.difference.low, change.difference.high
-    return f"{_number(change.difference, sign=True)} ({_number(low, sign=True)} to {_number(high, sign=True)})"
-
-
-def _table(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """The lines of a table whose first row is its heading."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
 
@@ -122,10 +104,11 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{_number(estimate)} ({_number(estimate.low)} to {_number(estimate.high)})"
+    return f"{number(estimate)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
-def _number(value: float, *, sign: bool = False) -> str:
+def number(value: float, *, sign: bool = False) -> str:
+    """Three digits, with a minus sign instead of a hyphen."""
     if not math.isfinite(value):
         return "–"
     return f"{float(value):{'+' if sign else ''}.3g}".replace("-", "−")
@@ -134,7 +117,7 @@ def _number(value: float, *, sign: bool = False) -> str:
 # ---- plain values
 
 
-def summary(audit: Audit) -> dict[str, Any]:
+def summary(audit: Table) -> dict[str, Any]:
     """All statistics as lists, strings and numbers, without the table of scores."""
     return {
         "images": len(audit),
@@ -163,7 +146,7 @@ def summary(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _statistics(audit: Audit, views: str | None, group: str | None) -> dict[str, Any]:
+def _statistics(audit: Table, views: str | None, group: str | None) -> dict[str, Any]:
     worst_view, worst = audit.worst(views, group)
     values: dict[str, Any] = {
         "mean": _plain(audit.mean(views, group)),

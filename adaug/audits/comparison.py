@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adaug.audits._text import aligned, number
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.statistics import (
     LEVEL,
@@ -24,9 +24,7 @@ from adaug.audits.statistics import (
     resampled_worst_mean,
     worst_mean,
 )
-
-if TYPE_CHECKING:
-    from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +68,9 @@ class Comparison:
         ValueError: Their images, views or groups differ.
     """
 
-    def __init__(self, before: Audit, after: Audit) -> None:
+    def __init__(self, before: Table, after: Table) -> None:
         for audit in (before, after):
-            if not hasattr(audit, "scores"):
+            if not isinstance(audit, Table):
                 raise TypeError(f"An Audit should be compared with an Audit. Found {type(audit).__name__}.")
         for what in ("families", "higher_is_better", "groups"):
             if getattr(before, what) != getattr(after, what):
@@ -152,15 +150,16 @@ class Comparison:
         return [change.name for change in self.changes if change.better and change.gain > by]
 
     def __str__(self) -> str:
-        from adaug.audits._text import comparison_page
-
-        return comparison_page(self)
+        rows = [["", "before", "after", "difference", ""]]
+        for change in self.changes:
+            low, high = (number(end, sign=True) for end in (change.difference.low, change.difference.high))
+            difference = f"{number(change.difference, sign=True)} ({low} to {high})"
+            mark = {True: "better", False: "worse", None: ""}[change.better]
+            rows.append([change.name, number(change.before), number(change.after), difference, mark])
+        heading = f"Comparison of {len(self.before)} images: {len(self.better())} of {len(self.changes)} better"
+        return "\n".join([f"{heading}, {len(self.worse())} worse", "", *aligned(rows)])
 
     # ---- inside
-
-    @property
-    def _sign(self) -> float:
-        return 1.0 if self.before.higher_is_better else -1.0
 
     @property
     def _drawn(self) -> Array:
@@ -168,7 +167,7 @@ class Comparison:
 
     def _tables(self, views: str | Sequence[str] | None, group: str | None) -> list[Array]:
         """Both tables [N, V], with signs such that lower is worse."""
-        return [self._sign * audit.table(views, group) for audit in (self.before, self.after)]
+        return [self.before.sign * audit.table(views, group) for audit in (self.before, self.after)]
 
     def _of_images(
         self, what: str, values: list[Array], views: str | Sequence[str] | None, *, name: str | None = None
@@ -182,9 +181,9 @@ class Comparison:
     def _change(self, name: str, before: float, after: float, resampled: Array) -> Change:
         """Makes a Change of numbers whose signs are such that lower is worse."""
         gain = Estimate(after - before, *interval(resampled))
-        low, high = sorted((self._sign * gain.low, self._sign * gain.high))
-        difference = Estimate(self._sign * gain, low, high)
-        return Change(name, self._sign * before, self._sign * after, difference, gain, resampled)
+        low, high = sorted((self.before.sign * gain.low, self.before.sign * gain.high))
+        difference = Estimate(self.before.sign * gain, low, high)
+        return Change(name, self.before.sign * before, self.before.sign * after, difference, gain, resampled)
 
     @staticmethod
     def _named(what: str, views: str | Sequence[str] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.progress import with_bar
 from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, without_what_left
 from adaug.audits._gallery import Gallery
+from adaug.audits.audit import Audit
 from adaug.audits.plan import VIEWS, Plan, plan_of
 from adaug.audits.records import FamilyTable
-from adaug.audits.table import Audit
 from adaug.operations import Operation
 from adaug.policies import Policy
 
@@ -96,12 +97,10 @@ def audit(
             was computed before.
     """
     arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views}
-    arguments |= {"higher_is_better": higher_is_better}
-    arguments |= {"targets": targets, "output_size": output_size, "groups": groups, "num_draws": num_draws, "pairs": pairs}
-    arguments |= {"num_pictures": num_pictures, "seed": seed, "path": path}
+    arguments |= {"higher_is_better": higher_is_better, "targets": targets, "output_size": output_size, "groups": groups}
+    arguments |= {"num_draws": num_draws, "pairs": pairs, "num_pictures": num_pictures, "seed": seed, "path": path}
     given = checked(arguments | {"progress": progress}, RULES)
-    num_draws, seed, num_pictures = given["num_draws"], given["seed"], given["num_pictures"]
-    plan = plan_of(given["views"], num_draws, seed, pairs=pairs)
+    plan = plan_of(given["views"], given["num_draws"], given["seed"], pairs=pairs)
     run = _Run(
         AuditedModel(model),
         score,
@@ -110,8 +109,8 @@ def audit(
         targets,
         given["output_size"],
         given["groups"] or {},
-        seed,
-        num_pictures,
+        given["seed"],
+        given["num_pictures"],
     )
     if path is not None:
         run.resume(Path(path))
@@ -132,29 +131,26 @@ def audit(
     return run.audit()
 
 
+@dataclass
 class _Run:
     """An audit in progress: the model, the plan, and the scores so far."""
 
-    def __init__(
-        self,
-        model: AuditedModel,
-        score: Score,
-        plan: Plan,
-        higher_is_better: bool,
-        targets: Mapping[Any, str | Target] | None,
-        view_size: Size | None,
-        groups: dict[str, Sequence[int]],
-        seed: int,
-        num_pictures: int,
-    ) -> None:
-        self.model, self.score, self.plan, self.targets = model, score, plan, targets
-        self.higher_is_better = higher_is_better
-        self.view_size, self.groups, self.seed = view_size, groups, seed
-        self.families = _families(plan)
+    model: AuditedModel
+    score: Score
+    plan: Plan
+    higher_is_better: bool
+    targets: Mapping[Any, str | Target] | None
+    view_size: Size | None
+    groups: dict[str, Sequence[int]]
+    seed: int
+    num_pictures: int
+
+    def __post_init__(self) -> None:
+        self.families = _families(self.plan)
         self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
         self.images: list[str] = []
         self.excluded: dict[str, int] = {}
-        self.gallery = Gallery(higher_is_better, num_pictures)
+        self.gallery = Gallery(self.higher_is_better, self.num_pictures)
         self.known: Audit | None = None  # the audit that the file held before
         self.saved = 0  # images in the file
         self.parts: tuple[int, ...] | None = None  # () or (K,), the shape of the first scores

@@ -1,18 +1,16 @@
-"""Audit: the scores of a model on every image under every view, and their statistics."""
+"""The table of an audit: the score of every image under every view, and its statistics."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from typing_extensions import Self
 
-from adaug.audits._file import read, write
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.records import Case, Curve, FamilyTable, Grid, Picture
 from adaug.audits.statistics import (
@@ -28,30 +26,12 @@ from adaug.audits.statistics import (
     worst_view,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-    from adaug.audits.comparison import Comparison
+@dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """The scores of a model on every image under every view, and their statistics.
 
-
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """What `adaug.audit` returns: the scores of a model on every image under every view, and their statistics.
-
-    `print(audit)` shows the most important numbers. A statistic covers all views, or those that you choose: one family such as
-    `views="rotate"`, `"scale × rotate"` or `"draws"` (see `audit.families`), one view, or several by their names. It is a float
-    with `.low` and `.high`, a 95 % bootstrap interval over images.
-
-    Attributes:
-        scores: [N, V], or [N, V, K] with parts, float32. NaN does not count.
-        families: The views by family. `audit.views` names them in the order of the table.
-        higher_is_better: Whether higher scores are better.
-        groups: Name -> the parts (joints, classes) that belong to it.
-        images: A fingerprint of each image, [N]. Only audits of the same images can be compared.
-        seed: The seed of the joint draws and of the bootstrap.
-        model: A fingerprint of the model's weights. Empty if the model is not a torch.nn.Module.
-        excluded: What did not count: reason -> how often.
-        pictures: Images as the network saw them, under the views that hurt them most.
+    The fields are those of `Audit`, which adds what one does with a table: compare, draw and save it.
     """
 
     scores: np.ndarray[Any, np.dtype[np.float32]]
@@ -129,13 +109,14 @@ class Audit:
         return "lower" if self.higher_is_better else "higher"
 
     @property
-    def _sign(self) -> float:
+    def sign(self) -> float:
+        """What turns scores so that lower is worse: 1 or -1."""
         return 1.0 if self.higher_is_better else -1.0
 
     def _turned(self, estimate: Estimate) -> Estimate:
         """Restores the sign of an estimate that was computed with lower as worse."""
-        low, high = sorted((self._sign * estimate.low, self._sign * estimate.high))
-        return Estimate(self._sign * float(estimate), low, high)
+        low, high = sorted((self.sign * estimate.low, self.sign * estimate.high))
+        return Estimate(self.sign * float(estimate), low, high)
 
     # ---- statistics
 
@@ -148,19 +129,19 @@ class Audit:
 
         Each resample of the bootstrap may have another worst view, so the interval leans to the worse side.
         """
-        column, estimate = worst_mean(self._sign * self.table(views, group), self.drawn)
+        column, estimate = worst_mean(self.sign * self.table(views, group), self.drawn)
         return self.views[self.columns(views)[column]], self._turned(estimate)
 
     def worst_per_image(self, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
         """The mean over images of each image's worst score: what an adversary who knows the network would leave."""
-        worst = nanmin(self._sign * self.table(views, group), axis=1)
+        worst = nanmin(self.sign * self.table(views, group), axis=1)
         return self._turned(mean_of(worst, self.drawn))
 
     def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
         """Conditional value at risk: like `worst_per_image`, but the mean over the worst `share` of each image's views."""
         if not 0 < share <= 1:
             raise ValueError(f"`share` should be in (0, 1]. Found {share}.")
-        return self._turned(mean_of(lowest_share(self._sign * self.table(views, group), share), self.drawn))
+        return self._turned(mean_of(lowest_share(self.sign * self.table(views, group), share), self.drawn))
 
     @cached_property
     def right_or_wrong(self) -> bool:
@@ -249,7 +230,7 @@ class Audit:
         """The operations that have a curve."""
         return tuple(family.name for family in self.families if len(family.axes) == 1)
 
-    def relative(self) -> Audit:
+    def relative(self) -> Self:
         """The same audit with differences: each score minus that of the image as it is."""
         plain = self.scores[:, self.columns(AS_IT_IS)]
         return dataclasses.replace(self, scores=self.scores - plain)
@@ -260,64 +241,8 @@ class Audit:
         If worst scores are equal, images that are better as they are come first, because there the view is to blame; then those
         that are worse on average. If views of an image are equally bad, the one that is easiest for all images is named.
         """
-        table, plain = self._sign * self.table(views, group), self.table(AS_IT_IS, group)[:, 0]
+        table, plain = self.sign * self.table(views, group), self.table(AS_IT_IS, group)[:, 0]
         worst, average = (f(table, axis=1) for f in (nanmin, nanmean))
-        order = [i for i in np.lexsort((average, -self._sign * plain, worst)) if np.isfinite(worst[i])][:most]
+        order = [i for i in np.lexsort((average, -self.sign * plain, worst)) if np.isfinite(worst[i])][:most]
         names = [self.views[column] for column in self.columns(views)]
-        return [Case(int(i), names[worst_view(table, i)], self._sign * float(worst[i]), float(plain[i])) for i in order]
-
-    def compare(self, other: Audit) -> Comparison:
-        """Compares this audit with a later one of the same images. A difference is the later number minus this one."""
-        from adaug.audits.comparison import Comparison
-
-        return Comparison(self, other)
-
-    # ---- to read
-
-    def __str__(self) -> str:
-        from adaug.audits._text import page
-
-        return page(self)
-
-    def __repr__(self) -> str:
-        parts = f", {self.scores.shape[2]} parts" if self.scores.ndim == 3 else ""
-        return f"<Audit: {len(self)} images, {len(self.views)} views{parts}; print it for a page>"
-
-    def html(self, path: str | Path, *, compared: Audit | None = None, title: str = "Where is the network weak?") -> Path:
-        """Writes a self-contained HTML page. Needs jinja2 and pillow (`pip install adaug[audit]`).
-
-        Args:
-            path: The file to write.
-            compared: A later audit of the same images. The page then shows what changed.
-            title: The title of the page.
-        """
-        from adaug.audits._report import write
-
-        return write(self, Path(path), compared, title)
-
-    def figure(self, compared: Audit | None = None) -> Figure:
-        """Draws curves and grids with matplotlib (`pip install adaug[viz]`)."""
-        from adaug.audits._report import draw
-
-        return draw(self, compared)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All views and statistics as plain values, without the table and the pictures."""
-        from adaug.audits._text import summary
-
-        return summary(self)
-
-    def to_json(self) -> str:
-        """The text of `to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
-
-    # ---- to keep
-
-    def save(self, path: str | Path) -> Path:
-        """Writes one file, an .npz without pickles. If it fails, an older file stays as it was."""
-        return write(self, Path(path))
-
-    @staticmethod
-    def load(path: str | Path) -> Audit:
-        """Reads what `save` wrote. Raises ValueError if the file is damaged or of another kind."""
-        return Audit(**read(path))
+        return [Case(int(i), names[worst_view(table, i)], self.sign * float(worst[i]), float(plain[i])) for i in order]

@@ -14,12 +14,12 @@ import numpy as np
 from adaug.audits._report.numbers import Numbers, minus
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.records import Picture
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 LARGEST = 320  # pixels of a side: about as wide as a card
 BYTES = 40_000  # of an image, so that twelve stay below 1 MB; a PNG if it is small enough, else a JPEG
 OUTLINE = 12_000  # characters
-PIXELATED = 128  # images with fewer pixels are shown as squares, as the network saw them
+PIXELATED = 128  # images with fewer pixels appear as squares, as the network saw them
 
 Pixels = np.ndarray[Any, Any]
 
@@ -51,7 +51,7 @@ class Card:
     pixelated: bool
 
 
-def cards(audit: Audit, before: Audit | None, numbers: Numbers) -> list[Card]:
+def cards(audit: Table, before: Table | None, numbers: Numbers) -> list[Card]:
     """The cards of an audit. With `before`, a card also has the earlier score under the same view."""
     table, plain = audit.table(), audit.columns(AS_IT_IS)[0]
     made = []
@@ -81,7 +81,7 @@ def cards(audit: Audit, before: Audit | None, numbers: Numbers) -> list[Card]:
     return made
 
 
-def _score(value: float, audit: Audit, numbers: Numbers) -> str:
+def _score(value: float, audit: Table, numbers: Numbers) -> str:
     if numbers.shares and audit.scores.ndim == 2 and value in (0, 1):
         return "right" if (value == 1) == (audit.higher_is_better) else "wrong"
     return numbers.value(float(value))
@@ -109,7 +109,7 @@ def encoded(pixels: Pixels) -> str:
 
 def _keypoint_overlay(picture: Picture) -> str:
     """True points as circles, predicted ones as crosses, and a line from one to the other."""
-    true, said = (_points(part) for part in (picture.labels, picture.predictions))
+    true, predicted = (_points(part) for part in (picture.labels, picture.predictions))
     if true is None:
         return ""
     visible = np.asarray(picture.labels.get("visible", np.ones(len(true))), dtype=bool).flatten()
@@ -120,11 +120,11 @@ def _keypoint_overlay(picture: Picture) -> str:
         if not (counts and math.isfinite(x) and math.isfinite(y)):
             continue
         circles.append(f"M{x - r:.2f} {y:.2f}a{r:.2f} {r:.2f} 0 1 0 {2 * r:.2f} 0a{r:.2f} {r:.2f} 0 1 0 {-2 * r:.2f} 0")
-        if said is not None and i < len(said) and np.isfinite(said[i]).all():
-            u, v = said[i]
+        if predicted is not None and i < len(predicted) and np.isfinite(predicted[i]).all():
+            u, v = predicted[i]
             lines.append(f"M{x:.2f} {y:.2f}L{u:.2f} {v:.2f}")
             crosses.append(f"M{u - r:.2f} {v - r:.2f}l{2 * r:.2f} {2 * r:.2f}m0 {-2 * r:.2f}l{-2 * r:.2f} {2 * r:.2f}")
-    drawn = {"join": lines, "true": circles, "said": crosses}
+    drawn = {"join": lines, "true": circles, "predicted": crosses}
     return "".join(_path(name, "".join(shapes)) for name, shapes in drawn.items())
 
 
@@ -138,7 +138,7 @@ def _mask_overlay(picture: Picture) -> str:
     """The outlines of both masks."""
     height, width = picture.pixels.shape[:2]
     drawn = ""
-    for name, part in (("true", picture.labels), ("said", picture.predictions)):
+    for name, part in (("true", picture.labels), ("predicted", picture.predictions)):
         if "mask" in part:
             drawn += _path(name, outline(_classes_of(part["mask"]), width, height))
     return drawn
@@ -186,8 +186,8 @@ def _path(name: str, data: str) -> str:
 
 
 def _classes(picture: Picture) -> str:
-    true, said = (_class_name(part.get("label")) for part in (picture.labels, picture.predictions))
-    return ", ".join(f"{word} {name}" for word, name in (("true class", true), ("predicted", said)) if name)
+    true, predicted = (_class_name(part.get("label")) for part in (picture.labels, picture.predictions))
+    return ", ".join(f"{word} {name}" for word, name in (("true class", true), ("predicted", predicted)) if name)
 
 
 def _class_name(label: Pixels | None) -> str:

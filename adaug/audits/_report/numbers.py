@@ -10,7 +10,7 @@ import numpy as np
 
 from adaug.audits.comparison import Change
 from adaug.audits.statistics import Estimate, nanmean
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 NONE = "–"
 GAP = "\u00a0"  # between a number and its unit: a space at which lines do not break
@@ -24,7 +24,7 @@ class Numbers:
             of a view gets three digits, and all numbers get as many decimals as this one.
     """
 
-    def __init__(self, *audits: Audit) -> None:
+    def __init__(self, *audits: Table) -> None:
         self.shares = all(audit.right_or_wrong for audit in audits)
         self.images = min(len(audit) for audit in audits)
         means = np.concatenate([np.abs(nanmean(audit.table(), axis=0)) for audit in audits])
@@ -78,11 +78,11 @@ class Numbers:
         decimals = int(largest < 10) if self.shares else _decimals(largest, 2)
         plus = "+" if sign else ""
         if decimals > 4 or largest >= 1e5:
-            written = [f"{value:{plus}.2g}" for value in scaled]
+            texts = [f"{value:{plus}.2g}" for value in scaled]
         else:
-            written = [f"{value:{plus}.{decimals}f}" for value in scaled]
+            texts = [f"{value:{plus}.{decimals}f}" for value in scaled]
         finite = [math.isfinite(value) for value in scaled]
-        return [_unsigned_zero(text) if there else NONE for text, there in zip(written, finite, strict=True)]
+        return [_unsigned_zero(text) if known else NONE for text, known in zip(texts, finite, strict=True)]
 
     def _has_interval(self, estimate: Estimate) -> bool:
         return self.images > 1 and math.isfinite(estimate.low) and math.isfinite(estimate.high)
@@ -105,6 +105,12 @@ def share(value: float) -> str:
 def minus(text: str) -> str:
     """Replaces hyphens before numbers by minus signs."""
     return re.sub(r"(?<![\w-])-(?=[\d.])|(?<=\de)-(?=\d)", "−", text)
+
+
+def cut(text: str, letters: int) -> str:
+    """The text with minus signs, and with "…" at its end if it is longer."""
+    text = minus(text)
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def _percent(value: float) -> str:

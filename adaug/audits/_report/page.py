@@ -3,51 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jinja2
+import markupsafe
+import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 
+from adaug._runtime.version import __version__
 from adaug.audits._report.cards import cards
-from adaug.audits._report.drawing import Range, Series, curve
-from adaug.audits._report.heat import Heat, Scale, differences, labels_of, layout_of, means
-from adaug.audits._report.numbers import Numbers, minus, share
+from adaug.audits._report.numbers import minus, share
+from adaug.audits._report.panels import COLOURS, STYLE, WEAKNESS, Panels
+from adaug.audits._report.series import Curves, Map, curves_of, is_cells, maps_of
+from adaug.audits._report.svg import inline
 from adaug.audits._report.tiles import Tiles
 from adaug.audits._report.words import sentences
 from adaug.audits.comparison import Comparison
-from adaug.audits.plan import AS_IT_IS, DRAWS
+from adaug.audits.plan import DRAWS
 from adaug.audits.records import FamilyTable
-from adaug.audits.statistics import LEVEL, RESAMPLES, Estimate
-from adaug.audits.table import Audit
+from adaug.audits.statistics import LEVEL, RESAMPLES, WHOLE
+from adaug.audits.table import Table
+
+CURVE = (3.2, 1.95)  # inches
+Cell = tuple[str, str]  # a number, and what stands behind it in small letters
 
 
-def write(audit: Audit, path: Path, compared: Audit | None, title: str) -> Path:
-    """Writes the page of an audit, or of an audit and a later one.
-
-    Raises:
-        ModuleNotFoundError: jinja2 or pillow are missing.
-        ValueError: `compared` has other images or views.
-    """
+def write(audit: Table, path: Path, compared: Table | None, title: str) -> Path:
+    """Writes the page of an audit, or of an audit and a later one. Raises ValueError if they cannot be compared."""
     page = _render(audit, compared, title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")  # so that a page is never half written
+    beside = path.with_name(path.name + ".part")  # so that a page is never half there
     beside.write_text(page, encoding="utf-8")
     os.replace(beside, path)
     return path
 
 
-def _render(audit: Audit, compared: Audit | None, title: str) -> str:
-    try:
-        import jinja2
-        import markupsafe
-        import PIL  # noqa: F401  # the pictures need it
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"`Audit.html` needs jinja2 and pillow. Found no {error.name}; pip install adaug[audit].", name=error.name
-        ) from error
+def _render(audit: Table, compared: Table | None, title: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -55,54 +53,45 @@ def _render(audit: Audit, compared: Audit | None, title: str) -> str:
     here = files("adaug.audits._report")
     template = environment.from_string((here / "page.html.j2").read_text(encoding="utf-8"))
     style = markupsafe.Markup((here / "page.css").read_text(encoding="utf-8"))
-    return template.render(style=style, title=title, **_Page(audit, compared).contents())
+    with matplotlib.style.context(STYLE):
+        contents = _Page(audit, compared).contents()
+    return template.render(style=style, colours=COLOURS, weakness=WEAKNESS, title=title, **contents)
 
 
 @dataclass(frozen=True)
-class Row:
-    """A bin in a table: (mean, interval) of each audit, and the fraction that counts."""
+class Sheet:
+    """Numbers as a table: a caption, the headings of its columns, and rows of a label and cells."""
 
-    label: str
-    means: tuple[tuple[str, str], ...]
-    counted: str
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A curve and its numbers as a table."""
-
-    name: str
-    quantity: str
-    drawing: str
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Heat maps side by side: one, or before, after and the difference."""
+    """Drawings side by side, as pairs of a caption and an SVG, and their numbers as tables."""
 
     name: str
     note: str
-    tables: tuple[Heat, ...]
-    cells: bool
+    drawings: tuple[tuple[str, str], ...]
+    sheets: tuple[Sheet, ...]
+    few: bool = False
 
 
 class _Page:
     """Everything that the template shows."""
 
-    def __init__(self, audit: Audit, compared: Audit | None) -> None:
+    def __init__(self, audit: Table, compared: Table | None) -> None:
         self.comparison = None if compared is None else Comparison(audit, compared)
         self.audits = [audit] if compared is None else [audit, compared]
         self.now, self.before = self.audits[-1], None if compared is None else audit
-        self.numbers = Numbers(*self.audits)
-        self.scale = Scale.of(*self.audits)
-        every = [e for a in self.audits for f in a.families if len(f.axes) != 2 for e in a.by_view(f.name)]
-        self.limits = Range.of(every, self.numbers)
+        self.panels = Panels(self.audits)
+        self.numbers = self.panels.numbers
+        self.names = ("mean",) if compared is None else ("before", "after")
+        self.drawn = 0
 
     def contents(self) -> dict[str, Any]:
         """The values of the template by name."""
-        from adaug import __version__
-
         now, numbers = self.now, self.numbers
         tiles = Tiles(self.audits[0], self.comparison, numbers)
         pictures = self.now if self.now.pictures or self.before is None else self.before
@@ -117,18 +106,18 @@ class _Page:
             "sentences": sentences(self.audits[0], self.comparison, numbers),
             "tiles": tiles.key(),
             "kinds": tiles.kinds(),
-            "curves": [self.panel(family) for family in singles if not isinstance(family.axes[0].layout, tuple)],
-            "cells": [self.maps(family) for family in singles if isinstance(family.axes[0].layout, tuple)],
+            "curves": [self.curve(family) for family in singles if not is_cells(family)],
+            "partly": any(curves_of(self.audits, family).partly for family in singles if not is_cells(family)),
+            "cells": [self.maps(family) for family in singles if is_cells(family)],
             "pairs": [self.maps(family) for family in now.families if len(family.axes) == 2],
-            "unit": numbers.unit,
-            "best": numbers.value(self.scale.best),
-            "weakest": numbers.value(self.scale.weakest),
+            "best": numbers.value(self.panels.best),
+            "weakest": numbers.value(self.panels.weakest),
             "groups": tiles.groups(),
             "draws": self.draws(),
             "cards": cards(pictures, self.before if pictures is self.now else None, numbers),
             "pictured": "" if self.before is None else "later" if pictures is self.now else "earlier",
-            "shown": {part for p in pictures.pictures for part in p.labels},
-            "excluded": [(a.excluded, name) for a, name in zip(self.audits, self.names(), strict=True) if a.excluded],
+            "labelled": {part for p in pictures.pictures for part in p.labels},
+            "excluded": [(a.excluded, name) for a, name in zip(self.audits, self.names, strict=True) if a.excluded],
             "facts": [
                 ("Images", f"{len(now):,}"),
                 *([("Parts of an image", f"{now.scores.shape[2]:,}")] if now.scores.ndim == 3 else []),
@@ -140,68 +129,74 @@ class _Page:
             ],
         }
 
-    def names(self) -> list[str]:
-        return ["now"] if self.before is None else ["before", "after"]
+    def draw(self, kind: str, size: tuple[float, float], label: str, draw: Callable[[Figure, SubplotSpec], Axes]) -> str:
+        """One panel as SVG."""
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure, figure.add_gridspec(1, 1)[0])
+        self.drawn += 1
+        return inline(figure, kind, f"{label}; the numbers are in the table", self.drawn)
 
-    # ---- drawings
+    # ---- curves
 
-    def panel(self, family: FamilyTable) -> Panel:
-        axis = family.axes[0]
-        curves = [audit.curve(family.name) for audit in self.audits]
-        series = self.series([one.mean for one in curves])
-        counted = curves[-1].counted
-        title = f"{family.name}: mean score at each bin; the numbers are in the table below"
-        positions = axis.centres if len(set(axis.centres)) == len(axis.centres) else tuple(map(float, range(len(axis.centres))))
-        drawing = curve(title, series, axis.labels, positions, self.limits, self.numbers, counted)
-        bins = zip(axis.labels, zip(*(one.mean for one in curves), strict=True), counted, strict=True)
-        rows = tuple(self.row(label, means, share(counts)) for label, means, counts in bins)
-        return Panel(family.name, axis.quantity, drawing, rows)
+    def curve(self, family: FamilyTable) -> Panel:
+        """The curve of an operation, with the numbers of each bin."""
+        axis, curves = family.axes[0], curves_of(self.audits, family)
+        drawing = self.draw("curve", CURVE, f"{family.name}: mean score at each bin", self.plot(curves))
+        bins = zip(curves.labels, *curves.means, strict=True)
+        counted = [((share(value), ""),) for value in curves.counted]
+        rows = tuple((minus(label), self.cells(means) + count) for (label, *means), count in zip(bins, counted, strict=True))
+        sheet = Sheet("", (axis.quantity, *self.names, "counts"), rows)
+        return Panel(family.name, axis.quantity if axis.quantity != family.name else "", (("", drawing),), (sheet,))
 
-    def series(self, means: Sequence[Sequence[Estimate]]) -> list[Series]:
-        return [
-            Series(name, mean, float(audit.mean(AS_IT_IS)))
-            for name, mean, audit in zip(self.names(), means, self.audits, strict=True)
-        ]
+    def plot(self, curves: Curves) -> Callable[[Figure, SubplotSpec], Axes]:
+        return lambda figure, spec: self.panels.curve(figure, spec, curves)
 
-    def row(self, label: str, means: Sequence[Estimate], counted: str = "") -> Row:
-        """One row of a table of means, before and after."""
-        return Row(minus(label), tuple((self.numbers.value(mean), self.numbers.interval(mean)) for mean in means), counted)
-
-    def maps(self, family: FamilyTable) -> Maps:
-        """The heat maps of cells (one axis) or of a pair (two)."""
-        cells = len(family.axes) == 1
-        shape = layout_of(family.axes[0]) if cells else (len(family.axes[0].labels), len(family.axes[1].labels))
-        labels = labels_of(family.axes)
-        values = [np.array([float(mean) for mean in a.by_view(family.name)]).reshape(shape) for a in self.audits]
-        counted = [a.counted(family.name).reshape(shape) for a in self.audits]
-        captions = ["mean score"] if self.before is None else self.names()
-        tables = [
-            means(caption, value, count, labels, self.scale, self.numbers)
-            for caption, value, count in zip(captions, values, counted, strict=True)
-        ]
-        if self.before is not None:
-            difference, count = values[1] - values[0], np.minimum(*counted)
-            tables.append(differences("difference", difference, count, labels, self.now.higher_is_better, self.numbers))
-        note = "" if cells else f"{family.axes[0].operation} down, {family.axes[1].operation} across"
-        return Maps(family.name, note, tuple(tables), cells)
+    def cells(self, means: Any) -> tuple[Cell, ...]:
+        """Means with their intervals, before and after."""
+        return tuple((self.numbers.value(mean), self.numbers.interval(mean)) for mean in means)
 
     def draws(self) -> dict[str, Any] | None:
         """The means of the joint draws, the worst first."""
         if not any(family.name == DRAWS for family in self.now.families):
             return None
-        sign = 1.0 if self.now.higher_is_better else -1.0
-        there: list[list[tuple[str, Estimate]]] = []
-        for audit in self.audits:
-            named = zip(audit.family(DRAWS).views, audit.by_view(DRAWS), strict=True)
-            there.append(sorted(((v, e) for v, e in named if np.isfinite(e)), key=lambda item: sign * float(item[1])))
-        most = min(map(len, there))
+        curves = curves_of(self.audits, self.now.family(DRAWS))
+        most = min(int(np.isfinite(means).sum()) for means in curves.means)
         if not most:
             return None
-        means = [[mean for _, mean in one[:most]] for one in there]
-        ranks = [str(i + 1) for i in range(most)]
-        title = "means of the joint draws, from the worst to the best"
-        drawing = curve(title, self.series(means), ranks, list(map(float, range(most))), self.limits, self.numbers)
+        drawing = self.draw("curve", CURVE, "means of the joint draws, from the worst to the best", self.plot(curves))
         beyond = "below" if self.now.higher_is_better else "above"
         places = {"worst": 0, f"a quarter is {beyond}": most // 4, f"half is {beyond}": most // 2, "best": most - 1}
-        rows = [self.row(name, [one[at] for one in means]) for name, at in places.items()]
-        return {"drawing": drawing, "rows": rows, "number": most, "worst": minus(self.now.detail(there[-1][0][0]))}
+        rows = tuple((name, self.cells([means[place] for means in curves.means])) for name, place in places.items())
+        panel = Panel(DRAWS, "", (("", drawing),), (Sheet("", ("draws", *self.names), rows),))
+        return {"panel": panel, "number": most, "worst": minus(self.now.detail(self.now.worst(DRAWS)[0]))}
+
+    # ---- maps
+
+    def maps(self, family: FamilyTable) -> Panel:
+        """The heat maps of cells or of a pair, with their numbers."""
+        maps = maps_of(self.audits, family)
+        captions = [self.caption(one) for one in maps]
+        sheets = tuple(self.sheet(caption, one) for caption, one in zip(captions, maps, strict=True))
+        drawings = tuple((caption, self.map(family, one)) for caption, one in zip(captions, maps, strict=True))
+        note = "" if is_cells(family) else f"{family.axes[0].operation} down, {family.axes[1].operation} across"
+        return Panel(family.name, note, drawings, sheets, any(one.few.any() for one in maps))
+
+    def caption(self, one: Map) -> str:
+        return one.title + ("" if not self.numbers.shares else ", points" if one.differs else ", in %")
+
+    def map(self, family: FamilyTable, one: Map) -> str:
+        rows, columns = one.values.shape
+        side = min(max(2.7 / columns, 0.3), 0.55)  # inches
+        beside, below = (0.15 + 0.06 * min(max(map(len, labels)), 12) for labels in (one.down, one.across))
+        size = (beside + side * columns, below + (side if is_cells(family) else 0.28) * rows)
+        label = f"{family.name}: {one.title} of each {'cell' if is_cells(family) else 'pair of bins'}"
+        return self.draw("map", size, label, lambda figure, spec: self.panels.map(figure, spec, one))
+
+    def sheet(self, caption: str, one: Map) -> Sheet:
+        """The numbers of a map, with what counts where that is not all."""
+        value = self.numbers.difference if one.differs else self.numbers.value
+        rows = []
+        for label, values, counted in zip(one.down, one.values, one.counted, strict=True):
+            notes = [f"{share(count)} counts" if count < WHOLE else "" for count in map(float, counted)]
+            rows.append((minus(label), tuple(zip((value(float(v)) for v in values), notes, strict=True))))
+        return Sheet(caption, ("", *map(minus, one.across)), tuple(rows))

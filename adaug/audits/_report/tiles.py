@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from adaug.audits._report.numbers import GAP, Numbers, minus
 from adaug.audits.comparison import Change, Comparison
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.statistics import Estimate
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Tile:
 class Tiles:
     """Makes the key numbers of one audit, or of two that are compared."""
 
-    def __init__(self, audit: Audit, comparison: Comparison | None, numbers: Numbers) -> None:
+    def __init__(self, audit: Table, comparison: Comparison | None, numbers: Numbers) -> None:
         self.now = audit if comparison is None else comparison.after
         self.comparison, self.numbers = comparison, numbers
 
@@ -63,13 +63,7 @@ class Tiles:
         if len(self.now.columns(views)) == 1:
             return [mean]
 
-        def change(statistic: str) -> Change | None:
-            made: Change | None = None
-            if self.comparison is not None:
-                made = getattr(self.comparison, statistic)(views=views, group=group)
-            return made
-
-        now = self.now
+        now, change = self.now, partial(self._change, views=views, group=group)
         view, worst = now.worst(views, group)
         tiles = [
             mean,
@@ -81,9 +75,14 @@ class Tiles:
             tiles.append(self._tile("right in every view", now.in_every_view(views, group), change("in_every_view")))
         return tiles
 
-    def _mean(self, name: str, views: str | Sequence[str] | None, group: str | None = None) -> Tile:
-        change = None if self.comparison is None else self.comparison.mean(views, group)
-        return self._tile(name, self.now.mean(views, group), change)
+    def _mean(self, name: str, views: str | None, group: str | None = None) -> Tile:
+        return self._tile(name, self.now.mean(views, group), self._change("mean", views, group))
+
+    def _change(self, statistic: str, views: str | None, group: str | None) -> Change | None:
+        change: Change | None = None
+        if self.comparison is not None:
+            change = getattr(self.comparison, statistic)(views=views, group=group)
+        return change
 
     def _tile(self, name: str, value: Estimate, change: Change | None, note: str = "") -> Tile:
         numbers = self.numbers

@@ -11,7 +11,7 @@ from adaug.audits.comparison import Change, Comparison
 from adaug.audits.plan import AS_IT_IS, Axis
 from adaug.audits.records import FamilyTable
 from adaug.audits.statistics import mean_of
-from adaug.audits.table import Audit
+from adaug.audits.table import Table
 
 MOST = 3  # operations or changes in one sentence
 
@@ -24,19 +24,19 @@ class Sentence:
     text: str
 
 
-def sentences(audit: Audit, comparison: Comparison | None, numbers: Numbers) -> list[Sentence]:
+def sentences(audit: Table, comparison: Comparison | None, numbers: Numbers) -> list[Sentence]:
     """The summary of a page. With a comparison it first says what changed, and then how things are now."""
-    said = [] if comparison is None else _changes(comparison, numbers)
+    changes = [] if comparison is None else _changes(comparison, numbers)
     now = _Says(audit if comparison is None else comparison.after, None if comparison is None else audit, numbers)
-    said += [now.as_it_is(), *now.operations(), *now.worst_view(), *now.worst_per_image(), *now.pairs(), *now.groups()]
-    return said
+    figures = [now.as_it_is(), *now.operations(), *now.worst_view(), *now.worst_per_image(), *now.pairs(), *now.groups()]
+    return [*changes, *figures]
 
 
-def hurts_clearly(audit: Audit, column: int) -> bool:
+def hurts_clearly(audit: Table, column: int) -> bool:
     """Whether a view is clearly worse than the images as they are: the whole paired interval is (if there is one)."""
     plain = audit.columns(AS_IT_IS)[0]
     table = audit.table()
-    drop = mean_of(_sign(audit) * (table[:, column] - table[:, plain]), audit.drawn)
+    drop = mean_of(audit.sign * (table[:, column] - table[:, plain]), audit.drawn)
     return bool(drop.high < 0)
 
 
@@ -45,14 +45,10 @@ def place(axis: Axis, label: str) -> str:
     return f"with cell {label} hidden" if isinstance(axis.layout, tuple) else f"at {minus(label)}"
 
 
-def _sign(audit: Audit) -> float:
-    return 1.0 if audit.higher_is_better else -1.0
-
-
 class _Says:
     """Makes the sentences about one audit. With `before`, they add the earlier number."""
 
-    def __init__(self, audit: Audit, before: Audit | None, numbers: Numbers) -> None:
+    def __init__(self, audit: Table, before: Table | None, numbers: Numbers) -> None:
         self.audit, self.before, self.numbers = audit, before, numbers
         self.plain = float(audit.mean(AS_IT_IS))
 
@@ -78,7 +74,7 @@ class _Says:
             family = audit.family(name)
             number = family.views.index(view)
             if np.isfinite(worst) and hurts_clearly(audit, family.start + number):
-                hurts.append((_sign(audit) * float(worst), family, number))
+                hurts.append((audit.sign * float(worst), family, number))
         if not hurts:
             return [Sentence("operations", "No operation alone hurts beyond doubt.")] if audit.operations else []
         hurts.sort(key=lambda item: item[0])
@@ -144,10 +140,10 @@ class _Says:
         """The worst pair of bins, and the scores of each of them alone."""
         audit, numbers = self.audit, self.numbers
         worst = [(family, *audit.worst(family.name)) for family in audit.families if len(family.axes) == 2]
-        there = [(_sign(audit) * float(value), family, view) for family, view, value in worst if np.isfinite(value)]
-        if not there:
+        pairs = [(audit.sign * float(value), family, view) for family, view, value in worst if np.isfinite(value)]
+        if not pairs:
             return []
-        value, family, view = min(there, key=lambda item: item[0])
+        value, family, view = min(pairs, key=lambda item: item[0])
         across = len(family.axes[1].labels)
         number = family.views.index(view)
         alone = []
@@ -157,20 +153,20 @@ class _Says:
                 mean = audit.curve(axis.operation).mean[single.index(axis.labels[label])]
                 alone += [numbers.value(mean)] if np.isfinite(mean) else []
         before = None if self.before is None else float(self.before.by_view([view])[0])
-        text = f"Of two operations together, {minus(view)} is worst: {numbers.value(_sign(audit) * value)}{self._was(before)}"
+        text = f"Of two operations together, {minus(view)} is worst: {numbers.value(audit.sign * value)}{self._was(before)}"
         text += f"; alone they leave {' and '.join(alone)}" if len(alone) == 2 else ""
         return [Sentence("together", f"{text}.")]
 
     def groups(self) -> list[Sentence]:
         audit, numbers = self.audit, self.numbers
         means = {group: float(audit.mean(group=group)) for group in audit.groups}
-        there = {group: value for group, value in means.items() if np.isfinite(value)}
-        if len(there) < 2:
+        known = {group: value for group, value in means.items() if np.isfinite(value)}
+        if len(known) < 2:
             return []
-        weakest = min(there, key=lambda group: _sign(audit) * there[group])
+        weakest = min(known, key=lambda group: audit.sign * known[group])
         plain = numbers.value(audit.mean(AS_IT_IS, weakest))
         was = self._was(None if self.before is None else self.before.mean(group=weakest))
-        text = f"{_start(weakest)}: {numbers.value(there[weakest])} over all views{was}; {plain} as they are."
+        text = f"{_start(weakest)}: {numbers.value(known[weakest])} over all views{was}; {plain} as they are."
         return [Sentence("weakest group", text)]
 
     def _was(self, value: float | None) -> str:
@@ -182,7 +178,7 @@ class _Says:
 
 def _changes(comparison: Comparison, numbers: Numbers) -> list[Sentence]:
     """What got better and what got worse beyond doubt, the largest change first."""
-    said = []
+    lines = []
     for about in ("better", "worse"):
         found = sorted((c for c in comparison.changes if numbers.verdict(c) == about), key=lambda c: -abs(float(c.gain)))
         named = list({(c.before, c.after): _from_to(c, numbers) for c in reversed(found)}.values())[::-1][:MOST]
@@ -193,8 +189,8 @@ def _changes(comparison: Comparison, numbers: Numbers) -> list[Sentence]:
                 f"{len(found)} of {len(comparison.changes)} figures {'is' if len(found) == 1 else 'are'} {about} beyond doubt"
             )
             text += f": {named[0]}." if len(named) == 1 else f", most of all {'; '.join(named)}."
-        said.append(Sentence(about, text))
-    return said
+        lines.append(Sentence(about, text))
+    return lines
 
 
 def _from_to(change: Change, numbers: Numbers) -> str:
