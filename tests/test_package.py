@@ -38,7 +38,7 @@ def test_public_and_private_can_be_told_apart():
         if any(part.startswith("_") for part in name.split(".")) or name.startswith("integrations."):  # those need extras
             continue
         module = importlib.import_module(f"adaug.{name}")
-        assert module.__all__, name
+        assert isinstance(module.__all__, list), name
         assert all(hasattr(module, public) for public in module.__all__), name
         assert not [public for public in module.__all__ if public.startswith("_")], name
     assert sorted(adaug.__all__) == adaug.__all__

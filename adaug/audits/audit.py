@@ -12,6 +12,8 @@ from adaug.audits._text import page, summary
 from adaug.audits.comparison import Comparison
 from adaug.audits.table import Table
 
+__all__ = ["Audit"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 

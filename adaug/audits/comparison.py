@@ -26,6 +26,8 @@ from adaug.audits.statistics import (
 )
 from adaug.audits.table import Table
 
+__all__ = ["Change", "Comparison"]
+
 
 @dataclass(frozen=True, eq=False)
 class Change:

@@ -19,6 +19,8 @@ from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policies import Policy
 
+__all__ = ["AS_IT_IS", "Axis", "DRAWS"]
+
 AS_IT_IS = "as it is"
 DRAWS = "draws"
 MIRRORED = "mirrored"

@@ -11,6 +11,8 @@ import numpy as np
 from adaug.audits.plan import Axis
 from adaug.audits.statistics import Array, Estimate
 
+__all__ = ["Case", "Curve", "FamilyTable", "Grid", "Picture"]
+
 
 @dataclass(frozen=True)
 class FamilyTable:

@@ -28,6 +28,8 @@ from adaug.audits.records import FamilyTable
 from adaug.operations import Operation
 from adaug.policies import Policy
 
+__all__ = ["audit"]
+
 Score = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> [B], or [B, K] for parts
 ROWS = 64  # in a pass: it shows a small batch under several views at once, a large one under one
 

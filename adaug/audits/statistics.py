@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
+__all__ = ["Estimate"]
+
 Array = npt.NDArray[np.float64]
 RESAMPLES = 1000
 NUMBERS = 2 * 10**7  # the most that the bootstrap may hold: with very many images it resamples less often

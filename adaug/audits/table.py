@@ -26,6 +26,8 @@ from adaug.audits.statistics import (
     worst_view,
 )
 
+__all__ = ["Table"]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
