@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import adaug
-import adaug.learners.trial as trial_module
+from adaug.learners import Paper, Trials
 from adaug.learners.reward import capped
 
 SIDE = 16
@@ -94,12 +94,14 @@ def covered_anywhere(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
 def trained(name: str, loss, steps: int, update=adaug.RewardPenalty(0.3, 0.3), lr: float = 3e-3, n: int = 16, **kwargs):
     """An augmenter with one branch of the paper's policy alone, after some steps; its last reward rates."""
     branch = next(branch for branch in adaug.policies.paper().branches if branch.name == name)
-    augmenter = adaug.AdversarialAugmenter(
-        adaug.Policy([adaug.Branch(name, branch.operations, 1.0)]),
+    learned = Paper(
         features=["encoder"],
         update=update,
         generator=nets.library_generator,
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=lr),
+    )
+    augmenter = adaug.AdversarialAugmenter(
+        adaug.Policy([adaug.Branch(name, branch.operations, 1.0, learned)]),
         seed=0,
         **kwargs,
     )
@@ -186,7 +188,7 @@ def without_occlusion(draw):
 def test_an_occlusion_must_be_compared_with_an_occlusion(honest, monkeypatch):
     """Trap 3. Every cell matters alike; against an open view the adversary always wins, and collapses."""
     if not honest:
-        monkeypatch.setattr(trial_module, "draw_proposal", without_occlusion(trial_module.draw_proposal))
+        monkeypatch.setattr(Trials, "draw", without_occlusion(Trials.draw))
     found, rate = trained("aho", covered_anywhere, 120, adaug.RewardPenalty(0.2, 0.5, cap=math.inf))
     h = float(entropy(found["aho.occlude"]).mean())
     if honest:
@@ -208,9 +210,12 @@ def test_below_its_fixed_point_a_branch_is_pulled_back_to_uniform_and_says_so():
 def test_like_is_compared_with_like(name):
     """Trap 6. Both views of a row share the flip, the colours and every factor that is not on trial."""
     asr, aho = adaug.policies.paper().branches
-    branch = {"asr": asr, "aho": aho}[name]
+    branch, learned = {"asr": asr, "aho": aho}[name], Paper(features=["encoder"])
     policy = adaug.Policy(
-        [adaug.Branch(name, branch.operations, 1.0), adaug.Branch("other", [adaug.Shear(-20, 20, 5)], 0.0)],
+        [
+            adaug.Branch(name, branch.operations, 1.0, learned),
+            adaug.Branch("other", [adaug.Shear(-20, 20, 5)], 0.0, learned),
+        ],
         [adaug.Flip([]), adaug.Brightness(0.5, 1.0, 5)],
     )
     seen = []
@@ -219,7 +224,7 @@ def test_like_is_compared_with_like(name):
         seen.append(nets.cloned(batch))
         return torch.zeros(len(output))
 
-    augmenter = adaug.AdversarialAugmenter(policy, features=["encoder"], difficulty=difficulty, seed=0)
+    augmenter = adaug.AdversarialAugmenter(policy, difficulty=difficulty, seed=0)
     batch = make_batch()
     batch["image"] = batch["image"].clamp(0, 1)
     batch["keypoints"] = torch.cat([batch["keypoints"], batch["keypoints"].flip(-1)], 1)  # a second, upright arm
@@ -268,12 +273,8 @@ def tabled(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
 def pretrained(name: str, loader, loss, steps: int, lr: float = 1e-2, **kwargs):
     branch = next(branch for branch in adaug.policies.paper().branches if branch.name == name)
-    augmenter = adaug.AdversarialAugmenter(
-        adaug.Policy([adaug.Branch(name, branch.operations, 1.0)]),
-        features=["encoder"],
-        generator=nets.library_generator,
-        seed=0,
-    )
+    learned = Paper(features=["encoder"], generator=nets.library_generator)
+    augmenter = adaug.AdversarialAugmenter(adaug.Policy([adaug.Branch(name, branch.operations, 1.0, learned)]), seed=0)
     model = Fixed()
     before = nets.traces(model)
     history = augmenter.pretrain(model, loader, loss, steps=steps, lr=lr, **kwargs)

@@ -6,10 +6,10 @@ import networks as nets
 import pytest
 import torch
 
-from adaug import Branch, Generator, OccludeFeatures, OneForAll, RewardPenalty, Rotate, Scale
+from adaug import Branch, Generator, OccludeFeatures, RewardPenalty, Rotate, Scale
 from adaug._runtime.random import Stream
+from adaug.learners import OneForAll, Trial, Trials
 from adaug.learners.adversary import Adversary, Lesson
-from adaug.learners.trial import draw_proposal
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
 LAYOUTS = {"scale": 7, "rotate": 9, "occlude": (4, 5)}
@@ -185,13 +185,19 @@ def small(shapes, layouts):
     return Generator(shapes, layouts, width=8, size=8)
 
 
+def drawn(branch, log_probs, stream):
+    """What is drawn for rows of a branch, without a model."""
+    rows = {branch.name: Trial(branch, torch.arange(ROWS), {})}
+    return Trials(None, None, (32, 32), rows, stream, None, 0).draw(branch.name, log_probs)
+
+
 def without_signal(shapes, inputs, steps, cap=2.0, make=small):
     """Drives a branch by coin flips: the least entropy of a row beside uniform, the greatest probability beside cap / k."""
     adversary, stream = player(Scale(0.75, 1.25, 7), OccludeFeatures(), make=make, shapes=shapes, cap=cap), Stream(1)
     update, least, greatest = RewardPenalty(cap=cap), 1.0, 0.0
     for _ in range(steps):
         predicted = adversary.predict(inputs(stream))
-        proposal = draw_proposal(adversary.branch, predicted, stream)
+        proposal = drawn(adversary.branch, predicted, stream)
         harder = stream.uniform(ROWS) < 0.5
         targets = {}
         for name, value in predicted.items():

@@ -19,10 +19,13 @@ import adaug
 from adaug import policies
 from adaug._batches.parse import parse
 from adaug._runtime.random import Stream
-from adaug.learners.measures import fair_difficulty
-from adaug.learners.running import EVERY, RunningDifficulty
-from adaug.policies import Branch, Policy, Running, Window
-from adaug.policies._draw import draw_unproposed
+from adaug._steps.groups import groups_of
+from adaug.learners import DifficultyTable, Rows, Running, Seen, Start
+from adaug.learners.measures import measure_of
+from adaug.learners.running import EVERY, RunningState
+from adaug.learners.table import difficulty_table
+from adaug.policies import Branch, Policy, Window
+from adaug.policies._draw import draw_rows
 
 CPU = torch.device("cpu")
 WIDE = policies.running(policies.wide())
@@ -32,18 +35,29 @@ Hard = Callable[[int, adaug.View, Tensor], Tensor | float]
 
 def simulate(
     hard: Hard, *, policy: Policy = WIDE, rows: int = 16, steps: int = 300, noise: float = 1.0, seed: int = 0
-) -> tuple[RunningDifficulty, list[dict[str, Tensor]]]:
+) -> tuple[RunningState, list[dict[str, Tensor]]]:
     """Steps without a network: the difficulty of a row is what `hard` says of its view, and noise."""
-    running, told = RunningDifficulty(policy, CPU), []
+    (group,) = groups_of(policy).values()
+    learner, branches, told = group.learner, group.of(policy), []
+    state = learner.start(Start(policy, branches, branches, CPU, (), lambda number: Stream(seed, number)))
     g = torch.Generator().manual_seed(seed)
     for step in range(steps):
         stream = Stream(seed, step)
         branch = policy.split(rows, 0.0, stream)
-        drawn = draw_unproposed(policy, running, branch.numpy(), policy.draw_random(rows, stream), stream)
+
+        def distributions(owner: Branch, state: RunningState = state) -> dict[str, Tensor]:
+            return learner.log_probs(state, owner, Rows(rows, CPU))
+
+        drawn = draw_rows(policy, distributions, branch.numpy(), policy.draw_random(rows, stream), stream)
         view = policy.view(drawn, rows, (32, 32), (32, 32))
-        running.observe(view, branch, noise * torch.randn(rows, generator=g) + hard(step, view, branch))
-        told.append(running.metrics())
-    return running, told
+        difficulty = noise * torch.randn(rows, generator=g) + hard(step, view, branch)
+        state = learner.observe(state, Seen(view, branch, lambda told=difficulty: told, lambda told=difficulty: told))
+        told.append(learner.metrics(state))
+    return state, told
+
+
+def table_of(running: RunningState, about: str, *, may_grow: bool) -> DifficultyTable:
+    return difficulty_table([running], about, may_grow=may_grow)
 
 
 def lowest_entropy(told: list[dict[str, Tensor]]) -> float:
@@ -118,7 +132,7 @@ def test_a_bin_is_not_called_hard_for_the_company_it_keeps():
         return 5.0 * (branch == 2) + hidden @ torch.tensor([0.0, 0.0, 0.0, 1.0]) + 0.5 * (angle > 30)
 
     running, _ = simulate(hard, policy=policy, rows=64, steps=400, noise=0.2)
-    table = running.table("it", may_grow=False).columns
+    table = table_of(running, "it", may_grow=False).columns
     by_bin = torch.tensor(table["a.rotate"]["difficulty"])
     assert torch.allclose(by_bin - by_bin[:3].mean(), torch.tensor([0.0, 0.0, 0.0, 0.5]), atol=0.06), by_bin
     cells = torch.tensor(table["b.occlude"]["difficulty"])
@@ -196,7 +210,7 @@ def test_a_step_takes_one_pass_and_no_hook_but_for_masks_of_features():
     model.register_forward_hook(lambda *_: runs.append(1))
     result = steps_of(augmenter, model, 4)
     assert len(runs) == 4
-    assert not augmenter._adversaries
+    assert not nets.adversaries(augmenter)
     assert {"distribution/asr.scale", "entropy/aho.occlude", "loss/asr", "loss/random"} <= result.metrics.keys()
     for policy, hooks in ((policies.robust(PAIRS), False), (WIDE, True)):
         other = nets.make_network()
@@ -210,7 +224,7 @@ def test_both_kinds_of_learning_stand_in_one_policy():
     policy = Policy([asr, Branch("aho", aho.operations, 1 / 3, "running"), Branch("turn", [adaug.Shear(-9, 9, 3)], 0.1, False)])
     model, augmenter = nets.make_network(), nets.make_augmenter(policy)
     result = steps_of(augmenter, model, 6)
-    assert set(augmenter._adversaries) == {"asr"}
+    assert set(nets.adversaries(augmenter)) == {"asr"}
     assert set(augmenter.difficulty_table().columns) == {"aho.occlude", "turn.shear_x"}
     assert {"reward_rate/asr", "entropy/asr.scale", "entropy/aho.occlude", "entropy/turn.shear_x"} <= result.metrics.keys()
     shown = augmenter.distributions(model, nets.make_batch(4))
@@ -227,6 +241,13 @@ def test_what_is_uniform_stays_uniform_and_is_told_of():
         assert sum(column["rows"]) > 0
 
 
+def through_a_file(state: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 @pytest.mark.parametrize("way", ["state", "file", "copy"])
 def test_it_resumes_bit_for_bit(way):
     model = nets.make_network()
@@ -239,16 +260,13 @@ def test_it_resumes_bit_for_bit(way):
     else:
         state = part.state_dict()
         if way == "file":
-            file = io.BytesIO()
-            torch.save(state, file)
-            file.seek(0)
-            state = torch.load(file, weights_only=True)
+            state = through_a_file(state)
         again = nets.make_augmenter(policies.robust(PAIRS))
         again.load_state_dict(state)
     steps_of(part, other, 3, first=5)  # what was saved is not touched by it
     result = steps_of(again, other, 4, first=5)
-    assert torch.equal(again._running.sums, whole._running.sums)
-    assert torch.equal(again._running.probabilities, whole._running.probabilities)
+    assert torch.equal(nets.running(again).sums, nets.running(whole).sums)
+    assert torch.equal(nets.running(again).answer.probabilities, nets.running(whole).answer.probabilities)
     assert nets.same(result.metrics, whole.metrics)
 
 
@@ -274,10 +292,42 @@ def test_a_failing_step_teaches_nothing(steps, monkeypatch):
     with pytest.raises(MemoryError):
         augmenter.step(model, nets.make_batch(), broken)
     assert nets.same(augmenter.state_dict(), before)
-    monkeypatch.setattr(augmenter._running, "metrics", broken)  # after the sums were added
+    monkeypatch.setattr(Running, "metrics", broken)  # after the sums were added
     with pytest.raises(MemoryError):
         augmenter.step(model, nets.make_batch(), nets.loss_fn)
     assert nets.same(augmenter.state_dict(), before)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_batch_of_another_kind_does_not_count(resumed):
+    """Without keypoints the loss would be summed into errors; a resumed run knows what it summed before."""
+    model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS))
+    steps_of(augmenter, model, 3)
+    before = nets.cloned(augmenter.state_dict())
+    if resumed:
+        augmenter = nets.make_augmenter(policies.robust(PAIRS))
+        augmenter.load_state_dict(through_a_file(before))
+    other = {"image": nets.make_batch(8)["image"]}
+    for _ in range(2):
+        augmenter.step(model, other, lambda output, batch: output.square().flatten(1).mean(1))
+    assert torch.equal(nets.running(augmenter).pending, before["learners"]["asr+aho"]["pending"])
+    assert before["measure"] == augmenter.state_dict()["measure"] == augmenter.difficulty_table().measure
+    assert before["measure"].startswith("the error of the heat maps' peaks")
+    steps_of(augmenter, model, 1)
+    assert nets.running(augmenter).pending.diagonal()[:3].sum() == 8 * 4
+
+
+@pytest.mark.parametrize("saved", [None, by_angle])
+def test_sums_of_another_measure_are_refused(saved):
+    other = by_angle if saved is None else None
+    augmenter = nets.make_augmenter(policies.robust(PAIRS), difficulty=saved)
+    again = nets.make_augmenter(policies.robust(PAIRS), difficulty=other)
+    again.load_state_dict(augmenter.state_dict())  # nothing was summed yet
+    steps_of(augmenter, nets.make_network(), 1)
+    before = nets.cloned(again.state_dict())
+    with pytest.raises(ValueError, match=r"should go on with the measure that it summed up.*Found.*build it as it was saved"):
+        again.load_state_dict(augmenter.state_dict())
+    assert nets.same(again.state_dict(), before)
 
 
 # ---- what is fair
@@ -297,7 +347,7 @@ def test_heat_maps_are_measured_by_the_size_of_the_person(form):
     for factor in (0.7, 1.0, 1.6):
         output, batch = scaled(factor)
         given = [torch.zeros_like(output), output] if form == "stacks" else output
-        measure = fair_difficulty(given, parse(batch, None))
+        measure = measure_of(given, parse(batch, None))
         assert measure is not None
         found.append(float(measure.function(given, parse(batch, None))))
     assert max(found) < 1.02 * min(found)
@@ -313,7 +363,7 @@ def test_masks_are_measured_by_the_iou_of_what_is_there():
     half[0, 1, :2], half[0, 0, :2] = 0, 1
     half[1, 2, :1], half[1, 0, :1] = 0, 1
     batch = parse({"image": torch.zeros(2, 3, 8, 8), "mask": mask}, None)
-    measure = fair_difficulty(half, batch)
+    measure = measure_of(half, batch)
     assert measure is not None
     assert "IoU" in measure.about
     assert measure.function(right, batch).tolist() == [0.0, 0.0]
@@ -322,7 +372,7 @@ def test_masks_are_measured_by_the_iou_of_what_is_there():
     coarse = torch.nn.functional.avg_pool2d(right, 2)
     assert measure.function(coarse, batch).tolist() == [0.0, 0.0]
     one = {"image": torch.zeros(2, 3, 8, 8), "mask": (mask == 1).long()}
-    single = fair_difficulty(right[:, 1:2] * 8 - 4, parse(one, None))
+    single = measure_of(right[:, 1:2] * 8 - 4, parse(one, None))
     assert single is not None
     assert single.function(right[:, 1:2] * 8 - 4, parse(one, None)).tolist() == [0.0, 0.0]
     assert single.function(right[:, 1:2], parse(one, None)).tolist() == [0.0, 0.0]
@@ -331,7 +381,7 @@ def test_masks_are_measured_by_the_iou_of_what_is_there():
 def test_labels_are_measured_by_the_probability_of_the_true_class():
     logits = torch.tensor([[0.0, 0.0], [50.0, -50.0], [50.0, -50.0], [1.0, 2.0]])
     batch = parse({"image": torch.zeros(4, 3, 8, 8), "label": torch.tensor([0, 0, 1, -100])}, None)
-    measure = fair_difficulty(logits, batch)
+    measure = measure_of(logits, batch)
     assert measure is not None
     assert torch.allclose(measure.function(logits, batch), torch.tensor([0.5, 0.0, 1.0, torch.nan]), equal_nan=True)
 
@@ -342,7 +392,7 @@ def test_labels_are_measured_by_the_probability_of_the_true_class():
 ], ids=str)  # fmt: skip
 def test_where_nothing_is_known_to_be_fairer_the_loss_it_is(output):
     batch = parse({"image": torch.zeros(2, 3, 8, 8), "keypoints": torch.zeros(2, 2, 2)}, None)
-    assert fair_difficulty(output, batch) is None
+    assert measure_of(output, batch) is None
 
 
 def test_the_loss_as_a_last_resort_is_said_once(caplog):
@@ -365,8 +415,8 @@ def test_the_loss_as_a_last_resort_is_said_once(caplog):
 def test_the_users_difficulty_goes_first():
     model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS), difficulty=by_angle)
     result = steps_of(augmenter, model, 1)
-    fresh = augmenter._running.fresh[:3]
-    assert torch.allclose((fresh[:, -1].sum() / fresh[:, :3].sum()).float(), by_angle(None, result.batch).mean())
+    pending = nets.running(augmenter).pending[:3]
+    assert torch.allclose((pending[:, -1].sum() / pending[:, :3].sum()).float(), by_angle(None, result.batch).mean())
     assert "the user's" in str(augmenter.difficulty_table())
 
 
@@ -375,11 +425,11 @@ def test_a_bin_that_leads_by_its_size_alone_is_told_of():
         return view.magnitudes["asr.scale"].square()
 
     running, _ = simulate(size, noise=0.2)
-    (note,) = running.table("the loss", may_grow=True).notes
+    (note,) = table_of(running, "the loss", may_grow=True).notes
     assert "asr.scale" in note
-    assert not running.table("an error", may_grow=False).notes
+    assert not table_of(running, "an error", may_grow=False).notes
     turned, _ = simulate(turned_right, noise=0.2)
-    assert not turned.table("the loss", may_grow=True).notes
+    assert not table_of(turned, "the loss", may_grow=True).notes
 
 
 # ---- what is told, and refused
@@ -387,7 +437,7 @@ def test_a_bin_that_leads_by_its_size_alone_is_told_of():
 
 def test_the_table_reads_well():
     running, _ = simulate(turned_right, noise=0.3)
-    table = running.table("an error", may_grow=False)
+    table = table_of(running, "an error", may_grow=False)
     rotate = table.columns["asr.rotate"]
     assert set(rotate) == {"bin", "difficulty", "error", "probability", "rows"}
     assert all(len(column) == 9 for column in rotate.values())
@@ -405,25 +455,14 @@ def test_a_table_follows_some_steps():
         nets.make_augmenter(policies.robust(PAIRS)).difficulty_table()
 
 
-@pytest.mark.parametrize("arguments", [
-    {"update": adaug.RewardPenalty(0.3, 0.3)}, {"generator": adaug.Generator}, {"scoring": "train"}, {"update_every": 2},
-    {"optimizer": torch.optim.SGD}, {"features": ["a"], "occlude": ["b"]}, {"features": ()},
-], ids=str)  # fmt: skip
-def test_what_generators_alone_use_is_refused_without_one(arguments):
-    policy = Policy(WIDE.branches[:1]) if arguments == {"features": ()} else WIDE
-    with pytest.raises(ValueError, match=r"should be given only if a branch learns by a generator.*Found branches"):
-        adaug.AdversarialAugmenter(policy, **arguments)
-    adaug.AdversarialAugmenter(policies.wide(), **arguments)
-
-
 def test_pretraining_needs_generators():
-    with pytest.raises(ValueError, match="`pretrain` should be given only if a branch learns by a generator"):
+    with pytest.raises(ValueError, match="`pretrain` should have generators to train. Found that no branch learns by the paper"):
         nets.make_augmenter(WIDE).pretrain(nets.make_network(), [nets.make_batch()], nets.loss_fn, steps=1)
 
 
-@pytest.mark.parametrize("learned", ["Running", 1, None, "generator", 0.5])
-def test_a_way_to_learn_is_one_of_three(learned):
-    with pytest.raises(ValueError, match=r"`learned` of branch .* should be True"):
+@pytest.mark.parametrize("learned", ["Running", 1, None, "generator", 0.5, Running, object()])
+def test_a_way_to_learn_is_a_learner_or_a_short_name(learned):
+    with pytest.raises(ValueError, match=r"`learned` of branch .* should be an adaug.learners.Learner, \"running\".*Found"):
         Branch("a", [adaug.Rotate(-9, 9, 3)], 0.5, learned)
 
 
@@ -444,13 +483,13 @@ def test_nothing_is_hidden_if_no_row_shall_be():
 
 def test_policies_turn_into_each_other():
     wide = policies.wide(PAIRS)
-    assert all(branch.running == Running() for branch in policies.running(wide).branches)
+    assert all(branch.learned == "running" for branch in policies.running(wide).branches)
     assert policies.uniform(policies.running(wide)) == policies.uniform(wide)
-    assert policies.running(wide, Running(cap=4)).branches[0].running == Running(cap=4)
+    assert policies.running(wide, Running(cap=4)).branches[0].learned == Running(cap=4)
     robust = policies.robust(PAIRS)
     assert robust.branches[0].operations == wide.branches[0].operations
     assert robust.branches[1].operations == (adaug.OccludeImage((4, 4), (1, 2)),), "no network is touched"
-    assert not any(branch.has_generator for branch in robust.branches)
+    assert all(branch.learned == "running" for branch in robust.branches)
     assert [branch.share for branch in policies.robust(PAIRS, share=1 / 6).branches] == [1 / 6, 1 / 3]
     assert [branch.share for branch in policies.robust(PAIRS, hidden=0).branches] == [1 / 3, 0]
     with pytest.raises(ValueError, match="share"):
@@ -466,12 +505,12 @@ def test_a_state_that_does_not_fit_is_refused(damage):
     model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS))
     steps_of(augmenter, model, 2)
     state = augmenter.state_dict()
-    before = copy.deepcopy(state["running"])
+    before = copy.deepcopy(state["learners"])
     for name, value in damage.items():
-        state["running"][name] = value
+        state["learners"]["asr+aho"][name] = value
     with pytest.raises(ValueError, match=r"running difficulty.*Found"):
         augmenter.load_state_dict(state)
-    assert nets.same(augmenter.state_dict()["running"], before)
+    assert nets.same(augmenter.state_dict()["learners"], before)
 
 
 def test_half_precision_is_summed_in_full():
@@ -481,10 +520,11 @@ def test_half_precision_is_summed_in_full():
     model, augmenter = nets.make_network(), nets.make_augmenter(policies.robust(PAIRS), difficulty=half)
     with torch.autocast("cpu", torch.bfloat16):
         steps_of(augmenter, model, 2 * EVERY + 5)
-    assert augmenter._running.sums.dtype == augmenter._running.fresh.dtype == torch.float64
-    old, fresh = (sums.diagonal()[:3].sum() for sums in (augmenter._running.sums, augmenter._running.fresh))
+    running = nets.running(augmenter)
+    assert running.sums.dtype == running.pending.dtype == torch.float64
+    old, pending = (sums.diagonal()[:3].sum() for sums in (running.sums, running.pending))
     assert math.isclose(float(old), 8 * EVERY * (1 + math.exp(-EVERY / 256)), rel_tol=1e-9)
-    assert fresh == 8 * 5
+    assert pending == 8 * 5
 
 
 def test_what_is_usual_is_taken_off():
@@ -496,10 +536,11 @@ def test_what_is_usual_is_taken_off():
     running, told = simulate(hard, noise=0.3)
     assert told[-1]["distribution/asr.rotate"][-1] > 0.85 * 2.5 / 9
     assert told[-1]["entropy/asr.scale"] > 0.95 * math.log(7)
-    sums = running.sums + running.fresh
-    left = sums[: running._shares, -1].sum() / sums.diagonal()[: running._shares].sum()
-    mean = sum(running.table("it", may_grow=False).columns["asr.scale"]["difficulty"]) / 7
-    assert math.isclose(mean, float(running.usual + left), rel_tol=1e-6)
+    sums = running.sums + running.pending
+    shares = running.columns.shares
+    left = sums[:shares, -1].sum() / sums.diagonal()[:shares].sum()
+    mean = sum(table_of(running, "it", may_grow=False).columns["asr.scale"]["difficulty"]) / 7
+    assert math.isclose(mean, float(running.baseline + left), rel_tol=1e-6)
 
 
 def test_rows_of_all_shares_count():

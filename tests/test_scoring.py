@@ -13,33 +13,27 @@ from torch import Tensor
 from adaug._batches.parse import parse
 from adaug._model.bound import Difficulty
 from adaug._runtime.random import Stream
-from adaug.learners.scoring import Exact
-from adaug.learners.trial import Trials, propose
-
-
-def trials_of(augmenter: Any, batch: Any, branch: Tensor) -> Trials:
-    return propose(
-        augmenter._bound, augmenter._adversaries, augmenter._running, batch, (32, 32), branch, Stream(3), learns=False
-    )
+from adaug._steps.halves import Passes, draw
+from adaug.policies import Policy
 
 
 @pytest.mark.parametrize(
     "branch", [[0, 1, 2, 1, 0, 2, 2, 1, 0], [1] * 9, [2] * 9, [0, 0, 0, 0, 1, 0, 0, 0, 2]], ids=["all", "asr", "aho", "few"]
 )
 @pytest.mark.parametrize("network", ["hourglass", "list of stacks", "classifier"])
-def test_one_pass_says_what_two_would(network: str, branch: list[int]) -> None:
+def test_one_pass_says_what_two_would(network: str, branch: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Policy, "split", lambda *_: torch.tensor(branch))
     model = nets.make_network(network)
     augmenter = nets.make_augmenter(network=network)
     augmenter.bind(model, nets.make_batch())
-    batch, bound = parse(nets.make_batch(), {}), augmenter._bound
-    trials = trials_of(augmenter, batch, torch.tensor(branch))
-    augmented = batch.apply(trials.view, (32, 32))
-    difficulty = Difficulty(nets.loss_fn, "loss_fn")
-    found = Exact().score(bound, trials, batch, augmented, difficulty)
-    index = trials.index
-    (adversarial,) = bound.score(augmented.select(index), trials.view.select(index).feature_masks, [difficulty])
-    reference = batch.select(index).apply(trials.reference, (32, 32))
-    (random,) = bound.score(reference, trials.reference.feature_masks, [difficulty])
+    batch, state, difficulty = parse(nets.make_batch(), {}), augmenter._state, Difficulty(nets.loss_fn, "loss_fn")
+    bound, passes = state.bound, Passes(state.bound, difficulty, 0)
+    drawn = draw(bound.policy, augmenter._groups, state.learners, batch, (32, 32), 0.0, Stream(3), passes)
+    (found,) = drawn.evidence.values()
+    index, compared = found.trials.index, found.trials.joined(found.trials.reference)
+    assert sorted(index.tolist()) == [i for i, number in enumerate(branch) if number]
+    (adversarial,) = bound.score(drawn.augmented.select(index), drawn.view.select(index).feature_masks, [difficulty])
+    (random,) = bound.score(batch.select(index).apply(compared, (32, 32)), compared.feature_masks, [difficulty])
     assert (adversarial != random).any()
     torch.testing.assert_close(found.adversarial, adversarial, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.reference, random, rtol=1e-5, atol=1e-6)

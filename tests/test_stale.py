@@ -158,8 +158,8 @@ def test_the_image_itself_may_lie_inside():
     assert not torch.equal(result["inputs"]["rgb"], batch["inputs"]["rgb"])
     still = seen(batch, Policy(()), targets={("inputs", "rgb"): "image"})
     assert still["inputs"]["rgb"] is batch["inputs"]["rgb"]
-    model = torch.nn.Conv2d(3, 2, 3)
-    augmenter = AdversarialAugmenter(targets={("inputs", "rgb"): "image"}, features=(), seed=0)
+    model, policy = torch.nn.Conv2d(3, 2, 3), adaug.policies.paper(learned=adaug.learners.Paper(features=()))
+    augmenter = AdversarialAugmenter(policy, targets={("inputs", "rgb"): "image"}, seed=0)
     augmenter.step(model, batch, lambda output, batch: output.flatten(1).mean(1) * batch["inputs"]["rgb"].flatten(1).mean(1))
 
 

@@ -29,9 +29,10 @@ MAKERS: dict[Callable[..., Any], list[str]] = {
     adaug.Branch: ["name", "operations", "share", "learned"], adaug.Policy: ["branches", "common"],
     adaug.RewardPenalty: ["alpha", "beta", "cap"], adaug.Target: ["kind", "fill", "unit", "format"],
     adaug.AdversarialAugmenter: [
-        "policy", "features", "occlude", "targets", "output_size", "update", "generator", "optimizer", "difficulty",
-        "warmup_steps", "update_every", "scoring", "total_steps", "seed",
+        "policy", "occlude", "targets", "output_size", "difficulty", "forward", "warmup_steps", "total_steps", "seed",
     ],
+    adaug.learners.Paper: ["features", "update", "generator", "optimizer", "scoring", "update_every"],
+    adaug.learners.Running: ["cap", "floor"],
 }  # fmt: skip
 USUAL: dict[Callable[..., Any], dict[str, Any]] = {
     adaug.Scale: {"low": 0.75, "high": 1.25, "bins": 7}, adaug.Rotate: {"low": -30, "high": 30, "bins": 9},

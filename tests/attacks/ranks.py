@@ -14,7 +14,6 @@ from typing import Any
 import networks as nets
 import torch
 import torch.distributed as dist
-from torch.distributed.algorithms.join import Join
 
 import adaug
 from attacks.inputs import AnyChannels, square
@@ -22,15 +21,15 @@ from attacks.tally import Process, Tally
 
 
 def ranks(tally: Tally) -> None:
-    """Two ranks with batches of random sizes and numbers, with and without Join, one of which may be killed."""
+    """Two ranks with batches of random sizes and numbers, one of which may be killed."""
     number = tally.random
     while not tally.over:
         learned = number.choice([True, "running"])
-        way = number.choice(["even", "even", "joined", "uneven", "killed"])
+        way = number.choice(["even", "even", "even", "uneven", "killed"])
         sizes = [[number.randint(1, 6) for _ in range(number.randint(2, 10))] for _ in range(2)]
         if way == "even":
             sizes[1] = [number.randint(1, 6) for _ in sizes[0]]
-        elif way != "joined":
+        else:
             sizes[1] = sizes[0][: len(sizes[0]) - 1]
         what = f"{way} ranks with batches of {sizes}, learned={learned}"
         with tempfile.TemporaryDirectory() as name:
@@ -55,13 +54,12 @@ def _rank(rank: int, folder: Path, sizes: list[int], learned: Any, way: str) -> 
     time_given = timedelta(seconds=4 if way in ("uneven", "killed") else 60)
     dist.init_process_group("gloo", rank=rank, world_size=2, init_method=f"file://{folder}/group", timeout=time_given)
     policy = adaug.Policy([adaug.Branch("r", [adaug.Rotate(-30, 30, 9)], 0.5, learned)])
-    more: Any = {"features": (), "generator": nets.library_generator} if learned is True else {}
-    augmenter, model, error = adaug.AdversarialAugmenter(policy, **more), AnyChannels(), ""
+    policy = nets.by_paper(policy, features=(), generator=nets.library_generator)
+    augmenter, model, error = adaug.AdversarialAugmenter(policy), AnyChannels(), ""
     augmenter.bind(model, nets.make_batch(2))
     try:
-        with Join([augmenter], enable=way == "joined"):
-            for i, n in enumerate(sizes):
-                augmenter.step(model, nets.make_batch(n, seed=10 * rank + i), square)
+        for i, n in enumerate(sizes):
+            augmenter.step(model, nets.make_batch(n, seed=10 * rank + i), square)
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
     if rank == 1 and way == "killed":

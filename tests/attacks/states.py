@@ -21,11 +21,12 @@ PLAIN = [value for value in JUNK if value is None or isinstance(value, (int, flo
 def states(tally: Tally) -> None:
     """Saved states with one thing damaged, loaded before and after binding."""
     policy = adaug.Policy([
-        adaug.Branch("asr", [adaug.Scale(0.75, 1.25, 7)], 0.4), adaug.Branch("r", [adaug.Rotate(-30, 30, 9)], 0.4, "running"),
+        adaug.Branch("asr", [adaug.Scale(0.75, 1.25, 7)], 0.4, adaug.learners.Paper(features=(), generator=nets.library_generator)),
+        adaug.Branch("r", [adaug.Rotate(-30, 30, 9)], 0.4, "running"),
     ])  # fmt: skip
 
     def made() -> tuple[Any, nn.Module]:
-        return adaug.AdversarialAugmenter(policy, features=(), generator=nets.library_generator, seed=0), AnyChannels()
+        return adaug.AdversarialAugmenter(policy, seed=0), AnyChannels()
 
     augmenter, model = made()
     for i in range(5):
