@@ -19,7 +19,7 @@ from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policies import Policy
 
-__all__ = ["AS_IT_IS", "Axis", "DRAWS"]
+__all__ = ["AS_IT_IS", "DRAWS", "Axis"]
 
 AS_IT_IS = "as it is"
 DRAWS = "draws"
