@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from adaug._runtime.checks import integer, mapping, number, shown
+from adaug._runtime.checks import as_text, integer, mapping, number
 from adaug._runtime.states import Description, anything, check_state
 from adaug.learners.adversary import STATE, Adversary
 from adaug.learners.running import RunningDifficulty
@@ -44,7 +44,7 @@ def check_saved(
     check_state(state["running"], running.describe_state(), "A state of running difficulty")
     learned = {branch.name for branch in policy.branches if branch.has_generator}
     if state["adversaries"] and set(state["adversaries"]) != learned:  # it has none before binding
-        raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {shown(list(state['adversaries']))}.")
+        raise ValueError(f"A state should hold the branches {sorted(learned)}. Found {as_text(list(state['adversaries']))}.")
     for name, saved in state["adversaries"].items():
         if adversaries:
             adversaries[name].check_state(saved)

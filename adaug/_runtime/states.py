@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaug._runtime.checks import Rule, mapping, shown
+from adaug._runtime.checks import Rule, as_text, mapping
 
 Description = Mapping[str, "Rule | Description"]  # name -> rule; a state should have exactly these names
 MOST = 5  # mistakes that an error names
@@ -34,7 +34,7 @@ def check_state(state: Any, description: Description, owner: str) -> None:
 
 def _mistakes(state: Any, description: Description, path: str) -> list[str]:
     if not isinstance(state, Mapping):
-        return [f"`{path}` should be a mapping. Found {shown(state)}."]
+        return [f"`{path}` should be a mapping. Found {as_text(state)}."]
     inside = f"{path}." if path else ""
     result = []
     unknown = [str(name) for name in state if name not in description]
@@ -49,7 +49,7 @@ def _mistakes(state: Any, description: Description, path: str) -> list[str]:
             try:
                 part.read(state[name])
             except (TypeError, ValueError) as error:
-                result.append(f"`{inside}{name}` should be {part.should}. Found {str(error) or shown(state[name])}.")
+                result.append(f"`{inside}{name}` should be {part.should}. Found {str(error) or as_text(state[name])}.")
     return result
 
 
@@ -125,7 +125,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, owner: str) ->
     parameters = [parameter for group in fresh.param_groups for parameter in group["params"]]
     unknown = [number for number in state["state"] if number not in saved]
     if unknown or len(set(saved)) != len(saved):
-        raise ValueError(f"{owner} should name each of its own parameters once. Found {shown(unknown or saved)}.")
+        raise ValueError(f"{owner} should name each of its own parameters once. Found {as_text(unknown or saved)}.")
     for number, parameter in zip(saved, parameters, strict=True):
         if state["state"].get(number):
             kept = {name: _like(value) for name, value in fresh.state[parameter].items()}
@@ -174,7 +174,7 @@ def _like(own: Any) -> Rule:
     """Something of the same type as `own`, and finite."""
     if isinstance(own, Tensor):
         return tensor(own)
-    return Rule(f"like {shown(own)}", lambda value: _alike(own, value))
+    return Rule(f"like {as_text(own)}", lambda value: _alike(own, value))
 
 
 def _alike(own: Any, value: Any) -> Any:

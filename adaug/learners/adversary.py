@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaug._runtime.checks import mapping, shown
+from adaug._runtime.checks import as_text, mapping
 from adaug._runtime.random import Habit, Stream, no_inference, seeded
 from adaug._runtime.ranks import add_up, same_as_first
 from adaug._runtime.states import Description, anything, check_optimizer, check_state, weights
@@ -177,7 +177,7 @@ class Adversary:
         if saved != present and set(saved) == set(present):
             raise ValueError(
                 f"{owner} should list its weights in the generator's order, because its optimizer counts them. Found "
-                f"{shown(saved)}; use the generator that it was saved with."
+                f"{as_text(saved)}; use the generator that it was saved with."
             )
         try:
             check_state(state["generator"], weights(self.generator), owner)
