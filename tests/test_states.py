@@ -77,8 +77,6 @@ UNFIT = {
     "a larger moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(10 * value.numel())),
     "a smaller moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(1)),
     "a moment that is NaN": put(*KEPT, "exp_avg", lambda value: value * torch.nan),
-    "a negative square": put(*KEPT, "exp_avg_sq", lambda value: value - 1),
-    "a moment of another dtype": put(*KEPT, "exp_avg_sq", lambda value: value.double()),
     "a moment is missing": lambda state: state["adversaries"]["aho"]["optimizer"]["state"][0].pop("exp_avg"),
     "moments of other parameters": swapped,
     "moments of parameters beyond": lambda state: state["adversaries"]["aho"]["optimizer"]["state"].update({999: {}}),
@@ -202,6 +200,7 @@ OPTIMIZERS = {
     "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-3, amsgrad=True),
     "Adagrad": torch.optim.Adagrad,
     "plain SGD": lambda p: torch.optim.SGD(p, lr=0.1),
+    "Adafactor": torch.optim.Adafactor,
 }
 
 
