@@ -23,7 +23,7 @@ from adaug._batches.kinds import Target
 from adaug._batches.parse import parse
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
 from adaug._model.call import Call, Forward
-from adaug._model.locks import alone, waiting
+from adaug._model.locks import locked
 from adaug._model.wrappers import device_of, shards, unwrap
 from adaug._runtime.checks import checked, number
 from adaug._runtime.geometry import Size
@@ -170,7 +170,7 @@ class AdversarialAugmenter(Joins):
 
     # ---- training
 
-    @alone
+    @locked
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """Augments one mini-batch, runs the model on it and learns from it (Algorithms 1 and 2).
 
@@ -228,7 +228,7 @@ class AdversarialAugmenter(Joins):
             self.metrics = metrics
         return step
 
-    @alone
+    @locked
     def pretrain(
         self,
         model: nn.Module,
@@ -275,7 +275,7 @@ class AdversarialAugmenter(Joins):
                 history.setdefault(name, []).append(value)
         return {name: torch.stack(values) for name, values in history.items()}
 
-    @alone
+    @locked
     def random(self, batch: UserBatch) -> UserBatch:
         """Returns the batch under random views: the paper's baseline, and its stage 1.
 
@@ -295,7 +295,7 @@ class AdversarialAugmenter(Joins):
         self._counts["random"] += 1
         return result
 
-    @alone
+    @locked
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
         """Returns the probabilities of all bins and cells for these images: "branch.operation" -> [B, k]. Draws nothing."""
         with self._undone_on_error():
@@ -311,7 +311,7 @@ class AdversarialAugmenter(Joins):
                 probabilities |= {f"{branch.name}.{name}": value.exp() for name, value in log_probs.items()}
         return probabilities
 
-    @waiting
+    @locked
     def difficulty_table(self) -> DifficultyTable:
         """Says how hard the network finds each bin now, for branches without generators.
 
@@ -330,7 +330,7 @@ class AdversarialAugmenter(Joins):
 
     # ---- life cycle
 
-    @alone
+    @locked
     def bind(self, model: nn.Module, batch: UserBatch) -> None:
         """Attaches hooks to a model and makes generators for its features.
 
@@ -342,7 +342,7 @@ class AdversarialAugmenter(Joins):
         with self._undone_on_error():
             self._prepare(model, batch)
 
-    @alone
+    @locked
     def detach(self) -> None:
         """Removes the hooks from the model, for example before scripting it. The next `step` binds again, to any model."""
         if self._bound is not None:
@@ -377,7 +377,7 @@ class AdversarialAugmenter(Joins):
         """The names behind the numbers in `StepResult.branch`: "random", then the policy's branches."""
         return (RANDOM, *(branch.name for branch in self.policy.branches))
 
-    @waiting
+    @locked
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that a resumed run needs: generators, optimizers, counters, seed, and the policy's description.
 
@@ -394,7 +394,7 @@ class AdversarialAugmenter(Joins):
             "running": self._running.state_dict(),
         }
 
-    @waiting
+    @locked
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Loads what `state_dict` returned. Before binding, the state waits until then.
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import adaug
-from adaug import _checks
+from adaug._runtime import checks
 from adaug.operations import Apply, ClippedNormal, Gain
 from adaug.policies import Running, Window
 
@@ -123,13 +123,13 @@ def test_numpys_numbers_are_taken_and_kept_as_plain_ones():
 
 
 def test_a_mistake_of_type_is_a_type_error_and_one_of_value_is_not():
-    rules = {"a": _checks.integer(at_least=1), "b": _checks.number(low=0, high=1)}
+    rules = {"a": checks.integer(at_least=1), "b": checks.number(low=0, high=1)}
     with pytest.raises(ValueError, match=r"`a` of X should be an integer of at least 1\. Found 0") as caught:
-        _checks.checked({"a": 0}, rules, "X")
+        checks.checked({"a": 0}, rules, "X")
     assert not isinstance(caught.value, TypeError)
     with pytest.raises(TypeError, match=r"(?s)`a`.*`b`"):
-        _checks.checked({"a": "x", "b": 2}, rules)
-    assert _checks.checked({"a": np.int8(3), "c": "free"}, rules) == {"a": 3, "c": "free"}
+        checks.checked({"a": "x", "b": 2}, rules)
+    assert checks.checked({"a": np.int8(3), "c": "free"}, rules) == {"a": 3, "c": "free"}
 
 
 RANGES = [
@@ -145,7 +145,7 @@ RANGES = [
 
 @pytest.mark.parametrize(("arguments", "finite"), list(itertools.product(RANGES, [True, False])))
 def test_a_number_lies_in_its_range(arguments, finite):
-    rule = _checks.number(**arguments, finite=finite)
+    rule = checks.number(**arguments, finite=finite)
     for value in (-math.inf, -1, 0, 0.5, 1, 2, math.inf, math.nan):
         low, above = arguments.get("low", -math.inf), arguments.get("above", None)
         high, below = arguments.get("high", math.inf), arguments.get("below", None)
