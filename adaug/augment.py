@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -16,7 +17,7 @@ from adaug._batches.batch import UserBatch
 from adaug._batches.fits import check_policy
 from adaug._batches.kinds import TARGETS, Key, Target, guess
 from adaug._batches.samples import MOVING, Channels, Lifted, image_of, is_array
-from adaug._batches.tree import with_items, with_values
+from adaug._batches.tree import Path, children, has_names, has_rows, map_leaves
 from adaug._runtime.checks import checked, instance, integer, one_of, optional
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream
@@ -121,8 +122,10 @@ class Augment:
         if rows is None:
             made, drawn = self._one(source, keys, single=is_array(image) and getattr(image, "ndim", 3) < 4)
         else:
-            each = [self._one(_row(source, i, rows), (*keys, i), single=True) for i in range(rows)]
-            made, drawn = _gathered(source, [row for row, _ in each], rows), [view for _, view in each]
+            samples = [map_leaves(partial(_row, i=i, n=rows), source, opens=_opens) for i in range(rows)]
+            each = [self._one(sample, (*keys, i), single=True) for i, sample in enumerate(samples)]
+            made = map_leaves(partial(_gathered, n=rows), source, *(row for row, _ in each), opens=_opens)
+            drawn = [view for _, view in each]
         made = made[0] if alone else made
         return (made, drawn) if view else made
 
@@ -172,7 +175,7 @@ def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | 
     if getattr(image, "ndim", 0) != 4:
         return None
     n = len(image)
-    for key, entry in batch.items() if isinstance(batch, Mapping) else enumerate(batch):
+    for key, entry in children(batch):
         if isinstance(entry, (list, tuple)) and not hasattr(entry, "_fields") and len(entry) == n:
             kind = targets.get(key) or guess(key, entry)
             arrays = kind is not None and kind.kind in MOVING and all(map(is_array, entry))
@@ -181,31 +184,20 @@ def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | 
     return None
 
 
-def _row(entry: Any, i: int, n: int, *, top: bool = True) -> Any:
+def _opens(path: Path, entry: Any) -> bool:
+    """Lists inside a batch hold rows."""
+    return has_names(path, entry) or (not path and isinstance(entry, (list, tuple)))
+
+
+def _row(path: Path, entry: Any, i: int, n: int) -> Any:
     """Row i of n, from lists or tensors of rows. An entry without rows stays as it is."""
-    if isinstance(entry, Mapping):
-        return with_items(entry, {name: _row(item, i, n, top=False) for name, item in entry.items()})
-    if isinstance(entry, (list, tuple)) and (top or hasattr(entry, "_fields")):
-        return with_values(entry, [_row(item, i, n, top=False) for item in entry])
-    if isinstance(entry, (list, tuple)):
-        return entry[i] if len(entry) == n else entry
-    if isinstance(entry, (Tensor, np.ndarray)):
-        return entry[i] if entry.ndim and len(entry) == n else entry
-    return entry
+    return entry[i] if has_rows(entry, n) else entry
 
 
-def _gathered(entry: Any, rows: list[Any], n: int, *, top: bool = True) -> Any:
+def _gathered(path: Path, entry: Any, *rows: Any, n: int) -> Any:
     """Puts n rows together again: the reverse of `_row`."""
-    if isinstance(entry, Mapping):
-        return with_items(
-            entry, {name: _gathered(item, [row[name] for row in rows], n, top=False) for name, item in entry.items()}
-        )
-    if isinstance(entry, (list, tuple)) and (top or hasattr(entry, "_fields")):
-        return with_values(entry, [_gathered(item, [row[i] for row in rows], n, top=False) for i, item in enumerate(entry)])
-    if isinstance(entry, (list, tuple)):
-        return with_values(entry, rows) if len(entry) == n else entry
+    if not has_rows(entry, n):
+        return entry
     if isinstance(entry, Tensor):
-        return torch.stack(rows) if entry.ndim and len(entry) == n else entry
-    if isinstance(entry, np.ndarray):
-        return np.stack(rows) if entry.ndim and len(entry) == n else entry
-    return entry
+        return torch.stack(rows)
+    return np.stack(rows) if isinstance(entry, np.ndarray) else type(entry)(rows)

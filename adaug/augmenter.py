@@ -20,7 +20,7 @@ from adaug._batches.kinds import TARGETS, Target
 from adaug._batches.parse import parse
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind, check_losses
 from adaug._model.call import Call, Forward
-from adaug._model.locks import alone, waiting
+from adaug._model.locks import locked
 from adaug._model.wrappers import device_of, shards, unwrap
 from adaug._runtime.checks import checked, function, instance, integer, number, optional
 from adaug._runtime.geometry import SIZE, Size
@@ -135,7 +135,7 @@ class AdversarialAugmenter:
 
     # ---- training
 
-    @alone
+    @locked
     def step(self, model: nn.Module, batch: UserBatch, loss_fn: LossFunction) -> StepResult:
         """Augments one mini-batch, runs the model on it and learns from it (Algorithms 1 and 2).
 
@@ -175,7 +175,7 @@ class AdversarialAugmenter:
             self._state = replace(state, steps=state.steps + 1, metrics=metrics, view=drawn.view)
         return StepResult(losses.mean(), losses, result, branch, metrics, drawn.view, output)
 
-    @alone
+    @locked
     def draw(self, batch: UserBatch) -> UserBatch:
         """Returns the batch under new views, for a loop that keeps its own forward pass and loss. It needs no model.
 
@@ -211,7 +211,7 @@ class AdversarialAugmenter:
         self._state = replace(state, steps=state.steps + 1, drawn=drawn, view=drawn.view, unobserved=unobserved)
         return result
 
-    @alone
+    @locked
     def observe(self, output: Any = None, *, difficulty: Tensor | None = None) -> None:
         """Tells how hard the views of the latest `draw` were. Nothing is back-propagated from it.
 
@@ -259,7 +259,7 @@ class AdversarialAugmenter:
         """The views of the latest `draw` or `step`, for `apply_view`. None before."""
         return self._state.view
 
-    @alone
+    @locked
     def pretrain(
         self,
         model: nn.Module,
@@ -303,7 +303,7 @@ class AdversarialAugmenter:
                 self._state = replace(state, counts={**state.counts, "pretrain": count + 1})
         return {name: torch.stack([one[name] for one in history]) for name in history[0]}
 
-    @alone
+    @locked
     def random(self, batch: UserBatch) -> UserBatch:
         """Returns the batch under random views: the paper's baseline, and its stage 1.
 
@@ -326,7 +326,7 @@ class AdversarialAugmenter:
         self._state = replace(self._state, counts={**state.counts, "random": count + 1})
         return result
 
-    @alone
+    @locked
     def distributions(self, model: nn.Module, batch: UserBatch) -> dict[str, Tensor]:
         """Returns the probabilities of all bins and cells for these images: "branch.operation" -> [B, k]. Draws nothing."""
         with self._prepared(model, batch) as (state, bound, parsed):
@@ -341,7 +341,7 @@ class AdversarialAugmenter:
             self._state = state
         return probabilities
 
-    @waiting
+    @locked
     def difficulty_table(self) -> DifficultyTable:
         """Says how hard the network finds each bin now, for branches without generators.
 
@@ -360,7 +360,7 @@ class AdversarialAugmenter:
 
     # ---- life cycle
 
-    @alone
+    @locked
     def bind(self, model: nn.Module, batch: UserBatch) -> None:
         """Attaches hooks to a model and makes generators for its features.
 
@@ -372,7 +372,7 @@ class AdversarialAugmenter:
         with self._prepared(model, batch) as (state, _, _):
             self._state = state
 
-    @alone
+    @locked
     def detach(self) -> None:
         """Removes the hooks from the model, for example before scripting it. The next `step` binds again, to any model."""
         if self._state.bound is not None:
@@ -417,7 +417,7 @@ class AdversarialAugmenter:
         """The names behind the numbers in `StepResult.branch`: "random", then the policy's branches."""
         return (RANDOM, *(branch.name for branch in self.policy.branches))
 
-    @waiting
+    @locked
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that a resumed run needs: learners, optimizers, counters, seed, and the policy's description.
 
@@ -434,7 +434,7 @@ class AdversarialAugmenter:
             "learners": saved_learners(state, self._groups),
         }
 
-    @waiting
+    @locked
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Loads what `state_dict` returned. Before binding, the states of generators wait until then.
 
@@ -457,8 +457,10 @@ class AdversarialAugmenter:
             )
             self._state = started(loaded, self._groups, self.policy, state["learners"])
 
+    @locked
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles keep the state but are not bound. They bind to the first model that they get."""
+        _ = self.seed  # a copy goes on as the original would
         return {**self.__dict__, "_state": self._unbound()}
 
     def __repr__(self) -> str:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adaug._batches.batch import UserBatch
-from adaug._batches.tree import walk, with_items, with_values
+from adaug._batches.tree import Path, has_rows, is_container, is_record, leaves, map_leaves, walk
 
 __all__ = ["PerSample", "per_sample"]
 
@@ -168,31 +166,17 @@ def _entry(batch: UserBatch, name: Any) -> Any:
 
 def _rows(prediction: Any) -> int:
     """The number of samples in what a model returned."""
-    for tensor in _tensors(prediction):
-        return len(tensor)
+    for _, tensor in leaves(prediction, opens=_opens):
+        if isinstance(tensor, Tensor) and tensor.ndim:
+            return len(tensor)
     raise ValueError(
         f"What the model returns should hold tensors with one row for each sample. Found {type(prediction).__name__}; "
         "say which part is the prediction, per_sample(loss, output=...)."
     )
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in what a model returned, except those without dimensions."""
-    if isinstance(value, Tensor):
-        if value.ndim:
-            yield value
-    elif isinstance(value, (Mapping, list, tuple)) or _is_record(value):
-        for item in _fields(value).values() if _is_record(value) else value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(item)
-
-
-def _is_record(value: Any) -> bool:
-    """Whether it is an instance of a dataclass, like Hugging Face's outputs (which may also be mappings)."""
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+def _opens(path: Path, value: Any) -> bool:
+    return is_container(path, value) or is_record(value)
 
 
 def _sliced(i: int, tensor: Tensor) -> Tensor:
@@ -217,29 +201,22 @@ def _vmapped(one: Criterion, prediction: Any, given: Any, n: int) -> Tensor:
     return losses
 
 
-def _mapped(
-    value: Any, n: int, function: Callable[[Tensor], Any], row: int | None = None, *, given: bool = False, top: bool = True
-) -> Any:
+def _mapped(value: Any, n: int, function: Callable[[Tensor], Any], row: int | None = None, *, given: bool = False) -> Any:
     """Applies a function to every tensor of n rows in a structure. Lists of n rows give their `row`.
 
     Only lists in the batch (`given`) may hold rows. A list that a model returned holds tensors, one for each stack.
     """
-    if isinstance(value, Tensor):
-        return function(value) if value.ndim and len(value) == n else value
-    if _is_record(value):
-        inner = {name: _mapped(item, n, function, row, given=given, top=False) for name, item in _fields(value).items()}
-        return type(value)(**inner)
-    if isinstance(value, Mapping):
-        inner = {name: _mapped(item, n, function, row, given=given, top=False) for name, item in value.items()}
-        return with_items(value, inner)
-    if not isinstance(value, (list, tuple, np.ndarray)):
-        return value
-    of_rows = given and not top and len(value) == n and not hasattr(value, "_fields")
-    if isinstance(value, np.ndarray) and not of_rows:
-        return value
-    if of_rows:
+
+    def of_rows(path: Path, value: Any) -> bool:
+        return given and path != () and has_rows(value, n) and not hasattr(value, "_fields")
+
+    def changed(path: Path, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return function(value) if has_rows(value, n) else value
+        if not of_rows(path, value):
+            return value
         if row is None:
             raise NotImplementedError("vmap takes tensors, not lists of rows.")
         return value[row : row + 1]
-    sequence: Any = value
-    return with_values(sequence, [_mapped(item, n, function, row, given=given, top=False) for item in sequence])
+
+    return map_leaves(changed, value, opens=lambda path, value: _opens(path, value) and not of_rows(path, value))

@@ -9,6 +9,7 @@ from typing import Any
 import networks as nets
 import torch
 import torch.distributed as dist
+from own_learners import Means, Softmax, WorstOf, turned_and_hidden
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -163,10 +164,21 @@ def sharded(folder: Path) -> Any:
     return found
 
 
+def own_learners(folder: Path) -> Any:
+    """Learners that a user wrote, with batches of different sizes: one that adds up over ranks, and one that scores."""
+    found = {}
+    for name, learned in (("means", (Means(),)), ("mixed", (WorstOf(), Means())), ("response", (Softmax(),))):
+        model = DistributedDataParallel(nets.make_network())
+        augmenter = nets.make_augmenter(turned_and_hidden(*learned), seed=None)
+        train(augmenter, model, range(EVERY + 1), 6 if dist.get_rank() == 0 else 1)
+        found[name] = {"state": nets.cloned(augmenter.state_dict()), "weights": nets.cloned(dict(model.named_parameters()))}
+    return found
+
+
 def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())
-    scenes = (twenty_steps, rows_missing, scored_in_training, one_update, resumed, pretrained, sharded)
+    scenes = (twenty_steps, rows_missing, scored_in_training, one_update, resumed, pretrained, sharded, own_learners)
     found = {scene.__name__: scene(folder) for scene in scenes}
     torch.save(found, folder / f"rank{dist.get_rank()}.pt")
     dist.barrier()

@@ -108,3 +108,14 @@ def test_a_sharded_model_trains_as_in_ddp(ranks, case):
     assert nets.same(a["learners"], b["learners"])
     assert a["measure"] == b["measure"]
     assert (a["measure"] is not None) == case.startswith("running")
+
+
+@pytest.mark.parametrize("name", ["means", "mixed", "response"])
+def test_the_state_of_a_users_own_learner_is_alike_to_the_bit(ranks, name):
+    a, b = (rank["own_learners"][name] for rank in ranks)
+    assert nets.same(a["state"], b["state"])
+    assert nets.same(a["weights"], b["weights"])
+    learned = next(state for state in a["state"]["learners"].values() if state is not None)
+    assert learned["steps"] == 9
+    if name == "means":  # each row of both ranks is turned: 7 a step, which fade
+        assert float(learned["turn.rotate"][:, 1].sum()) == pytest.approx(7 * (1 - 0.9**9) / (1 - 0.9), rel=1e-4)

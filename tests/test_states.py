@@ -75,7 +75,9 @@ UNFIT = {
     "weights in another order": reordered,
     "no mapping of weights": put(*AHO, "generator", [1.0]),
     "False for weights": put(*AHO, "generator", False),
-    "a number among the names of weights": lambda state: nets.saved_generators(state)["aho"]["generator"].update({0: torch.ones(1)}),
+    "a number among the names of weights": lambda state: nets.saved_generators(state)["aho"]["generator"].update(
+        {0: torch.ones(1)}
+    ),
     "a number among the names of branches": lambda state: nets.saved_generators(state).update({0: {}}),
     "None for an optimizer": put(*AHO, "optimizer", None),
     "no mapping of a branch": put(*AHO, 3),
@@ -83,8 +85,6 @@ UNFIT = {
     "a larger moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(10 * value.numel())),
     "a smaller moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(1)),
     "a moment that is NaN": put(*KEPT, "exp_avg", lambda value: value * torch.nan),
-    "a negative square": put(*KEPT, "exp_avg_sq", lambda value: value - 1),
-    "a moment of another dtype": put(*KEPT, "exp_avg_sq", lambda value: value.double()),
     "a moment is missing": lambda state: nets.saved_generators(state)["aho"]["optimizer"]["state"][0].pop("exp_avg"),
     "moments of other parameters": swapped,
     "moments of parameters beyond": lambda state: nets.saved_generators(state)["aho"]["optimizer"]["state"].update({999: {}}),
@@ -208,6 +208,7 @@ OPTIMIZERS = {
     "AdamW": lambda p: torch.optim.AdamW(p, lr=1e-3, amsgrad=True),
     "Adagrad": torch.optim.Adagrad,
     "plain SGD": lambda p: torch.optim.SGD(p, lr=0.1),
+    "Adafactor": torch.optim.Adafactor,
 }
 
 

@@ -1,18 +1,23 @@
-"""Threads beside a training: their draws are theirs, and nobody steps with a model that another thread is using."""
+"""Threads beside a training: a step is the same, and nobody uses a model or an augmenter that another thread is using."""
 
 from __future__ import annotations
 
+import copy
+import os
 import pickle
 import threading
+import time
 from contextlib import contextmanager
 
 import networks as nets
 import pytest
 import torch
+from attacks.tally import Process
 from torch import nn
 
 import adaug
-from adaug import _quiet, _random, _turns
+from adaug._model import locks, passes
+from adaug._runtime import random
 
 
 class Gate:
@@ -49,22 +54,6 @@ def thread(function, *args):
         raise raised[0]
 
 
-@contextmanager
-def drawing(drawn):
-    """A thread that draws from the global random state all the time."""
-    over = threading.Event()
-
-    def draw():
-        while not over.is_set():
-            drawn.append(tuple(torch.randint(2**62, (4,)).tolist()))
-
-    with thread(draw):
-        try:
-            yield
-        finally:
-            over.set()
-
-
 def brightened(image):
     return image * (0.5 + 0.5 * torch.rand(len(image), 1, 1, 1))
 
@@ -86,20 +75,6 @@ SCENES = {
 class AlwaysDrops(nn.Dropout):
     def forward(self, x):
         return nn.functional.dropout(x, 0.3)
-
-
-@pytest.mark.parametrize("scene", SCENES)
-def test_no_draw_of_another_thread_is_repeated(scene):
-    arguments = dict(SCENES[scene])
-    model, drawn = nets.make_network(), []
-    if arguments.pop("dropout", False):
-        model.stacks[0].skip0[3] = AlwaysDrops()
-    augmenter = nets.make_augmenter(**arguments)
-    with drawing(drawn):
-        for i in range(4):
-            augmenter.step(model, nets.make_batch(6, seed=i), nets.loss_fn)
-    assert len(drawn) > 20
-    assert len(set(drawn)) == len(drawn)
 
 
 def beside_a_thread(function):
@@ -128,67 +103,17 @@ def test_a_step_is_the_same_beside_another_thread(scene):
     assert nets.same(beside_a_thread(train), train())
 
 
-DRAWS = {
-    "dropout": lambda x: nn.functional.dropout(x, 0.5),
-    "rand": lambda x: torch.rand(5),
-    "randn_like": torch.randn_like,
-    "randint": lambda x: torch.randint(3, 9, (4,)),
-    "permutation": lambda x: torch.randperm(9),
-    "native dropout": lambda x: torch.native_dropout(x, 0.5, True)[0],
-    "weights": lambda x: nn.init.trunc_normal_(torch.empty(3, 3)),
-    "beta": lambda x: torch.distributions.Beta(x + 0.1, x + 0.1).sample(),
-    "attention": lambda x: nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
-    "seeded by itself": lambda x: fixed(),
-}
-
-
-def fixed():
-    """Draws that a network wants to be the same each time."""
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        return torch.rand(3)
-
-
 @pytest.mark.parametrize("seed", [None, 3])
-@pytest.mark.parametrize("draw", DRAWS)
-def test_draws_beside_a_thread_are_the_same_and_leave_no_trace(draw, seed):
-    x = torch.rand(2, 3, 4, 4)
-
-    def drawn():
-        torch.manual_seed(7)
-        before = torch.get_rng_state()
-        with _random.random_state_kept() if seed is None else _random.seeded(seed):
-            found = [DRAWS[draw](x), DRAWS[draw](x)]
-        assert torch.equal(torch.get_rng_state(), before)
-        return found
-
-    alone = drawn()
-    assert nets.same(beside_a_thread(drawn), alone)
-    assert nets.same(alone, [fixed(), fixed()]) == (draw == "seeded by itself")
+def test_a_block_leaves_the_random_state_as_it_was(seed):
+    before = torch.get_rng_state()
+    with random.random_state_kept() if seed is None else random.seeded(seed):
+        drawn = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = torch.random.default_generator if seed is None else torch.Generator().manual_seed(seed)
+    assert torch.equal(torch.rand(3, generator=expected), drawn)
 
 
-def test_a_pass_that_draws_nothing_is_watched_once():
-    """Watching takes some microseconds an operation, and a pass that draws nothing needs none of it."""
-    habit, watched = _random.Habit(), []
-
-    def passes():
-        for _ in range(3):
-            with _random.random_state_kept(None, habit):
-                watched.append(bool(torch.utils._python_dispatch._get_current_dispatch_mode_stack()))
-
-    beside_a_thread(passes)
-    assert watched == [True, False, False]
-
-    def disturbed():
-        with _random.random_state_kept(None, habit):
-            torch.rand(1)
-
-    beside_a_thread(disturbed)
-    beside_a_thread(passes)  # something was drawn, here or elsewhere
-    assert watched[3:] == [True, False, False]
-
-
-# ---- turns
+# ---- one thread at a time
 
 
 @pytest.mark.parametrize("same", ["augmenter", "model"])
@@ -205,7 +130,7 @@ def test_a_second_thread_is_told_who_is_there(same, act):
         "step": lambda: second[0].step(second[1], batch, nets.loss_fn),
         "distributions": lambda: second[0].distributions(second[1], batch),
         "bind": lambda: second[0].bind(second[1], batch),
-        "audit": lambda: adaug.audit(model, [batch], nets.loss_fn, adaug.policies.trivial(), draws=1),
+        "audit": lambda: adaug.audit(model, [batch], nets.loss_fn, adaug.policies.trivial(), num_draws=1),
     }
     with thread(augmenter.step, model, batch, gate.loss):
         assert gate.inside.wait(30)
@@ -214,7 +139,7 @@ def test_a_second_thread_is_told_who_is_there(same, act):
         gate.open.set()
     assert {name: module.training for name, module in model.named_modules()} == flags
     assert augmenter.steps == 1
-    assert not _turns._turns
+    assert not locks._owners
     augmenter.step(model, batch, nets.loss_fn)
 
 
@@ -235,30 +160,42 @@ def test_threads_with_a_model_each_train_as_if_alone():
 
 
 def test_compiled_models_of_two_threads_are_compiled_afterwards():
-    """Both run eagerly for a while, and the one that came first leaves first."""
     stance = lambda: torch._dynamo.eval_frame._stance.stance  # noqa: E731
-    modules = [nn.Sequential(torch.compile(nn.Linear(2, 2), backend="eager"))]
-    before = stance()
-    first, second = _quiet._eager(modules[0].modules()), _quiet._eager(modules[0].modules())
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert stance() == "force_eager"
-    second.__exit__(None, None, None)
+    models = [nn.Sequential(torch.compile(nn.Linear(2, 2), backend="eager")) for _ in range(2)]
+    before, seen = stance(), []
+
+    def look(model):
+        for _ in range(50):
+            with passes.quiet(model, torch.device("cpu"), "look"):
+                time.sleep(0.0002)
+                seen.append(stance())
+
+    with thread(look, models[0]), thread(look, models[1]):
+        pass
+    assert set(seen) == {"force_eager"}
     assert stance() == before
 
 
-def test_a_state_is_asked_for_between_two_steps():
-    """A thread that saves waits for the step: half a step is no state."""
+@pytest.mark.parametrize("act", ["state_dict", "load_state_dict", "random", "pretrain", "copy"])
+def test_half_a_step_is_no_state(act):
+    """A thread that saves or loads during another one's step gets an error, and the step goes on."""
     model, batch, gate = nets.make_network(), nets.make_batch(), Gate()
-    augmenter, found = nets.make_augmenter(), []
+    augmenter = nets.make_augmenter()
     augmenter.bind(model, batch)
+    state = augmenter.state_dict()
+    acts = {
+        "state_dict": augmenter.state_dict,
+        "load_state_dict": lambda: augmenter.load_state_dict(state),
+        "random": lambda: augmenter.random(batch),
+        "pretrain": lambda: augmenter.pretrain(model, [batch], nets.loss_fn, steps=1),
+        "copy": lambda: copy.deepcopy(augmenter),
+    }
     with thread(augmenter.step, model, batch, gate.loss):
         assert gate.inside.wait(30)
-        with thread(lambda: found.append(augmenter.state_dict())):
-            assert not found
-            gate.open.set()
-    assert found[0]["steps"] == 1
+        with pytest.raises(RuntimeError, match=r"should be alone with .*\. Found thread 'the other one' inside `step`"):
+            acts[act]()
+        gate.open.set()
+    assert augmenter.state_dict()["steps"] == 1
 
 
 def test_a_thread_may_ask_about_its_own_step():
@@ -274,15 +211,21 @@ def test_a_thread_may_ask_about_its_own_step():
     pickle.dumps(nets.make_augmenter(generator=None))
 
 
-def test_a_fork_forgets_the_turns_of_other_threads():
-    model, gate = nets.make_network(), Gate()
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process")  # that forks has threads: those of this test
+def test_a_process_forked_during_another_threads_step_waits_for_nobody():
+    def act():
+        assert augmenter.state_dict()["steps"] == 0
+        nets.make_augmenter().step(nets.make_network(), batch, nets.loss_fn)
+
+    model, batch, gate = nets.make_network(), nets.make_batch(), Gate()
     augmenter = nets.make_augmenter()
-    augmenter.bind(model, nets.make_batch())
-    with thread(augmenter.step, model, nets.make_batch(), gate.loss):
+    augmenter.bind(model, batch)
+    with thread(augmenter.step, model, batch, gate.loss):
         assert gate.inside.wait(30)
-        assert len(_turns._turns) == 2
-        kept = dict(_turns._turns)
-        _turns._forget()  # what a forked process does first
-        assert not _turns._turns
-        _turns._turns.update(kept)
+        child = Process(act)
+        code = child.wait(time.monotonic() + 60)
         gate.open.set()
+    assert code == 0
+    assert augmenter.steps == 1
+    assert not locks._owners

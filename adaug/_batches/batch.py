@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adaug._batches import tree
 from adaug._batches.kinds import Key, Target
 from adaug._batches.rows import cut
-from adaug._batches.tree import Path, rebuilt, walk, with_items, with_values
+from adaug._batches.tree import Path
 from adaug._batches.units import box_from_pixels, box_to_pixels, from_pixels, to_pixels
 from adaug._runtime.geometry import Size, full_precision, inside
 from adaug._views.view import View
@@ -101,14 +103,13 @@ class Batch:
 
     def select(self, index: Tensor) -> Batch:
         """The batch of the rows `index` [n] long."""
-        return replace(self, entries={key: _select(entry, index, len(self)) for key, entry in self.entries.items()})
+        rows = partial(_select, index=index, n=len(self))
+        return replace(self, entries=tree.map_leaves(rows, self.entries, opens=tree.has_names))
 
     def joined(self, first: Batch, second: Batch) -> Batch:
         """Joins two batches that were made from rows of this one."""
-        entries = {
-            key: _joined(entry, first.entries[key], second.entries[key], len(self)) for key, entry in self.entries.items()
-        }
-        return replace(self, entries=entries)
+        rows = partial(_joined, n=len(self))
+        return replace(self, entries=tree.map_leaves(rows, self.entries, first.entries, second.entries, opens=tree.has_names))
 
     def with_image(self, image: Tensor) -> Batch:
         """The same batch with other images."""
@@ -129,11 +130,9 @@ class Batch:
                 own.update(cut(key, rows, self.entries[key[0]], self.kinds[key]))
             elif key == image or self._is_nested(key):
                 path = key if self._is_nested(key) else (key,)
-                own[path] = entry if key == image else rebuilt(entry, path, {})
-        entries = {key: rebuilt(entry, (key,), own) for key, entry in self.entries.items() if not self._is_nested(key)}
-        if isinstance(self.source, Mapping):
-            return with_items(self.source, entries)
-        return with_values(self.source, [entries[key] for key in range(len(entries))])
+                own[path] = entry if key == image else tree.replace(entry, {}, copies=True)
+        top = {key: entry for key, entry in self.entries.items() if not self._is_nested(key)}
+        return tree.with_children(self.source, tree.replace(top, own, copies=True))
 
     def _is_nested(self, key: Key) -> bool:
         return isinstance(key, tuple) and not (isinstance(self.source, Mapping) and key in self.source)
@@ -142,7 +141,7 @@ class Batch:
         """The same batch. If its images are the user's own tensor, they are copied."""
         key = self._image_key
         try:
-            same = walk(self.source, key if self._is_nested(key) else (key,)) is self.image
+            same = tree.walk(self.source, key if self._is_nested(key) else (key,)) is self.image
         except LookupError:
             same = False
         return self.with_image(self.image.clone()) if same else self
@@ -218,31 +217,19 @@ def _gone_peaks(maps: Tensor, matrix: Tensor, canvas: Size, view_size: Size) -> 
     return ~inside(warp_points(at, matrix), view_size) & (peak > maps.flatten(2).amin(2))
 
 
-def _select(entry: Any, index: Tensor, n: int) -> Any:
+def _select(path: Path, entry: Any, index: Tensor, n: int) -> Any:
     """Some rows of an entry with n rows. An entry without rows stays as it is."""
-    if isinstance(entry, Mapping):
-        return with_items(entry, {key: _select(item, index, n) for key, item in entry.items()})
-    if hasattr(entry, "_fields"):
-        return type(entry)(*(_select(item, index, n) for item in entry))
+    if not tree.has_rows(entry, n):
+        return entry
     if isinstance(entry, Tensor):
-        return entry[index.to(entry.device)] if entry.ndim and len(entry) == n else entry
-    if isinstance(entry, np.ndarray):
-        return entry[index.cpu().numpy()] if entry.ndim and len(entry) == n else entry
-    if isinstance(entry, (list, tuple)) and len(entry) == n:
-        return type(entry)([entry[i] for i in index.tolist()])
-    return entry
+        return entry[index.to(entry.device)]
+    return entry[index.cpu().numpy()] if isinstance(entry, np.ndarray) else type(entry)([entry[i] for i in index.tolist()])
 
 
-def _joined(entry: Any, first: Any, second: Any, n: int) -> Any:
+def _joined(path: Path, entry: Any, first: Any, second: Any, n: int) -> Any:
     """Joins two entries that were selected from one with n rows. An entry without rows stays as it is."""
-    if isinstance(entry, Mapping):
-        return with_items(entry, {key: _joined(item, first[key], second[key], n) for key, item in entry.items()})
-    if hasattr(entry, "_fields"):
-        return type(entry)(*(_joined(*items, n) for items in zip(entry, first, second, strict=True)))
+    if not tree.has_rows(entry, n):
+        return entry
     if isinstance(entry, Tensor):
-        return torch.cat([first, second]) if entry.ndim and len(entry) == n else entry
-    if isinstance(entry, np.ndarray):
-        return np.concatenate([first, second]) if entry.ndim and len(entry) == n else entry
-    if isinstance(entry, (list, tuple)) and len(entry) == n:
-        return type(entry)([*first, *second])
-    return entry
+        return torch.cat([first, second])
+    return np.concatenate([first, second]) if isinstance(entry, np.ndarray) else type(entry)([*first, *second])

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from adaug._batches.kinds import CARRIED, KIND_OF, PLAIN, Key, Target, as_it_says, guess, refuse_unknown
-from adaug._batches.tree import Path, ancestors, leaves, walk
+from adaug._batches.tree import Path, ancestors, is_container, leaves, walk
 from adaug._batches.unmoved import holds_numbers
 
 
@@ -34,7 +34,7 @@ def nested_entries(
         except LookupError:
             missing.append(key)
     if missing:
-        inside = [path for key, entry in entries.items() for path, _ in leaves(entry, (key,), frozenset()) if path[1:]]
+        inside = [path for path, _ in leaves(dict(entries), opens=_is_mapping) if path[1:]]
         names = {str(name): name for name in [*entries, *inside, *(path for path in rows if path[1:])]}
         near = [names[text] for key in missing for text in difflib.get_close_matches(str(key), list(names), cutoff=0.4)]
         raise ValueError(
@@ -52,17 +52,25 @@ def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapp
     kinds: dict[Key, Target] = {}
     unknown: list[Key] = []
     opened, through = {path[0] for path in nested}, ancestors(nested)
+
+    def opens(path: Path, entry: Any) -> bool:
+        return _is_mapping(path, entry) or (path in through and is_container(path, entry))
+
     for key, entry in (dict(entries) | dict(nested)).items():
         kind = given.get(key) or guess(key, entry)
         if kind is not None and key in opened and key not in given and kind.kind not in CARRIED:
             kind = None  # its name describes an entry inside it
         kinds[key] = as_it_says(kind or PLAIN["other"], entry)
-        for path, leaf in leaves(entry, (key,), through) if kind is None else ():
+        for path, leaf in leaves(entry, (key,), opens) if kind is None else ():
             known = any(path[: len(inner)] == inner for inner in nested)
             if not known and not _carried(path) and holds_numbers(leaf):
                 unknown.append(path if len(path) > 1 else key)
     refuse_unknown(unknown)
     return kinds
+
+
+def _is_mapping(path: Path, entry: Any) -> bool:
+    return isinstance(entry, Mapping)
 
 
 def _carried(path: Path) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.kinds import Key, Target, as_it_says, guess
 from adaug._batches.parse import parse
-from adaug._batches.tree import Path, key_of, rebuilt, walk, with_values
+from adaug._batches.tree import Path, children, key_of, map_leaves, replace, walk
 from adaug._runtime.geometry import Size
 
 Channels = Literal["first", "last"]
@@ -81,29 +82,25 @@ class Lifted:
     batch: Batch = field(init=False)
 
     def __post_init__(self) -> None:
-        lifted = self._lifted(self.source, ())
+        lifted = map_leaves(self._lifted, self.source)
         self.batch = parse(lifted, {key: self._target(key, target) for key, target in self._targets().items()})
 
     def back(self, moved: Batch, view_size: Size) -> UserBatch:
         """The moved batch in the user's structure. What did not change is copied."""
-        replaced = {}
+        changes = {}
         for path, entry in self.entries.items():
             now = moved.entries[key_of(path)]
             if now is not self.batch.entries[key_of(path)]:
-                replaced[path] = entry.back(now, view_size)
-        return rebuilt(self.source, (), replaced)
+                changes[path] = entry.back(now, view_size)
+        return replace(self.source, changes, copies=True)
 
-    def _lifted(self, entry: Any, path: Path) -> Any:
+    def _lifted(self, path: Path, entry: Any) -> Any:
         kind = self._kind(path, entry)
         if kind in MOVING and is_array(entry):
             self.entries[path] = _entry(entry, kind, self.single, self.channels, path)
             return self.entries[path].tensor
         if isinstance(entry, (Tensor, np.ndarray)):
             return entry[None] if self.single else entry
-        if isinstance(entry, Mapping):
-            return {name: self._lifted(item, (*path, name)) for name, item in entry.items()}
-        if isinstance(entry, (list, tuple)):
-            return with_values(entry, [self._lifted(item, (*path, i)) for i, item in enumerate(entry)])
         return entry
 
     def _kind(self, path: Path, entry: Any) -> str | None:
@@ -123,7 +120,7 @@ class Lifted:
         if entry is None:
             return target
         if entry.most is not None:
-            return replace(target, fill=target.fill / entry.most)
+            return dataclasses.replace(target, fill=target.fill / entry.most)
         return as_it_says(target, entry.given)
 
 
@@ -138,7 +135,7 @@ def image_of(batch: UserBatch, given: Mapping[Key, Target]) -> Any:
                     return walk(batch, key)
                 except LookupError:
                     return None
-    for key, entry in batch.items() if isinstance(batch, Mapping) else enumerate(batch):
+    for key, entry in children(batch):
         kind = given.get(key) or guess(key, entry)
         if kind is not None and kind.kind == "image":
             return entry

@@ -1,15 +1,21 @@
-"""Entries inside entries: finds them by tuples, copies them, and puts them back into the user's structure."""
+"""Entries inside entries: all walks through the mappings, tuples and lists of a batch or of a model's output.
+
+A tree is a tensor, an array or anything else (a leaf), or a container of trees. A path is the names and positions on the way to
+one of them. Containers keep their types, also the user's own, and are never changed in place.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 Path = tuple[Any, ...]
+Opens = Callable[[Path, Any], bool]  # whether a walk goes into the container at a path
 
 
 def key_of(path: Path) -> Any:
@@ -17,67 +23,103 @@ def key_of(path: Path) -> Any:
     return path[0] if len(path) == 1 else path
 
 
-def walk(container: Any, path: Path) -> Any:
-    """The entry at a path of names and positions. Raises LookupError if there is none."""
-    for part in path:
-        if not isinstance(container, (Mapping, list, tuple)) or (isinstance(part, str) and not isinstance(container, Mapping)):
-            raise LookupError(part)
-        container = container[part]
-    return container
-
-
-def leaves(entry: Any, path: Path, through: frozenset[Path]) -> Iterator[tuple[Path, Any]]:
-    """The leaves of nested mappings with their paths. Sequences are opened only on the paths in `through`."""
-    if isinstance(entry, Mapping):
-        for name, item in entry.items():
-            yield from leaves(item, (*path, name), through)
-    elif isinstance(entry, (list, tuple)) and path in through:
-        for position, item in enumerate(entry):
-            yield from leaves(item, (*path, position), through)
-    else:
-        yield path, entry
-
-
 def ancestors(paths: Iterable[Path]) -> frozenset[Path]:
     """All paths on the way to these paths."""
     return frozenset(path[:i] for path in paths for i in range(1, len(path)))
 
 
-def rebuilt(entry: Any, path: Path, replaced: Mapping[Path, Any]) -> Any:
-    """An entry with replacements, in containers of the same types. Other tensors and arrays are copied.
+# ---- which containers a walk goes into
 
-    A container without tensors, arrays and replacements stays the same object.
+
+def is_container(path: Path, tree: Any) -> bool:
+    """Mappings, tuples and lists: what a walk opens by default."""
+    return isinstance(tree, (Mapping, list, tuple))
+
+
+def has_names(path: Path, tree: Any) -> bool:
+    """Mappings and named tuples, but no lists, which may hold rows."""
+    return isinstance(tree, Mapping) or hasattr(tree, "_fields")
+
+
+def has_rows(tree: Any, n: int) -> bool:
+    """Whether a tensor, an array or a list has n rows."""
+    if isinstance(tree, (Tensor, np.ndarray)):
+        return tree.ndim > 0 and len(tree) == n
+    return isinstance(tree, (list, tuple)) and len(tree) == n
+
+
+def is_record(tree: Any) -> bool:
+    """Whether it is an instance of a dataclass, like Hugging Face's outputs (which may also be mappings)."""
+    return dataclasses.is_dataclass(tree) and not isinstance(tree, type)
+
+
+# ---- walks
+
+
+def children(tree: Any) -> list[tuple[Any, Any]]:
+    """The pairs (name or position, tree) of a container."""
+    if is_record(tree):
+        return [(field.name, getattr(tree, field.name)) for field in dataclasses.fields(tree)]
+    return list(tree.items() if isinstance(tree, Mapping) else enumerate(tree))
+
+
+def walk(tree: Any, path: Path) -> Any:
+    """The tree at a path. Raises LookupError if there is none."""
+    for part in path:
+        if not is_container((), tree) or (isinstance(part, str) and not isinstance(tree, Mapping)):
+            raise LookupError(part)
+        tree = tree[part]
+    return tree
+
+
+def leaves(tree: Any, path: Path = (), opens: Opens = is_container) -> Iterator[tuple[Path, Any]]:
+    """The leaves with their paths. `path` is that of the tree itself."""
+    if not opens(path, tree):
+        yield path, tree
+        return
+    for name, item in children(tree):
+        yield from leaves(item, (*path, name), opens)
+
+
+def map_leaves(function: Callable[..., Any], *trees: Any, path: Path = (), opens: Opens = is_container) -> Any:
+    """The first tree with `function(path, leaf, ...)` for each leaf, where ... are what the other trees have in its place.
+
+    A container in which nothing changes stays the same object.
     """
-    if path in replaced:
-        return replaced[path]
-    if isinstance(entry, Tensor):
-        return entry.clone()
-    if isinstance(entry, np.ndarray):
-        return entry.copy()
-    if isinstance(entry, Mapping):
-        items = {name: rebuilt(item, (*path, name), replaced) for name, item in entry.items()}
-        if all(items[name] is item for name, item in entry.items()):
-            return entry
-        return with_items(entry, items)
-    if isinstance(entry, (list, tuple)) and not all(isinstance(item, str) for item in entry):
-        values = [rebuilt(item, (*path, i), replaced) for i, item in enumerate(entry)]
-        if all(mine is theirs for mine, theirs in zip(values, entry, strict=True)):
-            return entry
-        return with_values(entry, values)
-    return entry
+    tree, *others = trees
+    if not opens(path, tree):
+        return function(path, *trees)
+    known, changed = children(tree), {}
+    for name, item in known:
+        beside = [getattr(other, name) if is_record(other) else other[name] for other in others]
+        changed[name] = map_leaves(function, item, *beside, path=(*path, name), opens=opens)
+    return tree if all(changed[name] is item for name, item in known) else with_children(tree, changed)
 
 
-def with_items(mapping: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
-    """A mapping of the same type with other items."""
-    if not isinstance(mapping, MutableMapping):
-        return type(mapping)(items)  # type: ignore[call-arg]
-    made = copy.copy(mapping)  # a copy keeps what a subclass adds, and leaves the user's mapping as it is
-    if not isinstance(mapping, dict) and not hasattr(type(mapping), "__copy__"):  # copy its storage too, or both would share it
-        vars(made).update({name: copy.copy(value) for name, value in vars(mapping).items()})
+def replace(tree: Any, changes: Mapping[Path, Any], path: Path = (), *, copies: bool = False) -> Any:
+    """A tree with other values at some paths. With `copies`, all other tensors and arrays are copies."""
+
+    def changed(path: Path, leaf: Any) -> Any:
+        if path in changes:
+            return changes[path]
+        if copies and isinstance(leaf, (Tensor, np.ndarray)):
+            return leaf.clone() if isinstance(leaf, Tensor) else leaf.copy()
+        return leaf
+
+    return map_leaves(changed, tree, path=path, opens=lambda path, tree: path not in changes and is_container(path, tree))
+
+
+def with_children(tree: Any, items: Mapping[Any, Any]) -> Any:
+    """A container of the same type with other trees, by name or position. A mapping may get further names."""
+    if is_record(tree):
+        return type(tree)(**items)
+    if not isinstance(tree, Mapping):
+        values = [items[i] for i in range(len(items))]
+        return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
+    if not isinstance(tree, MutableMapping):
+        return type(tree)(items)  # type: ignore[call-arg]
+    made = copy.copy(tree)  # a copy keeps what a subclass adds, and leaves the user's mapping as it is
+    if not isinstance(tree, dict) and not hasattr(type(tree), "__copy__"):  # copy its storage too, or both would share it
+        vars(made).update({name: copy.copy(value) for name, value in vars(tree).items()})
     made.update(items)
     return made
-
-
-def with_values(sequence: list[Any] | tuple[Any, ...], values: list[Any]) -> Any:
-    """A sequence of the same type with other values."""
-    return type(sequence)(*values) if hasattr(sequence, "_fields") else type(sequence)(values)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from adaug._batches.kinds import CARRIED, KIND_OF, Key
-from adaug._batches.tree import Path, key_of
+from adaug._batches.tree import Path, children, has_names, is_container, key_of
 
 
 def holds_numbers(entry: Any, *, within: bool = False, depth: int = 4) -> bool:
@@ -20,12 +20,13 @@ def holds_numbers(entry: Any, *, within: bool = False, depth: int = 4) -> bool:
         return within and not isinstance(entry, bool)  # a single number belongs to no row
     if entry is None or isinstance(entry, (str, bytes, type)) or callable(entry) or depth == 0:
         return False
-    if isinstance(entry, Mapping):
-        return any(holds_numbers(item, within=True, depth=depth - 1) for item in entry.values())
-    if isinstance(entry, (list, tuple, set, frozenset)):
+    if is_container((), entry):
+        inside = depth - isinstance(entry, Mapping)
+        return any(holds_numbers(item, within=True, depth=inside) for _, item in children(entry))
+    if isinstance(entry, (set, frozenset)):
         return any(holds_numbers(item, within=True, depth=depth) for item in entry)
-    inside = [*getattr(entry, "__dict__", {}).values(), *(getattr(entry, name, None) for name in _slots(entry))]
-    return any(holds_numbers(item, depth=depth - 1) for item in inside)
+    own = [*getattr(entry, "__dict__", {}).values(), *(getattr(entry, name, None) for name in _slots(entry))]
+    return any(holds_numbers(item, depth=depth - 1) for item in own)
 
 
 def _slots(entry: Any) -> tuple[str, ...]:
@@ -61,14 +62,11 @@ def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tup
     """Tensors and arrays in an entry: (path, array, last usual name on the path, whether it is the first row of a list)."""
     if isinstance(entry, (Tensor, np.ndarray)):
         yield path, entry, name, row
-    elif isinstance(entry, Mapping):
-        for inner, item in entry.items():
-            yield from _arrays(item, (*path, inner), inner if inner in KIND_OF else name, row)
-    elif hasattr(entry, "_fields"):
-        for i, (inner, item) in enumerate(zip(entry._fields, entry, strict=True)):
-            yield from _arrays(item, (*path, i), inner if inner in KIND_OF else name, row)
-    elif isinstance(entry, (list, tuple)) and entry:
-        yield from _arrays(entry[0], (*path, 0), name, True)
+    elif is_container(path, entry):
+        listed = not has_names(path, entry)
+        for inner, item in children(entry)[:1] if listed else children(entry):
+            called = entry._fields[inner] if hasattr(entry, "_fields") else inner
+            yield from _arrays(item, (*path, inner), called if called in KIND_OF else name, row or listed)
 
 
 def _of_pixels(size: Any, image: Any) -> bool:

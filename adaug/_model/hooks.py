@@ -6,7 +6,6 @@ nothing. A copy of the model has copies of the hooks that do nothing at all.
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaug._batches.tree import leaves, replace
 from adaug._model.layers import Layer, layer_names, tensors_in
 from adaug.operations import Operation
 
@@ -201,18 +201,13 @@ class Hooks:
         return kept[0]
 
     def _multiplied(self, output: Any, masks: FeatureMasks, name: str) -> Any:
-        if isinstance(output, Mapping):
-            changed, first = copy.copy(output), next(iter(output))
-            changed[first] = self._multiplied(output[first], masks, name)  # type: ignore[index]
-            return changed
-        if isinstance(output, (tuple, list)):
-            parts = [self._multiplied(output[0], masks, name), *output[1:]]
-            return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+        """An output whose first tensor is multiplied by the masks."""
         layer = self.occlude[name]
         size = _map_of(output, layer, name).shape[-2:]
+        path, map_ = next((path, leaf) for path, leaf in leaves(output) if isinstance(leaf, Tensor))
         for operation, mask in masks:
-            output = layer.masked(output, operation.resized(mask, (size[0], size[1]), self._levels[name]))
-        return output
+            map_ = layer.masked(map_, operation.resized(mask, (size[0], size[1]), self._levels[name]))
+        return replace(output, {path: map_})
 
 
 def _dynamo_ran() -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adaug._batches.tree import leaves
 from adaug._runtime.geometry import Size
 
 Shape = tuple[int, int, int]  # channels, height, width of a feature map
@@ -158,8 +159,4 @@ def parents(name: str) -> Iterator[str]:
 
 def tensors_in(output: Any) -> Iterator[Tensor]:
     """The tensors in an output: the output itself, or those in its tuples, lists and mappings."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, (tuple, list, Mapping)):
-        for item in output.values() if isinstance(output, Mapping) else output:
-            yield from tensors_in(item)
+    return (leaf for _, leaf in leaves(output) if isinstance(leaf, Tensor))

@@ -1,4 +1,4 @@
-"""Lets only one thread at a time use a model or an augmenter."""
+"""Lets only one thread at a time use a model or an augmenter. A second one gets an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
 from torch import nn
@@ -19,85 +18,45 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-@dataclass
-class _Turn:
-    """A thread that is using something: how many calls deep, and its outermost call."""
-
-    thread: int
-    name: str
-    act: str
-    depth: int = 0
+Owner = tuple[int, threading.Thread, str]  # a process, one of its threads, and what the thread is doing
+_owners: dict[int, Owner] = {}  # by the id of the model or augmenter in use
 
 
-_turns: dict[int, _Turn] = {}  # by the id of the thing in use
-_changed = threading.Condition()
-
-
-def alone(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
+def locked(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
     """A method during which no other thread may use its object or the model that is its first argument."""
 
     @functools.wraps(method)
     def inner(self: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
         model = args[0] if args else kwargs.get("model")
         models = [unwrap(model)] if isinstance(model, nn.Module) else []
-        with turn(method.__name__, self, *models):
-            return method(self, *args, **kwargs)
-
-    return inner
-
-
-def waiting(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P], R]:
-    """A method that waits while another thread uses its object."""
-
-    @functools.wraps(method)
-    def inner(self: T, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        with turn(method.__name__, self, wait=True):
+        with lock(method.__name__, self, *models):
             return method(self, *args, **kwargs)
 
     return inner
 
 
 @contextmanager
-def turn(act: str, *things: object, wait: bool = False) -> Iterator[None]:
-    """A block in which no other thread may use these things. The same thread may, again and again.
+def lock(act: str, *things: object) -> Iterator[None]:
+    """A block in which no other thread may use these models and augmenters. The same thread may, again and again.
 
-    Args:
-        act: The name of the method that the user called, for errors.
-        things: Models and augmenters.
-        wait: Whether to wait for another thread. By default another thread inside is a RuntimeError.
+    Raises RuntimeError if another thread is using one of them. `act` is the method that the user called, for this error.
     """
-    me = threading.get_ident()
-    keys = [id(thing) for thing in things]
-    with _changed:
-        while other := next((_turns[key] for key in keys if key in _turns and _turns[key].thread != me), None):
-            if not wait:
-                raise RuntimeError(
-                    f"`{act}` should be alone with its model and its augmenter. Found thread {other.name!r} inside "
-                    f"`{other.act}` with one of them; give each thread a model and an augmenter of its own, or hold one lock "
-                    "around each step with its backward pass."
-                )
-            _changed.wait()
-        for key in keys:
-            _turns.setdefault(key, _Turn(me, threading.current_thread().name, act)).depth += 1
+    me: Owner = (os.getpid(), threading.current_thread(), act)
+    taken = []
     try:
+        for key in map(id, things):
+            process, thread, other = owner = _owners.setdefault(key, me)  # one operation, so no two threads are both first
+            if process != me[0]:  # a forked process does not have the threads of its parent
+                owner = _owners[key] = me
+            elif thread is not me[1]:
+                raise RuntimeError(
+                    f"`{act}` should be alone with its model and its augmenter. Found thread {thread.name!r} inside `{other}` "
+                    "with one of them; give each thread a model and an augmenter of its own, or hold one lock around each step "
+                    "with its backward pass, and around each `state_dict()`."
+                )
+            if owner is me:
+                taken.append(key)
         yield
     finally:
-        with _changed:
-            for key in keys:
-                _turns[key].depth -= 1
-                if not _turns[key].depth:
-                    del _turns[key]
-            _changed.notify_all()
-
-
-def _forget() -> None:
-    """Removes the turns of other threads in a forked process, which does not have these threads."""
-    global _changed
-    _changed = threading.Condition()
-    me = threading.get_ident()
-    for key in [key for key, held in _turns.items() if held.thread != me]:
-        del _turns[key]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+        for key in taken:
+            _owners.pop(key, None)

@@ -5,34 +5,30 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 from torch import nn
 
-from adaug._model.locks import turn
+from adaug._model.locks import lock
 from adaug._model.wrappers import is_compiled, shards
-from adaug._runtime.isolated import as_written
-from adaug._runtime.random import Habit, random_state_kept
-
-_habits: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Habit]] = WeakKeyDictionary()
+from adaug._runtime.random import random_state_kept
 
 
 @contextmanager
 def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = False) -> Iterator[None]:
     """A pass that leaves no trace: in evaluation mode, without gradients, with random state and flags restored.
 
-    Compiled parts run uncompiled, because dynamo would give up code that stops early. The autocast cache is off: otherwise the
+    Compiled parts run uncompiled. The autocast cache is off: otherwise the
     training pass would reuse weights that were cast without gradients.
 
     Args:
         model: The model.
         device: The device whose random state is kept.
-        act: What the pass is for. Whether it draws random numbers is remembered for each `act`.
+        act: What the pass is for.
         training: Whether modules keep their own training flags. Then the caller must take care of buffers.
     """
-    habit = _habits.setdefault(model, {}).setdefault((act, training), Habit())
-    with turn(act, model):  # two threads would mix up the flags
+    with lock(act, model):  # two threads would mix up the flags
         modules = list(model.modules())
         flags = [module.training for module in modules]
         cached = torch.is_autocast_cache_enabled()
@@ -40,7 +36,7 @@ def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = 
             if not training:
                 _flag(modules, itertools.repeat(False))
             torch.set_autocast_cache_enabled(False)
-            with random_state_kept(device, habit), torch.no_grad(), _eager(modules):
+            with random_state_kept(device), torch.no_grad(), _eager(modules):
                 yield
         finally:
             torch.set_autocast_cache_enabled(cached)
@@ -59,5 +55,6 @@ def _flag(modules: Iterable[nn.Module], flags: Iterable[bool]) -> None:
                 module.training = flag
 
 
-def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[None]:
-    return as_written if is_compiled(modules) else nullcontext()
+def _eager(modules: Iterable[nn.Module]) -> AbstractContextManager[Any]:
+    """Runs compiled code as it was written, because dynamo would permanently give up code that a look stops early."""
+    return torch.compiler.set_stance("force_eager") if is_compiled(modules) else nullcontext()

@@ -57,7 +57,7 @@ def checked(given: Mapping[str, Any], rules: Rules, owner: str = "") -> dict[str
         try:
             result[name] = rule.read(given[name])
         except (TypeError, ValueError) as error:
-            found = str(error) or shown(given[name])
+            found = str(error) or as_text(given[name])
             kinds.add(type(error))
             mistakes.append(f"`{name}`{' of ' + owner if owner else ''} should be {rule.should}. Found {found}.")
     if mistakes:
@@ -76,7 +76,7 @@ def check_fields(instance: Any, owner: str | None = None) -> None:
         object.__setattr__(instance, name, value)
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A short text for a value in an error."""
     if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
         return f"{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}"
@@ -193,7 +193,7 @@ def instance(kind: type | tuple[type, ...], should: str) -> Rule:
 
     def read(value: Any) -> Any:
         if not isinstance(value, kind):
-            detail = f" {shown(value)}" if isinstance(value, (str, int, float)) else ""
+            detail = f" {as_text(value)}" if isinstance(value, (str, int, float)) else ""
             raise TypeError(f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__ + detail)
         return value
 
@@ -211,9 +211,9 @@ def several(rule: Rule, should: str, *, least: int = 0, length: int | None = Non
             try:
                 items.append(rule.read(item))
             except (TypeError, ValueError) as error:
-                raise type(error)(str(error) or f"{shown(item)} in {shown(value)}") from None
+                raise type(error)(str(error) or f"{as_text(item)} in {as_text(value)}") from None
         if len(items) < least or (length is not None and len(items) != length):
-            raise ValueError("none" if not items else shown(value))
+            raise ValueError("none" if not items else as_text(value))
         return tuple(items)
 
     return Rule(should, read)
@@ -251,7 +251,7 @@ def mapping(rule: Rule, should: str) -> Rule:
             try:
                 result[key] = rule.read(item)
             except (TypeError, ValueError) as error:
-                wrong.append(f"{str(error) or shown(item)} for {key!r}")
+                wrong.append(f"{str(error) or as_text(item)} for {key!r}")
                 kinds.add(type(error))
         if wrong:
             raise (kinds.pop() if len(kinds) == 1 else TypeError)(", ".join(wrong))

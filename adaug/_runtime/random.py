@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from adaug._runtime.isolated import Apart, as_written, default_generator
 
 
 class Stream:
@@ -58,66 +56,41 @@ def no_inference() -> Iterator[None]:
         yield
 
 
-class Habit:
-    """Whether blocks of one kind draw from the global random state. None means that none was watched yet."""
-
-    draws: bool | None = None
+_one_thread = threading.RLock()
 
 
-def random_state_kept(device: torch.device | None = None, habit: Habit | None = None) -> AbstractContextManager[None]:
+def _forked() -> None:
+    """A forked process lacks the thread that may hold the lock, and would wait for ever."""
+    global _one_thread
+    _one_thread = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+@contextmanager
+def random_state_kept(device: torch.device | None = None) -> Iterator[None]:
     """A block that leaves the global random state of the CPU and of a GPU as it was.
 
-    If no other thread runs, the state is put back afterwards. With other threads this would repeat their draws, so the block
-    draws from a copy instead. A block that is known to draw nothing just runs.
-
-    Args:
-        device: The device whose state is kept besides that of the CPU.
-        habit: Whether such blocks draw, as far as known. It is updated.
+    All threads share this state, so only one thread at a time may be in such a block. Other threads that draw meanwhile may
+    draw the same numbers again afterwards.
     """
-    return _own_draws(None, device, habit)
-
-
-def seeded(seed: int, device: torch.device | None = None, habit: Habit | None = None) -> AbstractContextManager[None]:
-    """A block with a seed of its own. It keeps the global random state like `random_state_kept`."""
-    return _own_draws(seed % 2**63, device, habit)
-
-
-def _own_draws(seed: int | None, device: torch.device | None, habit: Habit | None) -> AbstractContextManager[None]:
-    shared = [torch.default_generator]
-    if device is not None and device.type == "cuda":
-        shared.append(default_generator(device))
-    if threading.active_count() == 1:
-        return _put_back(shared, seed)
-    if habit is None or habit.draws is not False:
-        return _watched(seed, habit or Habit())
-    return _trusted(shared, habit)
-
-
-@contextmanager
-def _put_back(shared: Sequence[torch.Generator], seed: int | None) -> Iterator[None]:
-    states = [generator.get_state() for generator in shared]
-    try:
-        if seed is not None:
-            for generator in shared:
-                generator.manual_seed(seed)
+    with _one_thread, torch.random.fork_rng(_gpus(device), device_type="cuda"):
         yield
-    finally:
-        for generator, state in zip(shared, states, strict=True):
-            generator.set_state(state)
 
 
 @contextmanager
-def _watched(seed: int | None, habit: Habit) -> Iterator[None]:
-    # dynamo would permanently give up code that it meets under a dispatch mode
-    uncompiled = as_written if "torch._dynamo" in sys.modules else nullcontext()
-    with uncompiled, Apart(seed) as apart:
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """A block with a seed of its own. It leaves the global random state as it was."""
+    with random_state_kept(device):
+        torch.default_generator.manual_seed(seed % 2**63)  # torch.manual_seed would also seed GPUs that are not kept
+        for gpu in _gpus(device):
+            torch.cuda.default_generators[gpu].manual_seed(seed % 2**63)
         yield
-    habit.draws = apart.drew or habit.draws is True  # what once drew may draw again
 
 
-@contextmanager
-def _trusted(shared: Sequence[torch.Generator], habit: Habit) -> Iterator[None]:
-    states = [generator.get_state() for generator in shared]
-    yield
-    if not all(torch.equal(generator.get_state(), state) for generator, state in zip(shared, states, strict=True)):
-        habit.draws = None  # this block drew, or another thread: the next one is watched
+def _gpus(device: torch.device | None) -> list[int]:
+    if device is None or device.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if device.index is None else device.index]

@@ -128,7 +128,8 @@ def started(state: State, groups: Mapping[str, Group], policy: Policy, saved: Ma
             None if bound is None else bound.model,
         )
         first = group.learner.start(start)
-        learners[key] = first if saved.get(key) is None else group.learner.load_state_dict(first, saved[key])
+        never = key not in saved or (saved[key] is None and group.learner.passes)  # it was saved before it had a model
+        learners[key] = first if never else group.learner.load_state_dict(first, saved[key])
     return replace(state, learners=learners, saved=waits)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaug._runtime.checks import Rule, shown
+from adaug._runtime.checks import Rule, as_text
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
 from adaug._views.view import View, make_view
@@ -152,7 +152,7 @@ def _read_views(value: Any) -> Policy | tuple[Operation, ...]:
     operations = tuple(value)
     wrong = [operation for operation in operations if not isinstance(operation, Operation)]
     if wrong:
-        raise TypeError(f"{shown(wrong[0])} among them")
+        raise TypeError(f"{as_text(wrong[0])} among them")
     return operations
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from adaug._model.layers import Shape
-from adaug._runtime.checks import mapping, shown
-from adaug._runtime.random import Habit, Stream, no_inference, seeded
+from adaug._runtime.checks import as_text, mapping
+from adaug._runtime.random import Stream, no_inference, seeded
 from adaug._runtime.ranks import add_up, same_as_first
 from adaug._runtime.states import Description, anything, check_optimizer, check_state, weights
 from adaug.learners.generator import Generator, Layout
@@ -74,7 +74,6 @@ class Adversary:
         cap: float = math.inf,
     ) -> None:
         self.branch, self.device, self.cap = branch, device, cap
-        self._habit = Habit()  # whether predictions draw random numbers: a user's generator may have dropout
         with no_inference(), seeded(stream.seed), torch.device("cpu"):  # the same weights for every device
             made = (make_generator or Generator)(shapes, branch.layouts)
             _check_generator(made)
@@ -95,7 +94,7 @@ class Adversary:
         pulls back a generator that overshot.
         """
         maps = [torch.nan_to_num(feature.detach().float(), 0.0, 0.0, 0.0).clamp(-HUGE, HUGE) for feature in features]
-        with torch.autocast(maps[0].device.type, enabled=False), seeded(seed, self.device, self._habit):
+        with torch.autocast(maps[0].device.type, enabled=False), seeded(seed, self.device):
             logits: dict[str, Tensor] = self.generator(maps)
         if not isinstance(logits, Mapping):
             raise TypeError(f"The generator should return a dict, operation -> logits [n, k]. Found {type(logits).__name__}.")
@@ -180,7 +179,7 @@ class Adversary:
         if saved != present and set(saved) == set(present):
             raise ValueError(
                 f"{owner} should list its weights in the generator's order, because its optimizer counts them. Found "
-                f"{shown(saved)}; use the generator that it was saved with."
+                f"{as_text(saved)}; use the generator that it was saved with."
             )
         try:
             check_state(state["generator"], weights(self.generator), owner)

@@ -28,7 +28,7 @@ from adaug._runtime.checks import (
 )
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream, seeded
-from adaug._runtime.repr import plain, written
+from adaug._runtime.repr import as_code, as_plain
 from adaug._views.view import View, make_view
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
@@ -200,16 +200,16 @@ class Policy:
 
     def __str__(self) -> str:
         """One operation a line."""
-        lines = [f"common: {written(item)}" for item in self.common]
+        lines = [f"common: {as_code(item)}" for item in self.common]
         for branch in self.branches:
-            how = HOW[branch.learned] if isinstance(branch.learned, (bool, str)) else f"by {written(branch.learned)}"
-            share = f"{branch.share:.3g}" if not callable(branch.share) else written(branch.share)
-            lines += [f"{branch.name}: share {share}, drawn {how}", *(f"  {written(op)}" for op in branch.operations)]
+            how = HOW[branch.learned] if isinstance(branch.learned, (bool, str)) else f"by {as_code(branch.learned)}"
+            share = f"{branch.share:.3g}" if not callable(branch.share) else as_code(branch.share)
+            lines += [f"{branch.name}: share {share}, drawn {how}", *(f"  {as_code(op)}" for op in branch.operations)]
         return "\n".join(lines) or "nothing"
 
     def describe(self) -> Any:
         """The policy in plain lists, strings and numbers. A saved state is checked against this."""
-        return plain(self)
+        return as_plain(self)
 
     # ---- shares
 
