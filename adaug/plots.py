@@ -151,9 +151,9 @@ def _draw_points(
             axis.plot(
                 points[[a, b], 0].numpy(), points[[a, b], 1].numpy(), color=MIDDLE if across else colour(a, b), lw=1.3, zorder=2
             )
-    for j, (point, shown) in enumerate(zip(points, visible, strict=True)):
+    for j, (point, is_visible) in enumerate(zip(points, visible, strict=True)):
         marker: dict[str, Any] = {"marker": "o", "s": 7, "edgecolors": "black", "linewidths": 0.3}
-        if not shown:
+        if not is_visible:
             marker = {"marker": "x", "s": 14, "linewidths": 0.9}
         if torch.isfinite(point[:2]).all():
             axis.scatter(float(point[0]), float(point[1]), color=colour(j), zorder=3, **marker)
@@ -181,14 +181,14 @@ def draw_distributions(
     """
     from matplotlib.figure import Figure
 
-    shown = [
+    epochs_drawn = [
         {_name(key): torch.as_tensor(value).detach().float().cpu() for key, value in epoch.items() if _is_shown(key, value)}
         for epoch in history
     ]
     numbers = list(range(1, len(history) + 1)) if epochs is None else list(epochs)
     if len(numbers) != len(history):
         raise ValueError(f"`epochs` should have a number for each of {len(history)} epochs. Found {len(numbers)}.")
-    kept = [(number, epoch) for number, epoch in zip(numbers, shown, strict=True) if epoch]
+    kept = [(number, epoch) for number, epoch in zip(numbers, epochs_drawn, strict=True) if epoch]
     if not kept:
         raise ValueError(
             "`history` should hold at least one distribution. Found none; pass the metrics of adversarial steps, or what "

@@ -52,8 +52,9 @@ class WorstOf(Learner):
 
     def propose(self, state: Any, trials: Trials) -> dict[str, Proposal]:
         best: dict[str, Proposal] = {}
-        if not trials.each:
-            trials.attend()
+        if not trials.each:  # of a sharded model, other ranks may have rows to score
+            for _ in range(self.k):
+                trials.take_part()
             return best
         hardest = torch.full((len(trials.index),), -math.inf, device=trials.device)
         for _ in range(self.k):

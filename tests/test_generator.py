@@ -9,7 +9,7 @@ import torch
 from adaug import Branch, Generator, OccludeFeatures, RewardPenalty, Rotate, Scale
 from adaug._runtime.random import Stream
 from adaug.learners import OneForAll, Trial, Trials
-from adaug.learners.adversary import Adversary, Lesson
+from adaug.learners.adversary import Adversary, UpdateTargets
 
 SHAPES = ((32, 16, 16), (48, 8, 8), (64, 4, 4))
 LAYOUTS = {"scale": 7, "rotate": 9, "occlude": (4, 5)}
@@ -135,7 +135,7 @@ def test_learning_moves_towards_the_target_and_leaves_out_invalid_rows():
     target[2:] = torch.nan
     valid = torch.tensor([True, True, False, False])
     for _ in range(30):
-        adversary.move(adversary.gradients(Lesson({"scale": target}, adversary.predict(inputs), valid)))
+        adversary.move(adversary.gradients(UpdateTargets({"scale": target}, adversary.predict(inputs), valid)))
     learned = adversary.predict(inputs)
     assert learned["scale"][:2].argmax(1).tolist() == [3, 3]
     torch.testing.assert_close(learned["rotate"].exp(), torch.full((4, 9), 1 / 9))
@@ -205,7 +205,7 @@ def without_signal(shapes, inputs, steps, cap=2.0, make=small):
             least = min(least, float((torch.special.entr(p).sum(1) / math.log(k)).min()))
             greatest = max(greatest, float(p.max() * k / cap))
             targets[name] = update(p, proposal.chosen[name], harder)
-        adversary.move(adversary.gradients(Lesson(targets, predicted, torch.ones(ROWS, dtype=torch.bool))))
+        adversary.move(adversary.gradients(UpdateTargets(targets, predicted, torch.ones(ROWS, dtype=torch.bool))))
     return least, greatest
 
 
@@ -234,7 +234,7 @@ def test_a_factor_changes_nothing_of_what_it_learned(shapes, scale):
     adversary, inputs = player(make=small, shapes=shapes), features(4, shapes)
     for _ in range(30):
         predicted = adversary.predict(inputs)
-        adversary.move(adversary.gradients(Lesson({"scale": torch.eye(7)[:4]}, predicted, torch.ones(4, dtype=torch.bool))))
+        adversary.move(adversary.gradients(UpdateTargets({"scale": torch.eye(7)[:4]}, predicted, torch.ones(4, dtype=torch.bool))))
     expected = adversary.generator(inputs)
     assert expected["scale"].std() > 0.1
     for name, value in adversary.generator([scale * level for level in inputs]).items():
@@ -299,7 +299,7 @@ def test_a_generator_that_overshot_the_cap_is_pulled_back():
     before = adversary.generator.logits.detach().softmax(0)[2].clone()
     for _ in range(50):
         adversary.move(
-            adversary.gradients(Lesson({"scale": target}, adversary.predict(features(2)), torch.ones(2, dtype=torch.bool)))
+            adversary.gradients(UpdateTargets({"scale": target}, adversary.predict(features(2)), torch.ones(2, dtype=torch.bool)))
         )
     assert adversary.generator.logits.softmax(0)[2] < before - 1e-4
 

@@ -95,6 +95,13 @@ def test_equal_learners_share_a_state_and_others_do_not():
     assert apart.state_dict()["learners"].keys() == {"turn", "hide"}
 
 
+@every_own
+def test_in_warm_up_all_rows_are_random(name):
+    augmenter, model, optimizer = fresh(OWN[name], warmup_steps=2)
+    branches = [step[1].unique().tolist() for step in train(augmenter, model, optimizer, range(4))]
+    assert branches == [[0], [0], [0, 1, 2], [0, 1, 2]]
+
+
 def test_two_that_run_the_model_are_refused():
     with pytest.raises(ValueError, match=r"(?s)should share one learner\. Found WorstOf\(k=3\) and WorstOf\(k=4\).*same object"):
         fresh(turned_and_hidden(WorstOf(), WorstOf(4)))

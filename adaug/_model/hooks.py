@@ -63,7 +63,7 @@ class Hooks:
         self._ran_unmasked = False  # whether the model ran without masks since the last masked pass
         self._recorded: dict[str, Tensor] | None = None
         self._versions: dict[str, int] = {}  # of recorded tensors; torch counts them up at every write in place
-        self._written: set[str] = set()  # layers whose output is written to later, such as by an in-place activation
+        self._overwritten: set[str] = set()  # layers whose output is written to later, such as by an in-place activation
         self._ran: set[str] = set()  # occluded layers that ran in a masked pass
         self._skipped: frozenset[str] = frozenset()
         self._masks: FeatureMasks | None = None
@@ -85,7 +85,7 @@ class Hooks:
         recorded = self._looked(run)
         written = {name for name, version in self._versions.items() if recorded[name]._version != version}
         if written:
-            self._written |= written
+            self._overwritten |= written
             recorded = self._looked(run)
         return [recorded[name] for name in self.features]
 
@@ -109,7 +109,7 @@ class Hooks:
         if name in recorded:
             return
         feature = _map_of(output, self.features[name], name)
-        if name in self._written or feature.is_inference():  # inference tensors count no versions
+        if name in self._overwritten or feature.is_inference():  # inference tensors count no versions
             recorded[name] = feature.clone()
             return
         recorded[name] = feature
@@ -119,7 +119,7 @@ class Hooks:
     def masked(self, masks: FeatureMasks) -> Iterator[None]:
         """A block in which the layers of `occlude` are multiplied by the masks.
 
-        Raises RuntimeError if compiled code never calls the hooks. A layer may skip a pass (LayerDrop): see `hid`.
+        Raises RuntimeError if compiled code never calls the hooks. A layer may skip a pass (LayerDrop): see `where_masked`.
         """
         self._skipped = frozenset()
         if not masks or not self.occlude:
@@ -140,7 +140,7 @@ class Hooks:
         if not (trains and self._traced):
             self._skipped = frozenset(self.occlude) - self._ran
 
-    def hid(self, measured: Tensor) -> Tensor:
+    def where_masked(self, measured: Tensor) -> Tensor:
         """Replaces what the latest masked pass measured, [n], by NaN if a masked layer did not run and so hid nothing.
 
         In compiled code this goes unnoticed.

@@ -143,7 +143,7 @@ def learn(
             )
 
     def hidden(values: Tensor) -> Tensor:
-        return values if hooks is None else hooks.hid(values)
+        return values if hooks is None else hooks.where_masked(values)
 
     @functools.cache
     def comparison() -> Tensor:

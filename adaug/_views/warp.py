@@ -76,16 +76,16 @@ def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill:
     return torch.where(covered == 1, sampled, sampled + (1 - covered) * fill).to(image.dtype)
 
 
-def _precision(image: Tensor, usual: torch.dtype) -> torch.dtype:
+def _precision(image: Tensor, default: torch.dtype) -> torch.dtype:
     """The floating dtype that holds all values of an image. float32 holds integers up to 2^24."""
     if image.dtype == torch.float64:
         return torch.float64
     if image.dtype not in (torch.int32, torch.int64) or image.device.type == "mps" or not image.numel():
-        return usual
+        return default
     if image.device.type != "cpu":
         return torch.float64  # checking the values would wait for the device
     low, high = image.aminmax()
-    return torch.float64 if int(low) < -(2**24) or int(high) > 2**24 else usual
+    return torch.float64 if int(low) < -(2**24) or int(high) > 2**24 else default
 
 
 def _ones(image: Tensor, dtype: torch.dtype) -> Tensor:

@@ -29,7 +29,7 @@ HUGE = 1e9  # its square, summed over a map, still fits into float32
 
 
 @dataclass(frozen=True)
-class Lesson:
+class UpdateTargets:
     """The update targets that a generator learns from the rows of its branch.
 
     Attributes:
@@ -105,28 +105,28 @@ class Adversary:
                 raise ValueError(f"The generator should return logits {expected} for {name!r}. Found {returned}.")
         return {name: _capped(torch.log_softmax(logits[name].float(), 1), self.cap) for name in self.branch.layouts}
 
-    def gradients(self, lesson: Lesson | None) -> list[Tensor] | None:
+    def gradients(self, update: UpdateTargets | None) -> list[Tensor] | None:
         """The gradients of the KL divergence between update targets and proposals, Eq. (3) and (4), averaged over rows.
 
-        Nothing moves yet. All ranks get the mean over the rows of all. A rank without a lesson (None) takes part too. Returns
+        Nothing moves yet. All ranks get the mean over the rows of all. A rank without a update (None) takes part too. Returns
         None if there is nothing to learn from.
         """
-        flat = self.sums(lesson)
+        flat = self.sums(update)
         add_up(flat, "with gradients of generators")
         return self.means(flat)
 
-    def sums(self, lesson: Lesson | None) -> Tensor:
-        """The gradients of a lesson, summed over its rows, and the number of rows at the end. [parameters + 1]."""
+    def sums(self, update: UpdateTargets | None) -> Tensor:
+        """The gradients of a update, summed over its rows, and the number of rows at the end. [parameters + 1]."""
         parameters = self._parameters()
         total = torch.zeros((), device=self.device)
         count = torch.zeros((), device=self.device)
-        if lesson is not None:
-            valid = lesson.valid
-            for name, target in lesson.targets.items():
-                valid = valid & torch.isfinite(target).all(1) & torch.isfinite(lesson.log_probs[name].detach()).all(1)
+        if update is not None:
+            valid = update.valid
+            for name, target in update.targets.items():
+                valid = valid & torch.isfinite(target).all(1) & torch.isfinite(update.log_probs[name].detach()).all(1)
             with torch.enable_grad():  # the user's own loop may be without gradients
-                for name, target in lesson.targets.items():
-                    safe = torch.where(valid[:, None], target, 0), torch.where(valid[:, None], lesson.log_probs[name], 0)
+                for name, target in update.targets.items():
+                    safe = torch.where(valid[:, None], target, 0), torch.where(valid[:, None], update.log_probs[name], 0)
                     total = total + kl_divergence(*safe).sum()
             count = valid.sum().float()
         grads: Sequence[Tensor | None] = [None] * len(parameters)
@@ -226,12 +226,12 @@ def _check_optimizer(made: Any, generator: nn.Module) -> None:
         )
 
 
-class _Shown(torch.autograd.Function):
-    """Returns the values of `shown`, with the gradient of `theirs`."""
+class _Replaced(torch.autograd.Function):
+    """Returns the values of `values`, with the gradient of `source`."""
 
     @staticmethod
-    def forward(ctx: Any, theirs: Tensor, shown: Tensor) -> Tensor:
-        return shown.view_as(shown)
+    def forward(ctx: Any, source: Tensor, values: Tensor) -> Tensor:
+        return values.view_as(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, None]:
@@ -243,6 +243,6 @@ def _capped(log_probs: Tensor, cap: float) -> Tensor:
     if cap >= log_probs.shape[1]:
         return log_probs
     with torch.no_grad():
-        shown = capped(log_probs.exp(), cap).clamp(min=torch.finfo(log_probs.dtype).tiny).log()
-    result: Tensor = _Shown.apply(log_probs, shown)  # type: ignore[no-untyped-call]
+        values = capped(log_probs.exp(), cap).clamp(min=torch.finfo(log_probs.dtype).tiny).log()
+    result: Tensor = _Replaced.apply(log_probs, values)  # type: ignore[no-untyped-call]
     return result

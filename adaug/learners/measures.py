@@ -87,10 +87,10 @@ def _of_labels(output: Any, batch: Batch) -> Tensor:
 
 
 def _of_keypoints(output: Any, batch: Batch) -> Tensor:
-    shown = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
+    entries = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
     if batch.has("visibility"):
-        shown["visibility"] = batch.entries_of("visibility")[0]
-    return normalized_error(output, shown)
+        entries["visibility"] = batch.entries_of("visibility")[0]
+    return normalized_error(output, entries)
 
 
 def _of_masks(output: Any, batch: Batch) -> Tensor:

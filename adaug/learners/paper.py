@@ -13,7 +13,7 @@ from typing_extensions import override
 from adaug._runtime.checks import Rules, check_fields, function, integer, one_of, optional, several, text
 from adaug._runtime.random import no_inference
 from adaug._runtime.ranks import dist_size
-from adaug.learners.adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
+from adaug.learners.adversary import Adversary, GeneratorFactory, OptimizerFactory, UpdateTargets
 from adaug.learners.learner import Learner, Rows, Seen, Start
 from adaug.learners.reward import RewardPenalty, Update, cap_of, check_update
 from adaug.learners.trials import LogProbs, Proposal, Trials
@@ -45,14 +45,14 @@ class Evidence:
         trials: The rows and their proposals.
         reference: The difficulty of the reference views, [m] in the order of `trials.index`. None if nothing was compared.
         adversarial: That of the adversarial views. None if the training pass will tell it.
-        lessons: Name of a branch -> what its generator learns. Empty as long as a difficulty is missing.
+        updates: Name of a branch -> what its generator learns. Empty as long as a difficulty is missing.
         metrics: What to log.
     """
 
     trials: Trials
     reference: Tensor | None = None
     adversarial: Tensor | None = None
-    lessons: Mapping[str, Lesson] = field(default_factory=dict)
+    updates: Mapping[str, UpdateTargets] = field(default_factory=dict)
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -146,7 +146,7 @@ class Paper(Learner):
         if self.scoring == "train" and len(index) >= 2:  # a single row has no batch statistics
             return replace(evidence, reference=trials.score(trials.joined(trials.reference), training=True))
         if not len(index):
-            trials.attend()
+            trials.take_part()
             return self._judged(replace(evidence, reference=index.float(), adversarial=index.float()))
         assert trials.augmented is not None
         reference = trials.batch.select(index).apply(trials.joined(trials.reference), trials.view_size)
@@ -164,7 +164,7 @@ class Paper(Learner):
         assert reference is not None
         finite = torch.isfinite(adversarial) & torch.isfinite(reference)
         metrics = {"nonfinite": (~finite).sum()} if len(finite) else {}
-        lessons = {}
+        updates = {}
         for name, part in trials.parts.items():
             proposal, harder, valid = trials.proposals[name], adversarial[part] > reference[part], finite[part]  # [n] bool
             metrics[f"reward_rate/{name}"] = (harder & valid).sum() / valid.sum().clamp(min=1)
@@ -172,8 +172,8 @@ class Paper(Learner):
                 operation: check_update(self.update(log_probs.detach().exp(), proposal.chosen[operation], harder), log_probs)
                 for operation, log_probs in proposal.log_probs.items()
             }
-            lessons[name] = Lesson(targets, proposal.log_probs, valid)
-        return replace(evidence, lessons=lessons, metrics={**evidence.metrics, **metrics})
+            updates[name] = UpdateTargets(targets, proposal.log_probs, valid)
+        return replace(evidence, updates=updates, metrics={**evidence.metrics, **metrics})
 
     # ---- learn
 
@@ -187,7 +187,7 @@ class Paper(Learner):
         if evidence.reference is not None and evidence.adversarial is None:
             evidence = self._judged(replace(evidence, adversarial=seen.compared[evidence.trials.index]))
         if evidence.reference is not None:
-            learn(state.adversaries, evidence.lessons)
+            learn(state.adversaries, evidence.updates)
         return replace(state, metrics=dict(evidence.metrics))
 
     @override
@@ -212,13 +212,13 @@ class Paper(Learner):
         return PaperState(state.adversaries)
 
 
-def learn(adversaries: Mapping[str, Adversary], lessons: Mapping[str, Lesson]) -> None:
-    """Moves every generator that has a lesson. With ranks all take part, because other ranks may have rows of their branch."""
+def learn(adversaries: Mapping[str, Adversary], updates: Mapping[str, UpdateTargets]) -> None:
+    """Moves every generator that has update targets. With ranks all take part, because other ranks may have rows of their branch."""
     with no_inference():
         gradients = {
-            name: adversary.gradients(lessons.get(name))
+            name: adversary.gradients(updates.get(name))
             for name, adversary in adversaries.items()
-            if name in lessons or dist_size() > 1
+            if name in updates or dist_size() > 1
         }
     for name, gradient in gradients.items():
         adversaries[name].move(gradient)

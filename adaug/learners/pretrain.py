@@ -16,7 +16,7 @@ from adaug._model.bound import BoundModel, Difficulty
 from adaug._runtime.checks import batches, integer, number, optional
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
-from adaug.learners.adversary import Adversary, Lesson
+from adaug.learners.adversary import Adversary, UpdateTargets
 from adaug.learners.paper import learn
 from adaug.learners.reward import kl_divergence
 from adaug.operations import Operation
@@ -35,7 +35,7 @@ RULES = {
 
 @dataclass
 class Pretraining:
-    """Makes the lessons of stage 2, batch by batch, and adds up the votes of all images so far.
+    """Makes the updates of stage 2, batch by batch, and adds up the votes of all images so far.
 
     Attributes:
         bound: The model.
@@ -53,17 +53,17 @@ class Pretraining:
 
     def step(self, adversaries: Mapping[str, Adversary], batch: Batch, stream: Stream, lr: float | None) -> dict[str, Tensor]:
         """Moves every generator by one batch. Returns the KL divergence of each operation before that."""
-        lessons: dict[str, Lesson] = {}
+        updates: dict[str, UpdateTargets] = {}
         divergences: dict[str, Tensor] = {}
         for name, adversary in adversaries.items():
-            lessons[name], divergence = self.lesson(adversary, batch, stream)
+            updates[name], divergence = self.update(adversary, batch, stream)
             divergences |= divergence
         with learning_rate([adversary.optimizer for adversary in adversaries.values()], lr):
-            learn(adversaries, lessons)
+            learn(adversaries, updates)
         return divergences
 
-    def lesson(self, adversary: Adversary, batch: Batch, stream: Stream) -> tuple[Lesson, dict[str, Tensor]]:
-        """The lesson of one batch for one branch, and the KL divergence of each operation before it."""
+    def update(self, adversary: Adversary, batch: Batch, stream: Stream) -> tuple[UpdateTargets, dict[str, Tensor]]:
+        """The update of one batch for one branch, and the KL divergence of each operation before it."""
         branch, n, device = adversary.branch, len(batch), batch.image.device
         centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
         plain = batch.apply(centre, self.view_size)
@@ -86,7 +86,7 @@ class Pretraining:
             f"{branch.name}.{name}": kl_divergence(target, log_probs[name].detach())[valid].mean()
             for name, target in targets.items()
         }
-        return Lesson(targets, log_probs, valid), divergence
+        return UpdateTargets(targets, log_probs, valid), divergence
 
     def _by_trying(
         self, branch: Branch, operations: Sequence[Operation], batch: Batch, stream: Stream

@@ -176,7 +176,7 @@ class Trials:
             needed.select(trial.index).apply(self._view(trial, trial.held), self.view_size) for trial in self.each.values()
         ]
         if not parts:
-            self.attend(needed)
+            self.take_part(needed)
             return {}
         levels = [feature.split([len(part) for part in parts]) for feature in self.bound.look(reduce(needed.joined, parts))]
         return {name: [level[i] for level in levels] for i, name in enumerate(self.each)}
@@ -196,8 +196,8 @@ class Trials:
         (scores,) = self.bound.score(batch, view.feature_masks, [self.difficulty], training=training)
         return scores
 
-    def attend(self, batch: Batch | None = None) -> None:
+    def take_part(self, batch: Batch | None = None) -> None:
         """Takes the place of a pass without rows: a sharded model gathers parameters from all ranks in every pass."""
         batch = self.batch if batch is None else batch
         if self.bound.sharded:
-            self.bound.attend(batch, self.view_size)
+            self.bound.take_part(batch, self.view_size)
