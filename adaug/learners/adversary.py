@@ -108,7 +108,7 @@ class Adversary:
     def gradients(self, update: UpdateTargets | None) -> list[Tensor] | None:
         """The gradients of the KL divergence between update targets and proposals, Eq. (3) and (4), averaged over rows.
 
-        Nothing moves yet. All ranks get the mean over the rows of all. A rank without a update (None) takes part too. Returns
+        Nothing moves yet. All ranks get the mean over the rows of all. A rank without any (None) takes part too. Returns
         None if there is nothing to learn from.
         """
         flat = self.sums(update)
@@ -116,7 +116,7 @@ class Adversary:
         return self.means(flat)
 
     def sums(self, update: UpdateTargets | None) -> Tensor:
-        """The gradients of a update, summed over its rows, and the number of rows at the end. [parameters + 1]."""
+        """The gradients of update targets, summed over its rows, and the number of rows at the end. [parameters + 1]."""
         parameters = self._parameters()
         total = torch.zeros((), device=self.device)
         count = torch.zeros((), device=self.device)

@@ -213,7 +213,7 @@ class Paper(Learner):
 
 
 def learn(adversaries: Mapping[str, Adversary], updates: Mapping[str, UpdateTargets]) -> None:
-    """Moves every generator that has update targets. With ranks all take part, because other ranks may have rows of their branch."""
+    """Moves every generator that has update targets. With ranks all take part: others may have rows of their branch."""
     with no_inference():
         gradients = {
             name: adversary.gradients(updates.get(name))

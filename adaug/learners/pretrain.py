@@ -35,7 +35,7 @@ RULES = {
 
 @dataclass
 class Pretraining:
-    """Makes the updates of stage 2, batch by batch, and adds up the votes of all images so far.
+    """Makes the update targets of stage 2, batch by batch, and adds up the votes of all images so far.
 
     Attributes:
         bound: The model.
@@ -63,7 +63,7 @@ class Pretraining:
         return divergences
 
     def update(self, adversary: Adversary, batch: Batch, stream: Stream) -> tuple[UpdateTargets, dict[str, Tensor]]:
-        """The update of one batch for one branch, and the KL divergence of each operation before it."""
+        """The update targets of one batch for one branch, and the KL divergence of each operation before it."""
         branch, n, device = adversary.branch, len(batch), batch.image.device
         centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
         plain = batch.apply(centre, self.view_size)
