@@ -149,7 +149,7 @@ class DualPath(nn.Module):
             self.c1x1_c = conv(8, residual + grows, 1)
 
         def forward(self, x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            parts = x if isinstance(x, tuple) else (x,)
+            parts: tuple[Tensor, ...] = x if isinstance(x, tuple) else (x,)
             joined = torch.cat(parts, 1)
             if self.c1x1_w_s2 is not None:
                 parts = self.c1x1_w_s2(joined).split([self.residual, 4], 1)

@@ -9,15 +9,19 @@ from typing import Any
 
 from torch import nn
 
-HIDDEN = {"hidden_sizes": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
-VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "patch_size": 8}
+HIDDEN: dict[str, Any] = {"hidden_sizes": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
+VIT: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "patch_size": 8}
 
 Make = Callable[[], nn.Module]
+Size = tuple[int, int]
 
 
-def transformers_networks() -> dict[str, tuple[Make, tuple[int, int]]]:
-    """Small networks of transformers by name, each with the image size that it is tried on."""
-    t: Any = import_module("transformers")
+def transformers_networks() -> dict[str, tuple[Make, Size]]:
+    """Small networks of transformers by name, each with the image size that it is tried on. Empty without it."""
+    try:
+        t: Any = import_module("transformers")
+    except ImportError:
+        return {}
     stages = ["stage1", "stage2", "stage3", "stage4"]
 
     def vitpose() -> nn.Module:
@@ -29,27 +33,27 @@ def transformers_networks() -> dict[str, tuple[Make, tuple[int, int]]]:
         config = t.UperNetConfig(backbone_config=backbone, hidden_size=16, num_labels=5, auxiliary_in_channels=32)
         return t.UperNetForSemanticSegmentation(config)
 
-    def of(model: str, config: str, **settings: Any) -> Make:
-        return lambda: getattr(t, model)(getattr(t, config)(**settings))
-
-    resnet, segformer = (
-        ("ResNetForImageClassification", "ResNetConfig"),
-        ("SegformerForSemanticSegmentation", "SegformerConfig"),
-    )
-    vit = ("ViTForImageClassification", "ViTConfig")
-    basic = {"embedding_size": 8, "layer_type": "basic", "num_labels": 5}
-    small = {
-        "resnet": (of(*resnet, **HIDDEN, **basic), (64, 64)),
-        "vit": (of(*vit, image_size=64, intermediate_size=32, num_labels=5, **VIT), (64, 64)),
-        "convnext": (of("ConvNextForImageClassification", "ConvNextConfig", **HIDDEN, num_labels=5), (64, 64)),
-        "segformer": (of(*segformer, **HIDDEN, decoder_hidden_size=16, num_labels=5), (64, 64)),
+    basic = {**HIDDEN, "embedding_size": 8, "layer_type": "basic", "num_labels": 5}
+    vit = {**VIT, "image_size": 64, "intermediate_size": 32, "num_labels": 5}
+    segformer = {**HIDDEN, "decoder_hidden_size": 16, "num_labels": 5}
+    made: dict[str, tuple[Make, Size]] = {
+        "resnet": (lambda: t.ResNetForImageClassification(t.ResNetConfig(**basic)), (64, 64)),
+        "vit": (lambda: t.ViTForImageClassification(t.ViTConfig(**vit)), (64, 64)),
+        "convnext": (lambda: t.ConvNextForImageClassification(t.ConvNextConfig(**HIDDEN, num_labels=5)), (64, 64)),
+        "segformer": (lambda: t.SegformerForSemanticSegmentation(t.SegformerConfig(**segformer)), (64, 64)),
         "upernet": (upernet, (64, 64)),
         "vitpose": (vitpose, (64, 48)),
-        "ResNet": (of(*resnet, embedding_size=8, hidden_sizes=[32, 64, 128, 256]), (128, 128)),
-        "ViT": (of(*vit, hidden_size=12, intermediate_size=24, image_size=128), (128, 128)),
-        "SegFormer": (of(*segformer, decoder_hidden_size=16), (128, 128)),
+        "ResNet": (
+            lambda: t.ResNetForImageClassification(t.ResNetConfig(embedding_size=8, hidden_sizes=[32, 64, 128, 256])),
+            (128, 128),
+        ),
+        "ViT": (
+            lambda: t.ViTForImageClassification(t.ViTConfig(hidden_size=12, intermediate_size=24, image_size=128)),
+            (128, 128),
+        ),
+        "SegFormer": (lambda: t.SegformerForSemanticSegmentation(t.SegformerConfig(decoder_hidden_size=16)), (128, 128)),
     }
-    return {f"transformers: {name}": network for name, network in small.items()}
+    return {f"transformers: {name}": network for name, network in made.items()}
 
 
 TIMM = {
@@ -60,12 +64,12 @@ TIMM = {
 }  # fmt: skip
 
 
-def timm_networks() -> dict[str, tuple[Make, tuple[int, int]]]:
+def timm_networks() -> dict[str, tuple[Make, Size]]:
     """Networks of timm and torchvision by name, each with the image size that it is tried on. Empty without these packages."""
     try:
         timm, segmentation = import_module("timm"), import_module("torchvision.models.segmentation")
     except ImportError:
         return {}
-    deeplab = partial(segmentation.deeplabv3_resnet50, weights=None, weights_backbone=None)
     networks: dict[str, Make] = {f"timm: {name}": partial(timm.create_model, model) for name, model in TIMM.items()}
-    return {name: (make, (224, 224)) for name, make in {**networks, "torchvision: DeepLabV3": deeplab}.items()}
+    networks["torchvision: DeepLabV3"] = partial(segmentation.deeplabv3_resnet50, weights=None, weights_backbone=None)
+    return {name: (make, (224, 224)) for name, make in networks.items()}
