@@ -185,7 +185,7 @@ def test_what_is_named_or_hidden_goes_on(model, layers):
 
 
 def test_where_nothing_is_masked_no_mask_is_tried():
-    turns = adaug.Branch("turns", [adaug.Rotate()], 0.5)
+    turns = adaug.Branch("turns", [adaug.Rotate(-20, 20, 3)], 0.5)
     augmenter = adaug.AdversarialAugmenter(adaug.Policy([turns]), seed=0)
     augmenter.bind(Beside(False), make_batch())
     assert list(augmenter._bound.hooks.features) == ["conv"]
