@@ -200,9 +200,9 @@ def test_what_was_found_is_said_once(caplog):
     model, batch = nets.Swin(), {"image": torch.rand(6, 3, 64, 64)}
     for _ in range(3):
         augmenter.step(model, batch, lambda output, batch: output.square().mean(1)).loss.backward()
-    said = [record.getMessage() for record in caplog.records if record.name == "adaug"]
-    assert len(said) == 1
-    assert all(name in said[0] for name in augmenter._bound.hooks.occlude)
+    messages = [record.getMessage() for record in caplog.records if record.name == "adaug"]
+    assert len(messages) == 1
+    assert all(name in messages[0] for name in augmenter._bound.hooks.occlude)
 
 
 def test_named_layers_are_not_talked_about(caplog):
