@@ -131,7 +131,7 @@ class AdversarialAugmenter:
         self._total_steps: int | None = given["total_steps"]
         self._groups = groups_of(self.policy)
         self._state = started(State(seed=given["seed"]), self._groups, self.policy, {})
-        self._said = ""  # the latest message about found layers, so that it is not repeated
+        self._noticed = ""  # the latest message about found layers, so that it is not repeated
 
     # ---- training
 
@@ -530,9 +530,9 @@ class AdversarialAugmenter:
             if tried and passing:  # a wrong shape should be known before the training pass
                 training = passing[0].scores_in_training and len(parsed) > 1  # one row has no statistics
                 bound.score(self._centred(bound, parsed), [], tried, training=training)
-            if bound.said and bound.said != self._said and dist_rank() == 0:
-                LOG.warning(bound.said)  # by default, Python shows no log message below a warning
-                self._said = bound.said
+            if bound.notice and bound.notice != self._noticed and dist_rank() == 0:
+                LOG.warning(bound.notice)  # by default, Python shows no log message below a warning
+                self._noticed = bound.notice
             yield state, bound, parsed
         except BaseException:
             bound.hooks.remove()

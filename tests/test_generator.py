@@ -234,7 +234,9 @@ def test_a_factor_changes_nothing_of_what_it_learned(shapes, scale):
     adversary, inputs = player(make=small, shapes=shapes), features(4, shapes)
     for _ in range(30):
         predicted = adversary.predict(inputs)
-        adversary.move(adversary.gradients(UpdateTargets({"scale": torch.eye(7)[:4]}, predicted, torch.ones(4, dtype=torch.bool))))
+        adversary.move(
+            adversary.gradients(UpdateTargets({"scale": torch.eye(7)[:4]}, predicted, torch.ones(4, dtype=torch.bool)))
+        )
     expected = adversary.generator(inputs)
     assert expected["scale"].std() > 0.1
     for name, value in adversary.generator([scale * level for level in inputs]).items():
@@ -299,7 +301,9 @@ def test_a_generator_that_overshot_the_cap_is_pulled_back():
     before = adversary.generator.logits.detach().softmax(0)[2].clone()
     for _ in range(50):
         adversary.move(
-            adversary.gradients(UpdateTargets({"scale": target}, adversary.predict(features(2)), torch.ones(2, dtype=torch.bool)))
+            adversary.gradients(
+                UpdateTargets({"scale": target}, adversary.predict(features(2)), torch.ones(2, dtype=torch.bool))
+            )
         )
     assert adversary.generator.logits.softmax(0)[2] < before - 1e-4
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import adaug
-from adaug._model.finding.probe import probe
+from adaug._model.finding import maps_of
 from adaug._model.hooks import Hooks
 from adaug._model.layers import Layer, describe
 
@@ -112,9 +112,9 @@ def test_maps_of_odd_sizes_are_maps(size, image, fits):
 
 def test_every_map_of_a_long_image_is_found():
     strides = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 8, 8, 3, 2, 1) for i in range(5)), nn.Conv2d(8, 1, 1))
-    probed = probe(strides, torch.zeros(2, 3, 100, 500), strides)
-    assert list(probed.layers) == [str(i) for i in range(6)]
-    assert probed.layers["4"] == Layer(8, (4, 16))
+    maps = maps_of(strides, torch.zeros(2, 3, 100, 500), strides)
+    assert list(maps) == [str(i) for i in range(6)]
+    assert maps["4"].layer == Layer(8, (4, 16))
 
 
 # ---- what follows in place

@@ -103,7 +103,9 @@ def test_in_warm_up_all_rows_are_random(name):
 
 
 def test_two_that_run_the_model_are_refused():
-    with pytest.raises(ValueError, match=r"(?s)should share one learner\. Found WorstOf\(k=3\) and WorstOf\(k=4\).*same object"):
+    with pytest.raises(
+        ValueError, match=r"(?s)should share one learner\. Found WorstOf\(k=3\) and WorstOf\(k=4\).*same object"
+    ):
         fresh(turned_and_hidden(WorstOf(), WorstOf(4)))
     fresh(turned_and_hidden(WorstOf(), WorstOf()))
 

@@ -67,7 +67,7 @@ SCENES = {
     "paper": {},
     "scored in training": {"scoring": "train"},
     "a generator with dropout": {"generator": lambda shapes, layouts: Drops(shapes, layouts, width=16, size=8)},
-    "painters": {"policy": adaug.Policy(adaug.policies.paper().branches, [adaug.Flip([(0, 1)]), brightened])},
+    "functions": {"policy": adaug.Policy(adaug.policies.paper().branches, [adaug.Flip([(0, 1)]), brightened])},
     "dropout in eval": {"dropout": True},
 }
 

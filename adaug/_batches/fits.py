@@ -9,7 +9,6 @@ from adaug._batches.units import check_boxes, check_points
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policies import Policy
-from adaug.policies._functions import check_painters
 
 
 def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:
@@ -22,9 +21,8 @@ def check_policy(policy: Policy, batch: Batch, *, wait: bool = True) -> None:
     """
     if policy.flip is not None:
         check_flip(batch, policy.flip.pairs)
-    traits = policy.traits(batch.image) if policy.painters else []
-    check_painters(traits)
-    check_operations(batch, list(policy.operations.values()), [trait.name for trait in traits if trait.clamps], wait=wait)
+    clamping = policy.check_functions(batch.image) if policy.functions else []
+    check_operations(batch, list(policy.operations.values()), clamping, wait=wait)
 
 
 def check_values(batch: Batch, *, wait: bool = True) -> None:

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 
 from adaug._batches.batch import Batch, UserBatch
 from adaug._model.call import Call
-from adaug._model.finding.find import Found, find_layers
-from adaug._model.finding.leak import with_a_change
-from adaug._model.finding.probe import Probe, probe
+from adaug._model.finding import Map, find, maps_of, with_a_change
 from adaug._model.hooks import FeatureMasks, Hooks
 from adaug._model.layers import Layer, Shape, match_layers
 from adaug._model.passes import quiet
@@ -56,7 +54,7 @@ class BoundModel:
         shapes: The shapes of the features that generators read.
         call: How to call the model.
         sharded: Whether every pass gathers parameters from all ranks.
-        said: A line about the layers that adaug found, if the user named none.
+        notice: A line about the layers that adaug found, if the user named none.
     """
 
     model: nn.Module
@@ -66,7 +64,7 @@ class BoundModel:
     shapes: tuple[Shape, ...]
     call: Call
     sharded: bool
-    said: str = ""
+    notice: str = ""
 
     def look(self, batch: Batch) -> list[Tensor]:
         """Runs the model without a trace and returns the features that generators read."""
@@ -155,7 +153,7 @@ def bind(
         torch.compiler.reset()  # compiled code that predates the hooks would never call them
     maps = list(chosen.read.values()) or [Layer(twice.image.shape[1], twice.size)]
     shapes = tuple((layer.channels, *layer.size) for layer in maps)
-    return BoundModel(inner, device, policy if chosen.hide else policy.on_image(), hooks, shapes, call, sharded, chosen.said)
+    return BoundModel(inner, device, policy if chosen.hide else policy.on_image(), hooks, shapes, call, sharded, chosen.notice)
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class _Chosen:
 
     read: dict[str, Layer]
     hide: dict[str, Layer]
-    said: str
+    notice: str
 
 
 def _choose(
@@ -184,7 +182,9 @@ def _choose(
     reads, hides = looks, policy.hides_features
     finds = features is None and (reads or (hides and occlude is None))
     names_to_hide = features if occlude is None else occlude
-    probed, found = Probe(), Found()
+    maps: dict[str, Map] = {}
+    read: Sequence[str] = ()
+    masked: Sequence[str] = ()
     if finds or (reads and features) or (hides and names_to_hide):
         with quiet(model, twice.image.device, "bind"):
             pair = with_a_change(twice.image)
@@ -193,22 +193,24 @@ def _choose(
             def run(images: Tensor) -> Any:
                 return call(model, twice.with_image(images))
 
-            probed = probe(model, pair, run, flow=finds)
-            found = find_layers(model, probed, pair, run) if finds else found
-    read = found.read if finds else match_layers(model, features or (), "features")
-    hide: Sequence[str] = ()
-    if hides:
-        by_default = found.hide if finds else read
-        hide = by_default if occlude is None else match_layers(model, occlude, "occlude")
-    read, layers = read if reads else (), probed.layers
-    silent = [name for name in dict.fromkeys([*read, *hide]) if name not in layers]
+            maps = maps_of(model, pair, run)
+            if finds:
+                read, masked = find(model, maps, pair, run, masks=hides and occlude is None)
+    if not finds:
+        read = masked = match_layers(model, features or (), "features")
+    if occlude is not None and hides:
+        masked = match_layers(model, occlude, "occlude")
+    read, hide = read if reads else (), masked if hides else ()
+    silent = [name for name in dict.fromkeys([*read, *hide]) if name not in maps]
     if silent:
         raise ValueError(
             "Layers of `features` and `occlude` should run in the model's forward and return feature maps [B, C, h, w] or "
-            f"tokens [B, N, C]. Found that {', '.join(silent)} did not; those that do are {', '.join(list(layers)[:20])}."
+            f"tokens [B, N, C]. Found that {', '.join(silent)} did not; those that do are {', '.join(list(maps)[:20])}."
         )
-    said = found.said(reads=reads, hides=hides and occlude is None) if finds else ""
-    return _Chosen({name: layers[name] for name in read}, {name: layers[name] for name in hide}, said)
+    users = {"generators read": read, "masks multiply": hide if occlude is None else ()}
+    found = [f"{user} {list(names)}" for user, names in users.items() if names and finds]
+    notice = f"features=None found layers: {', '.join(found)}." if found else ""
+    return _Chosen({name: maps[name].layer for name in read}, {name: maps[name].layer for name in hide}, notice)
 
 
 def check_losses(values: Any, n: int, argument: str) -> None:

@@ -32,7 +32,7 @@ from adaug._runtime.repr import as_code, as_plain
 from adaug._views.view import View, make_view
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
-from adaug.policies._functions import Painter, Trait, moves_by_name, traits_of
+from adaug.policies._functions import Function, check_functions, moves_by_class
 
 __all__ = ["Branch", "Flip", "Policy", "Share"]
 
@@ -133,7 +133,7 @@ class Branch:
 
 def _in_common(item: Any) -> Any:
     hides = isinstance(item, Operation) and item.hides is not None  # it is done in a branch of its own alone
-    if hides or moves_by_name(item) or not (isinstance(item, Flip | Operation) or callable(item)):
+    if hides or moves_by_class(item) or not (isinstance(item, Flip | Operation) or callable(item)):
         raise TypeError(repr(item))
     return item
 
@@ -146,11 +146,11 @@ class Policy:
         branches: The branches. Their shares sum to at most 1. Rows that no branch claims get random views.
         common: What every row gets: a Flip, operations with bins (drawn at random), and functions of images [B, C, H, W] that
             move no pixels, such as kornia's ColorJiggle. Functions run before all else and may draw from torch's random
-            state. adaug tries them on artificial images before the first batch, and refuses those that move pixels.
+            state. Before the first batch adaug tries them on images with a bright point, and refuses those that move it.
     """
 
     branches: Sequence[Branch]
-    common: Sequence[Flip | Operation | Painter] = ()
+    common: Sequence[Flip | Operation | Function] = ()
 
     _rules: ClassVar[Rules] = {
         "branches": several(instance(Branch, ""), "a list of adaug.Branch"),
@@ -240,35 +240,38 @@ class Policy:
     # ---- drawing, apart from applying
 
     @cached_property
-    def painters(self) -> tuple[Painter, ...]:
+    def functions(self) -> tuple[Function, ...]:
         """The functions of images in `common`."""
         return tuple(item for item in self.common if not isinstance(item, Flip | Operation))
 
-    def traits(self, image: Tensor) -> list[Trait]:
-        """Tries the functions in `common` on images like these and says what they do. Once for each number of channels."""
-        known: dict[int, list[Trait]] = self._traits
+    def check_functions(self, image: Tensor) -> list[str]:
+        """Tries the functions in `common` on images like these, once for each number of channels.
+
+        Raises TypeError if one moves pixels. Returns the names of those that cut values to [0, 1].
+        """
+        known: dict[int, list[str]] = self._clamping
         if image.shape[1] not in known:
-            known[image.shape[1]] = traits_of(self.painters, image)
+            known[image.shape[1]] = check_functions(self.functions, image)
         return known[image.shape[1]]
 
     @cached_property
-    def _traits(self) -> dict[int, list[Trait]]:
+    def _clamping(self) -> dict[int, list[str]]:
         return {}
 
     def paint(self, image: Tensor, stream: Stream) -> Tensor:
         """Applies the functions in `common` to images [n, C, H, W]. The input and the global random state stay as they are."""
-        if self.painters:
+        if self.functions:
             with seeded(stream.seed, image.device):
                 image, dtype = image.clone(), image.dtype  # some write to what they are given
-                for painter in self.painters:
-                    image = painter(image).to(dtype)
+                for item in self.functions:
+                    image = item(image).to(dtype)
         return image
 
     @property
     def changes_random_views(self) -> bool:
         """Whether random views change something. Without branches they need not."""
         drawn = any(operation.in_random_views for operation in self.operations.values())
-        return not self.branches or self.flip is not None or drawn or bool(self.painters)
+        return not self.branches or self.flip is not None or drawn or bool(self.functions)
 
     def draw_random(self, n: int, stream: Stream) -> Magnitudes:
         """Draws what n rows get in random views: a flip, and every operation except those that hide cells."""

@@ -1,4 +1,4 @@
-"""Small networks built like well-known ones: their order of layers, their layouts, their names, and where their logits are."""
+"""Small networks that return classes, built like well-known ones: their order of layers, their layouts and their names."""
 
 from __future__ import annotations
 
@@ -15,35 +15,6 @@ def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: in
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-class DeepLab(nn.Module):
-    """As torchvision's: a backbone that gives a dictionary, logits at 1/16 that are scaled up, perhaps auxiliary ones."""
-
-    class Backbone(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            for i, (inputs, outputs) in enumerate(((3, 8), (8, 12), (12, 16), (16, 24))):
-                self.add_module(str(i), conv_bn(inputs, outputs, stride=2))
-
-        def forward(self, x: Tensor) -> dict[str, Tensor]:
-            maps = {}
-            for name, layer in self.named_children():
-                x = maps[name] = layer(x)
-            return {"out": maps["3"], "aux": maps["1"]}
-
-    def __init__(self, aux: bool = False) -> None:
-        super().__init__()
-        self.backbone = self.Backbone()
-        self.classifier = nn.Sequential(conv_bn(24, 32, 1), conv_bn(32, 32), nn.Conv2d(32, 21, 1))
-        self.aux_classifier = nn.Sequential(conv_bn(12, 8), nn.Conv2d(8, 21, 1)) if aux else None
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        maps, size = self.backbone(x), x.shape[-2:]
-        out = {"out": F.interpolate(self.classifier(maps["out"]), size=size, mode="bilinear", align_corners=False)}
-        if self.aux_classifier is not None:
-            out["aux"] = F.interpolate(self.aux_classifier(maps["aux"]), size=size, mode="bilinear", align_corners=False)
-        return out
 
 
 class WindowBlock(nn.Module):
@@ -178,7 +149,7 @@ class DualPath(nn.Module):
             self.c1x1_c = conv(8, residual + grows, 1)
 
         def forward(self, x: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            parts = x if isinstance(x, tuple) else (x,)
+            parts: tuple[Tensor, ...] = x if isinstance(x, tuple) else (x,)
             joined = torch.cat(parts, 1)
             if self.c1x1_w_s2 is not None:
                 parts = self.c1x1_w_s2(joined).split([self.residual, 4], 1)
@@ -232,57 +203,6 @@ class Xception(nn.Module):
         return out
 
 
-class Residual(nn.Module):
-    """Of the stacked hourglass of princeton-vl: its projection is called skip_layer, in use or not."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        half = outputs // 2
-        self.conv1, self.conv2, self.conv3 = conv(inputs, half, 1), conv(half, half), conv(half, outputs, 1)
-        self.skip_layer = conv(inputs, outputs, 1)
-        self.need_skip = inputs != outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.skip_layer(x) if self.need_skip else x
-        out: Tensor = self.conv3(self.conv2(self.conv1(x.relu()).relu()).relu()) + residual
-        return out
-
-
-class Hourglass(nn.Module):
-    def __init__(self, depth: int, width: int, more: int = 8) -> None:
-        super().__init__()
-        self.up1, self.pool1, self.low1 = Residual(width, width), nn.MaxPool2d(2, 2), Residual(width, width + more)
-        self.low2 = Hourglass(depth - 1, width + more) if depth > 1 else Residual(width + more, width + more)
-        self.low3 = Residual(width + more, width)
-        self.up2 = nn.Upsample(scale_factor=2, mode="nearest")
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.up1(x) + self.up2(self.low3(self.low2(self.low1(self.pool1(x)))))
-        return out
-
-
-class PoseNet(nn.Module):
-    """The stacked hourglass of princeton-vl: bridges hgs.{i}.0.up1, heat maps of every stack."""
-
-    def __init__(self, stacks: int = 2, width: int = 16) -> None:
-        super().__init__()
-        self.pre = nn.Sequential(conv_bn(3, 8, 3, 2), Residual(8, 12), nn.MaxPool2d(2, 2), Residual(12, width))
-        self.hgs = nn.ModuleList(nn.Sequential(Hourglass(2, width)) for _ in range(stacks))
-        self.features = nn.ModuleList(nn.Sequential(Residual(width, width), conv_bn(width, width, 1)) for _ in range(stacks))
-        self.outs = nn.ModuleList(conv(width, 5, 1) for _ in range(stacks))
-        self.merge_features = nn.ModuleList(conv(width, width, 1) for _ in range(stacks - 1))
-        self.merge_preds = nn.ModuleList(conv(5, width, 1) for _ in range(stacks - 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, outputs = self.pre(x), []
-        for i, hourglass in enumerate(self.hgs):
-            feature = self.features[i](hourglass(x))
-            outputs.append(self.outs[i](feature))
-            if i < len(self.hgs) - 1:
-                x = x + self.merge_preds[i](outputs[-1]) + self.merge_features[i](feature)
-        return torch.stack(outputs, 1)
-
-
 class Frozen(nn.Module):
     """A backbone that runs without gradients, so that nothing flows back to the image."""
 
@@ -295,4 +215,24 @@ class Frozen(nn.Module):
         with torch.no_grad():
             x = self.backbone(x)
         out: Tensor = self.head(x.mean((2, 3)))
+        return out
+
+
+class Tokens(nn.Module):
+    """A vision transformer of four blocks, with or without a class token."""
+
+    def __init__(self, class_token: bool) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 8, 8)
+        self.token = nn.Parameter(torch.zeros(1, 1, 16)) if class_token else None
+        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True) for _ in range(4))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        if self.token is not None:
+            x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        out: Tensor = self.head(x[:, 0] if self.token is not None else x.mean(1))
         return out

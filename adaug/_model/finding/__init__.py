@@ -1,1 +1,0 @@
-"""Finds the layers that generators read and masks multiply, if the user names none."""
