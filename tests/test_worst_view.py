@@ -177,7 +177,7 @@ def test_runs_are_kept_and_tabled(here: Path, capsys: pytest.CaptureFixture[str]
     driver.main([*words, "--finished"])
     assert [path.stat().st_mtime_ns for path in paths] == before
     text = (here / "digits_of_a_test.md").read_text()
-    assert text.startswith("A question?\n\nDigits named right, in per cent; 32 to train on, 16 to test on. CPU s: of training")
+    assert text.startswith("A question? Digits named right, in per cent; 32 to train on, 16 to test on. CPU s: of training")
     assert "| uniform, all  |     1 |" in text
     assert "To plain, of the same steps" in text
     assert f"commit {result_files.commit()}, {result_files.machine()}, torch" in text

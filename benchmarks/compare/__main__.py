@@ -97,7 +97,7 @@ def write(study: Study, runs: Runs) -> None:
     save(
         study.name,
         {"runs": {arm: {str(seed): run for seed, run in of_arm.items()} for arm, of_arm in runs.items()}} | numbers,
-        f"{study.question}\n\n{every[0]['about']}.\n\n{text}",
+        f"{study.question} {every[0]['about']}.\n\n{text}",
         figure_of(study, runs),
         origins=[run["origin"] for run in every],
     )

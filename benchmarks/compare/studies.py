@@ -324,7 +324,7 @@ LSP_1000 = Study(
     against=["random", "uniform"],
 )
 LSP_300_CHANGES = Study(
-    "ablation_lsp_300",
+    "changes_lsp_300",
     "What changes if the paper's generators learn, read or hide in another way? With wide ranges, on 300 people.",
     of_examples.people,
     [
