@@ -14,7 +14,8 @@ import adaug
 from benchmarks import result_files
 from benchmarks.compare import __main__ as driver
 from benchmarks.compare import differences, of_examples, studies, tasks, training, trials
-from benchmarks.compare.arms import Arm, RandomViews, Trainer, Views, described, even, plain
+from benchmarks.compare.arms import EVEN, RUNNING, Arm, RandomViews, Trainer, Views, described, even, plain
+from benchmarks.compare.studies import hourglasses
 from benchmarks.compare.study import Study
 from benchmarks.draw import frontier
 from examples.datasets.drawn_faces import draw_faces
@@ -70,7 +71,7 @@ def test_views_are_those_of_the_task(faces: tasks.Task) -> None:
     assert [len(policy(digits).branches) for policy in (Views(), plain, even, Views(hidden=1 / 3))] == [1, 0, 0, 2]
     assert [len(policy(faces).branches) for policy in (Views(), plain, even, Views(hidden=0))] == [2, 0, 1, 1]
     assert Views()(faces) == adaug.policies.uniform(adaug.policies.wide(faces.pairs))
-    cells_even = Views(studies.RUNNING, cells=studies.EVEN)(faces).branches
+    cells_even = Views(RUNNING, cells=EVEN)(faces).branches
     assert [bool(branch.learned) for branch in cells_even] == [True, False]
     ends = Views(end=0.5)(faces)
     assert (ends.shares(0.4), ends.shares(0.6)) == ([1 / 3, 1 / 3], [0, 0])
@@ -124,7 +125,7 @@ def test_hard_images_come_more_often(faces: tasks.Task) -> None:
 
 
 def test_the_hardest_branches_get_the_largest_shares(faces: tasks.Task) -> None:
-    trainer = trials.LearnedShares(Arm("a", Views(studies.RUNNING)), faces, 0, 1)
+    trainer = trials.LearnedShares(Arm("a", Views(RUNNING)), faces, 0, 1)
     model, batch = faces.network(), next(faces.batches(4, 0, 0))
     trainer.sums, trainer.rows = torch.tensor([0.0, 1e6, 0]), torch.ones(3)
     for _ in range(20):
@@ -219,9 +220,9 @@ def test_data_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arm", "words", "variant"),
     [
-        (studies.BOTH, ["asr+aho"], ""),
-        (studies.LSP_300.arms[4], ["asr+aho"], "one_for_all=True"),
-        (studies.LSP_300_CHANGES.arms[3], ["asr+aho", *studies.WIDE], "random='normal', until=0.7"),
+        (hourglasses.BOTH, ["asr+aho"], ""),
+        (hourglasses.LSP_300.arms[4], ["asr+aho"], "one_for_all=True"),
+        (hourglasses.LSP_300_CHANGES.arms[3], ["asr+aho", *hourglasses.WIDE], "random='normal', until=0.7"),
     ],
 )
 def test_an_arm_of_the_hourglass_may_name_changes(monkeypatch, tmp_path, arm, words, variant) -> None:

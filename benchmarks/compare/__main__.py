@@ -1,4 +1,4 @@
-"""Compares ways to train: runs a study of `studies.py`, or continues it, and writes its results.
+"""Compares ways to train: runs a study of `studies/`, or continues it, and writes its results.
 
     python -m benchmarks.compare worst_view_digits
     python -m benchmarks.compare worst_view_faces --data DIR --seeds 0 1 2

@@ -16,7 +16,7 @@ from adaug.policies import AXES, Running, Window
 from benchmarks.compare.tasks import Rows, Task
 
 Policies = Callable[[Task], adaug.Policy]  # what is done to the rows of a task
-EVEN, GENERATORS = False, True  # how a branch may learn, beside `Running` and a learner of one's own
+EVEN, GENERATORS, RUNNING = False, True, Running()  # how a branch learns; a learner of one's own may take their place
 
 
 # -- what is done to the rows ------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def trivial(task: Task) -> adaug.Policy:
 
 def running_trivial(task: Task) -> adaug.Policy:
     """The same by running difficulty."""
-    return adaug.policies.running(trivial(task), Running())
+    return adaug.policies.running(trivial(task), RUNNING)
 
 
 # -- how a step is taken -----------------------------------------------------------------------------------------------

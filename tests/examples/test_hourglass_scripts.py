@@ -19,6 +19,7 @@ import adaug
 from benchmarks import result_files
 from benchmarks.compare import __main__ as driver
 from benchmarks.compare import of_examples, studies
+from benchmarks.compare.studies import hourglasses
 from benchmarks.paper import server_file
 from benchmarks.paper.comparisons import load_model
 from examples import hourglass_lsp, hourglass_mpii
@@ -192,7 +193,9 @@ def test_a_study_scores_people_by_their_audits(
     for name in ("RESULTS", "RAW"):
         monkeypatch.setattr(result_files, name, tmp_path / name)
     options = (*TINY[: TINY.index("--arms")], "--device", "cpu", "--cache", str(tmp_path / "cache"))
-    study = replace(studies.LSP_300, task=lambda data: of_examples.Example(data, options), arms=studies.LSP_300.arms[1:3])
+    study = replace(
+        hourglasses.LSP_300, task=lambda data: of_examples.Example(data, options), arms=hourglasses.LSP_300.arms[1:3]
+    )
     monkeypatch.setitem(studies.STUDIES, "accuracy_lsp_300", replace(study, against=["random"], seeds=1))
     driver.main(["accuracy_lsp_300", "--data", str(lsp_root), "--out", str(tmp_path / "runs")])
     assert (tmp_path / "RESULTS" / "accuracy_lsp_300.svg").is_file()

@@ -1,27 +1,24 @@
-"""All studies. A new question is a few lines here."""
+"""Where does training against weak spots win? Judged by the worst view of each image."""
 
 from __future__ import annotations
 
 from adaug.policies import Running
-from benchmarks.compare import of_examples, tasks
+from benchmarks.compare import tasks
 from benchmarks.compare.arms import (
     EVEN,
     GENERATORS,
+    RUNNING,
     Arm,
     RandomViews,
     Views,
     even,
-    plain,
     running_trivial,
     shifted_and_sheared,
     trivial,
 )
-from benchmarks.compare.of_examples import ExampleArm
 from benchmarks.compare.study import Study
 from benchmarks.compare.trials import HardImages, LearnedShares, fixed, one_table, worst_of
-from benchmarks.paper.ablations import Ablation
 
-RUNNING = Running()
 UNIFORM_ARM, RUNNING_ARM = Arm("uniform"), Arm("running", Views(RUNNING))
 EXACT, RANDOM = Arm("exact", Views(GENERATORS)), Arm("random", trainer=RandomViews)
 
@@ -33,8 +30,6 @@ def _cap(cap: float) -> Arm:
 def _features(name: str, views: Views | None = None) -> Arm:
     return Arm(name, views or Views(), hides="features")
 
-
-# -- the worst view ----------------------------------------------------------------------------------------------------
 
 FACES = Study(
     "worst_view_faces",
@@ -231,139 +226,3 @@ SEGMENTATION = Study(
     seeds=6,
     against=["uniform"],
 )
-
-# -- how long? -----------------------------------------------------------------------------------------------------------
-
-ROBUST = Views(RUNNING, hidden=1 / 3)
-LENGTHS_DIGITS = Study(
-    "lengths_digits",
-    "What do harder views cost on digits as they are, and win at the worst view, in short and in long trainings?",
-    tasks.digits,
-    [
-        Arm(f"{name}, {epochs} epochs", policy, epochs=epochs)
-        for name, policy in (("plain", plain), ("uniform", Views()), ("running", Views(RUNNING)), ("robust", ROBUST))
-        for epochs in (8, 30, 100)
-    ],
-    pairs={
-        f"At {epochs} epochs, to {base}": [(f"{arm}, {epochs} epochs", f"{base}, {epochs} epochs") for arm in arms]
-        for epochs in (8, 30, 100)
-        for base, arms in (("uniform", ("running", "robust")), ("plain", ("uniform", "running", "robust")))
-    },
-    figure="time",
-    needs_data=False,
-)
-LENGTHS_FACES = Study(
-    "lengths_faces",
-    "Two views of each image, or twice the epochs? On faces, in equal time.",
-    tasks.faces,
-    [
-        *(
-            Arm(f"{name}, {epochs} epochs", policy, epochs=epochs)
-            for name, policy in (("plain", plain), ("uniform", Views()), ("running", Views(RUNNING)))
-            for epochs in (80, 160)
-        ),
-        Arm("uniform on two views, 80 epochs", Views(), views=2, epochs=80),
-        Arm("running on two views, 80 epochs", Views(RUNNING), views=2, epochs=80),
-    ],
-    pairs={
-        "Running difficulty to uniform draws, of the same steps and views": [
-            (f"running{how}", f"uniform{how}") for how in (", 80 epochs", ", 160 epochs", " on two views, 80 epochs")
-        ],
-        "Two views of each image to twice the epochs": [
-            (f"{name} on two views, 80 epochs", f"{name}, 160 epochs") for name in ("uniform", "running")
-        ],
-    },
-    figure="time",
-)
-LENGTHS_SEGMENTATION = Study(
-    "lengths_segmentation",
-    "What do harder views cost and win on the regions of faces, in a short training?",
-    tasks.segmentation_of_faces,
-    [Arm("plain", plain), UNIFORM_ARM, RUNNING_ARM],
-    against=["uniform", "plain"],
-)
-
-# -- the examples --------------------------------------------------------------------------------------------------------
-
-NONE, RANDOM_CROPS, EVEN_CROPS = ExampleArm("none", "none"), ExampleArm("random", "random"), ExampleArm("uniform", "uniform")
-BOTH = ExampleArm("asr+aho", "asr+aho")
-WIDE = ("--rotation", "60", "--scale", "0.65", "1.5")
-LSP_300 = Study(
-    "accuracy_lsp_300",
-    "Do the paper's generators help an hourglass on 300 people?",
-    of_examples.people,
-    [
-        NONE,
-        RANDOM_CROPS,
-        EVEN_CROPS,
-        ExampleArm("trivial", "trivial"),
-        ExampleArm("global", "asr+aho", Ablation(one_for_all=True)),
-        ExampleArm("asr", "asr"),
-        ExampleArm("aho", "aho"),
-        BOTH,
-    ],
-    run=of_examples.run_people,
-    against=["random", "uniform", "asr+aho"],
-)
-LSP_300_WIDER = Study(
-    "accuracy_lsp_300_wider",
-    "The same with 1.5 times the channels.",
-    of_examples.people,
-    [RANDOM_CROPS, EVEN_CROPS, BOTH],
-    sizes={"width": 96},
-    run=of_examples.run_people,
-    against=["random", "uniform"],
-)
-LSP_1000 = Study(
-    "accuracy_lsp_1000",
-    "The same with 1000 people.",
-    of_examples.people,
-    [NONE, RANDOM_CROPS, EVEN_CROPS, ExampleArm("trivial", "trivial"), BOTH],
-    sizes={"train": 1000, "epochs": (10, 1, 30)},
-    run=of_examples.run_people,
-    against=["random", "uniform"],
-)
-LSP_300_CHANGES = Study(
-    "changes_lsp_300",
-    "What changes if the paper's generators learn, read or hide in another way? With wide ranges, on 300 people.",
-    of_examples.people,
-    [
-        ExampleArm("random", "random", Ablation(random="normal"), WIDE),
-        ExampleArm("uniform", "uniform", Ablation(random="normal"), WIDE),
-        *(
-            ExampleArm(name, "asr+aho", Ablation(random="normal", **changes), WIDE)  # type: ignore[arg-type]
-            for name, changes in {
-                "asr+aho": {},
-                "off after 70 %": {"until": 0.7},
-                "shares 0.2": {"share": 0.2},
-                "hides the image": {"hides": ()},
-                "reads the neck": {"reads": ("hg.0.neck",)},
-                "reads the image": {"reads": ()},
-                "one for all": {"one_for_all": True},
-                "scoring='train'": {"scoring": "train"},
-                "update_every=4": {"update_every": 4},
-            }.items()
-        ),
-        ExampleArm("no cap", "asr+aho", Ablation(random="normal"), (*WIDE, "--cap", "inf")),
-        ExampleArm("rest, uniform", "uniform", Ablation(rest=True), WIDE),
-        ExampleArm("rest, asr+aho", "asr+aho", Ablation(rest=True), WIDE),
-    ],
-    run=of_examples.run_people,
-    against=["random", "uniform", "asr+aho"],
-)
-HELEN = Study(
-    "accuracy_helen",
-    "Do the paper's generators help an hourglass on 100 faces?",
-    of_examples.faces,
-    [
-        *(
-            ExampleArm(kind, kind, options=("--policy", "paper"))
-            for kind in ("none", "random", "uniform", "trivial", "global", "asr", "aho", "adversarial")
-        ),
-        *(ExampleArm(f"{kind}, wide", kind) for kind in ("random", "uniform", "adversarial")),
-    ],
-    run=of_examples.run_faces,
-    against=["random", "uniform"],
-)
-
-STUDIES = {study.name: study for study in list(globals().values()) if isinstance(study, Study)}
