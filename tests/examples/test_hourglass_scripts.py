@@ -193,10 +193,11 @@ def test_a_study_scores_people_by_their_audits(
     for name in ("RESULTS", "RAW"):
         monkeypatch.setattr(result_files, name, tmp_path / name)
     options = (*TINY[: TINY.index("--arms")], "--device", "cpu", "--cache", str(tmp_path / "cache"))
+    arms = hourglasses.LSP_300.arms[1:3]
     study = replace(
-        hourglasses.LSP_300, task=lambda data: of_examples.Example(data, options), arms=hourglasses.LSP_300.arms[1:3]
+        hourglasses.LSP_300, task=lambda data: of_examples.Example(data, options), arms=arms, against=["random"], seeds=1
     )
-    monkeypatch.setitem(studies.STUDIES, "accuracy_lsp_300", replace(study, against=["random"], seeds=1))
+    monkeypatch.setitem(studies.STUDIES, "accuracy_lsp_300", study)
     driver.main(["accuracy_lsp_300", "--data", str(lsp_root), "--out", str(tmp_path / "runs")])
     assert (tmp_path / "RESULTS" / "accuracy_lsp_300.svg").is_file()
     printed = capsys.readouterr().out
