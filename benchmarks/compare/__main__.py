@@ -31,7 +31,7 @@ from benchmarks.result_files import RESULTS, save
 
 
 def compare(study: Study, data: Path | None, out: Path, seeds: Sequence[int], train: bool = True) -> Runs:
-    """Makes the runs of these seeds that are missing. Returns all runs of the study that are finished."""
+    """Makes the runs of these seeds that are missing. Returns those and all others of the study that are finished."""
     task = study.task(data, **study.sizes) if train else None
     runs: Runs = {}
     places: dict[str, tuple[list[str], Path]] = {}
@@ -49,7 +49,7 @@ def compare(study: Study, data: Path | None, out: Path, seeds: Sequence[int], tr
             run = finished.run_once(folder / f"seed{seed}.json", description, make)
             print(f"{arm.name}, seed {seed}: {run['scores'][X]:.1f} {X}, {run['cpu_seconds']:.0f} CPU s", flush=True)
     for name, (description, folder) in places.items():
-        for seed in range(study.seeds):
+        for seed in sorted({*range(study.seeds), *seeds}):
             if (known := finished.read(folder / f"seed{seed}.json", description)) is not None:
                 runs.setdefault(name, {})[seed] = known
     return runs
