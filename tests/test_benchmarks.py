@@ -215,3 +215,16 @@ def test_results_are_written_for_people_and_their_numbers_beside_the_runs(monkey
     assert "commit c0ffee, x and y, torch 2.6, 2026-11-30.\n" in path.read_text()
     assert json.loads((tmp_path / "runs" / "of_a_test.json").read_text())["value"] == 1
     assert result_files.with_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+
+
+def test_a_result_says_where_it_comes_from(monkeypatch) -> None:
+    script = result_files.ROOT / "benchmarks" / "compare" / "__main__.py"
+    monkeypatch.setattr("sys.argv", [str(script), "a_study", "--data", "/home/me/data", "--name", "two words"])
+    assert result_files.command() == "python -m benchmarks.compare a_study --data DIR --name 'two words'"
+    monkeypatch.setattr("sys.argv", [str(result_files.ROOT / "benchmarks" / "warp.py")])
+    assert result_files.command() == "python benchmarks/warp.py"
+    assert result_files.origin().keys() == {"commit", "machine", "torch", "date"}
+    result_files.commit.cache_clear()
+    monkeypatch.setattr(result_files, "ROOT", Path("/"))
+    assert result_files.commit() == "unknown"
+    result_files.commit.cache_clear()
