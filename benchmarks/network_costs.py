@@ -20,7 +20,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from adaug._model.layers import layer_names
 from benchmarks.result_files import save
 from examples.hourglass.config import PAPER
 from examples.hourglass.model import StackedHourglass
@@ -46,7 +45,7 @@ def forward_operations(model: nn.Module, until: str | None = None) -> int:
     def stop(*_: Any) -> None:
         raise _Stop
 
-    handle = layer_names(model)[until].register_forward_hook(stop) if until else None
+    handle = model.get_submodule(until).register_forward_hook(stop) if until else None
     with torch.no_grad(), FlopCounterMode(display=False) as counter, suppress(_Stop):
         model(torch.zeros(IMAGE))
     if handle is not None:

@@ -1,21 +1,25 @@
-"""Writes the files under results/: results with command, machine and date. Also formats spreads."""
+"""Writes the files under results/: results with command, commit, machine and date. Also formats spreads."""
 
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
 
+ROOT = Path(__file__).resolve().parent.parent
+CODE = ("adaug", "benchmarks", "examples", ":!benchmarks/results")  # what a result depends on
 RESULTS = Path(__file__).parent / "results"
 RAW = Path("runs") / "results"  # the numbers behind the pages
 
@@ -26,18 +30,33 @@ def machine() -> str:
     return gpu or f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads"
 
 
-def provenance() -> dict[str, Any]:
-    """Command, machine, versions and date of this run."""
+@functools.cache  # what runs is what was there when the process began
+def commit() -> str:
+    """The commit of the code, with "+ changes" if some of it was not committed."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=10", "HEAD") + (" + changes" if git("status", "--porcelain", "--", *CODE) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def origin() -> dict[str, str]:
+    """Where numbers come from: commit, machine, torch and date."""
+    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    return {"commit": commit(), "machine": machine(), "torch": torch.__version__, "date": today}
+
+
+def command() -> str:
+    """This command as one would type it."""
     script = Path(sys.argv[0]).resolve()
-    root = Path(__file__).parent.parent
-    name = script.relative_to(root) if script.is_relative_to(root) else script.name
-    return {
-        "command": " ".join(["python", str(name), *map(_shown, sys.argv[1:])]),
-        "machine": machine(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-    }
+    if script.name == "__main__.py" and script.is_relative_to(ROOT):
+        program = f"-m {'.'.join(script.parent.relative_to(ROOT).parts)}"
+    else:
+        program = str(script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name)
+    return " ".join(["python", program, *map(_shown, sys.argv[1:])])
 
 
 def split_arguments() -> tuple[list[str], list[str]]:
@@ -72,18 +91,24 @@ def with_spread(values: Sequence[float], *, sign: Literal["", "+"] = "", decimal
 
 
 def save(
-    name: str, result: dict[str, Any], markdown: str, figure: Figure | None = None, *, machines: Iterable[str] = ()
+    name: str,
+    result: dict[str, Any],
+    markdown: str,
+    figure: Figure | None = None,
+    *,
+    origins: Iterable[Mapping[str, str]] = (),
 ) -> Path:
     """Writes `results/NAME.md`, its picture NAME.svg, and the numbers in `runs/results/NAME.json`. Returns the first path.
 
-    machines: the machines that ran, if there were others than this one.
+    origins: those of the runs, if this process did not make all the numbers itself.
     """
     RESULTS.mkdir(exist_ok=True)
     RAW.mkdir(parents=True, exist_ok=True)
-    origin = provenance()
-    origin["machine"] = " and ".join(dict.fromkeys(machines)) or origin["machine"]
-    (RAW / f"{name}.json").write_text(json.dumps({"provenance": origin, **result}, indent=1) + "\n")
-    line = f"`{origin['command']}`, {origin['machine']}, torch {origin['torch']}, {origin['date']}."
+    every = list(origins) or [origin()]
+    told = {part: " and ".join(sorted({one[part] for one in every})) for part in every[0]}
+    provenance = {"command": command(), "python": platform.python_version(), **told}
+    (RAW / f"{name}.json").write_text(json.dumps({"provenance": provenance, **result}, indent=1) + "\n")
+    line = f"`{provenance['command']}`, commit {told['commit']}, {told['machine']}, torch {told['torch']}, {told['date']}."
     picture = ""
     if figure is not None:
         figure.savefig(RESULTS / f"{name}.svg", metadata={"Date": None}, facecolor="white")

@@ -6,7 +6,8 @@
 
 A round runs every variant once, in a rotating order, and gives one ratio for each. So a drift of the machine's speed affects
 all variants alike. A plain step trains on random views of policies.robust. "robust" is this policy, which learns by running
-difficulty, and "uniform" is the same without learning. The others have the paper's policy, with generators. Memory is the peak
+difficulty, and "uniform" is the same without learning. The others have the paper's policy, with generators; "paper, uniform" is
+the same without, so that the difference of both is what generators and their passes cost. Memory is the peak
 of a fresh process minus its memory before the first step. Operations are those that PyTorch dispatches in a step, averaged over
 eight steps; on a GPU each costs some time of the host.
 """
@@ -19,12 +20,10 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -33,19 +32,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from adaug._batches.batch import Batch
-from adaug._model.bound import BoundModel
 from adaug.keypoints import Pairs
-from adaug.learners.adversary import Adversary
-from adaug.learners.generator import Layout, Shape
 from benchmarks import draw
 from benchmarks.result_files import save, spread
-from benchmarks.workloads import WORKLOADS, Workload, algorithm_2
+from benchmarks.workloads import WORKLOADS, Workload
 
 Step = Callable[[], None]
 
 
-def compiled(shapes: Sequence[Shape], layouts: Mapping[str, Layout]) -> adaug.Generator:
+def compiled(shapes: Any, layouts: Any) -> adaug.Generator:
     """A generator that torch.compile compiles."""
     generator = adaug.Generator(shapes, layouts)
     generator.compile(dynamic=True)  # for any number of rows
@@ -54,7 +49,6 @@ def compiled(shapes: Sequence[Shape], layouts: Mapping[str, Layout]) -> adaug.Ge
 
 VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "plain": {},
-    "Algorithm 2": {},
     "default": {},
     "scoring='train'": {"scoring": "train"},
     "update_every=4": {"update_every": 4},
@@ -63,12 +57,14 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the augmenter's arguments
     "both, OneForAll": {"scoring": "train", "update_every": 4, "features": (), "generator": adaug.learners.OneForAll},
     "robust": {},
     "uniform": {},
+    "paper, uniform": {},
     "compiled generators": {"generator": compiled},
 }
 POLICIES: dict[str, Callable[[Pairs], adaug.Policy]] = {  # those without generators; the others have the paper's
     "plain": adaug.policies.robust,
     "robust": adaug.policies.robust,
     "uniform": lambda flips: adaug.policies.uniform(adaug.policies.robust(flips)),
+    "paper, uniform": lambda flips: adaug.policies.uniform(adaug.policies.paper(flips)),
 }
 COMPILED = "compiled generators"  # without it, because compiling takes longer than all the rest
 USUAL = [variant for variant in VARIANTS if variant != COMPILED]
@@ -87,6 +83,16 @@ class Machine:
     channels_last: bool = False
 
 
+def given(workload: Workload, variant: str, policy: adaug.Policy) -> dict[str, Any]:
+    """The arguments of a variant's augmenter: layers to read only for generators, layers to mask only to hide features."""
+    arguments = {"targets": workload.layers.get("targets")}
+    if policy.hides_features:
+        arguments["occlude"] = workload.layers["occlude"]
+    if any(branch.has_generator for branch in policy.branches):
+        arguments |= {"features": workload.layers["features"], **VARIANTS[variant]}
+    return arguments
+
+
 def build(workload: Workload, variant: str, machine: Machine) -> Step:
     """One training step of a variant as a function without arguments."""
     torch.manual_seed(0)
@@ -97,13 +103,11 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [(0, 1)] if "keypoints" in batch else []
     policy = POLICIES.get(variant, adaug.policies.paper)(flips)
-    arguments = {} if variant in POLICIES else {**workload.layers, **VARIANTS[variant]}
+    arguments = given(workload, variant, policy)
     augmenter = adaug.AdversarialAugmenter(policy, **arguments, seed=0)
     if variant != "plain":
         augmenter.bind(model, batch)  # before anything is compiled
     network: Any = torch.compile(model) if machine.compiled else model
-    # Its hooks hold on to features, so that no other variant may carry them.
-    by_hand = algorithm_2(augmenter, model, network, batch, workload.loss_fn) if variant == "Algorithm 2" else None
     half = torch.autocast(machine.device.split(":")[0], torch.bfloat16, enabled=machine.precision == "bf16")
 
     def learn(loss: Tensor) -> None:
@@ -119,37 +123,10 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
 
     def adversarial() -> None:
         with half:
-            loss = by_hand() if by_hand is not None else augmenter.step(network, batch, workload.loss_fn).loss
+            loss = augmenter.step(network, batch, workload.loss_fn).loss
         learn(loss)
 
     return plain if variant == "plain" else adversarial
-
-
-@contextmanager
-def clocks(parts: dict[str, float]) -> Iterator[None]:
-    """Adds up the seconds spent in look, score, generator and warp."""
-
-    def timed(owner: type, method: str, part: str) -> Any:
-        original = getattr(owner, method)
-
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                parts[part] += time.perf_counter() - start
-
-        return mock.patch.object(owner, method, wrapper)
-
-    with (
-        timed(BoundModel, "look", "look"),
-        timed(BoundModel, "score", "score"),
-        timed(Adversary, "predict", "generator"),
-        timed(Adversary, "gradients", "generator"),
-        timed(Adversary, "move", "generator"),
-        timed(Batch, "apply", "warp"),
-    ):
-        yield
 
 
 def wait(machine: Machine) -> None:
@@ -177,7 +154,7 @@ def operations(step: Step) -> int:
 
 
 def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Machine) -> dict[str, Any]:
-    """The ratios of variants to the plain step (the first variant), and the parts of the default step."""
+    """The ratios of variants to the plain step (the first variant), and more about some of them."""
     steps, first = {}, {}
     for variant in names:
         start = time.perf_counter()
@@ -204,23 +181,9 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, machine: Mach
     }
     if not machine.compiled:
         numbers["operations"] = {variant: operations(steps[variant]) for variant in DETAILED if variant in steps}
-    if machine.device == "cpu" and "default" in steps:
-        numbers["share_of_default"] = shares(steps["default"])
-    elif machine.device != "cpu":
+    if machine.device != "cpu":
         numbers |= gpu_costs(steps, machine)
     return numbers
-
-
-def shares(step: Step, repeat: int = 3) -> dict[str, float]:
-    """The time of each part of a step, on a CPU."""
-    parts: dict[str, float] = defaultdict(float)
-    with clocks(parts):
-        start = time.perf_counter()
-        for _ in range(repeat):
-            step()
-        total = time.perf_counter() - start
-    parts["train"] = total - sum(parts.values())
-    return {part: value / total for part, value in parts.items()}
 
 
 def gpu_costs(steps: dict[str, Step], machine: Machine) -> dict[str, Any]:
@@ -282,9 +245,6 @@ def table(results: dict[str, Any]) -> str:
     lines += ["", "Median of the rounds (least–greatest). Memory: peak of the step / peak of the plain step.", ""]
     for name, network in results.items():
         about = f"- {name}: {network['about']}, {network['side']} × {network['side']}, batch {network['batch']}"
-        if "share_of_default" in network:
-            about += "; the default step spends "
-            about += ", ".join(f"{part} {100 * share:.0f} %" for part, share in network["share_of_default"].items())
         if "host_ms" in network:
             about += "; the host needs "
             about += ", ".join(f"{variant} {value:.1f} ms" for variant, value in network["host_ms"].items())

@@ -33,7 +33,6 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from adaug._views.warp import Grid
 from adaug.keypoints import render_heatmaps
 from benchmarks.result_files import save, spread
 
@@ -197,15 +196,27 @@ def measure(side: int, canvas: int, images: int, rounds: int, workers: int) -> d
     }
 
 
-def sums_of_pairs(inverse: Tensor, side: int) -> Tensor:
-    """The grid [n, side, side, 2] of matrices [n, 2, 3], as a part for the column plus a part for the row."""
+def parts(inverse: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """What each column and each row of the grid of matrices [n, 2, 3] contributes, both [n, side, 2]."""
     at = (torch.arange(side) * 2 + 1) / side - 1
     columns, rows = (inverse[:, None, :, i] * at[:, None] for i in (0, 1))
-    return (rows + inverse[:, None, :, 2])[:, :, None] + columns[:, None]
+    return columns, rows + inverse[:, None, :, 2]
+
+
+def sums_of_pairs(inverse: Tensor, side: int) -> Tensor:
+    """The grid [n, side, side, 2], as a part for the column plus a part for the row."""
+    columns, rows = parts(inverse, side)
+    return rows[:, :, None] + columns[:, None]
+
+
+def complex_sums(inverse: Tensor, side: int) -> Tensor:
+    """The same, where each pair is added as one complex number."""
+    columns, rows = (torch.view_as_complex(part.contiguous()) for part in parts(inverse, side))
+    return torch.view_as_real(rows[:, :, None] + columns[:, None])
 
 
 GRIDS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "complex sums (adaug)": lambda inverse, side: Grid(inverse).points((side, side)),
+    "complex sums (adaug)": complex_sums,
     "sums of pairs": sums_of_pairs,
     "F.affine_grid": lambda inverse, side: F.affine_grid(inverse, [len(inverse), 3, side, side], align_corners=False),
 }

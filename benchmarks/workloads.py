@@ -1,4 +1,4 @@
-"""Networks, batches and losses to time a step on, and Algorithm 2 as written in the paper to compare with."""
+"""Networks, batches and losses to time a step on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import adaug
-from adaug._batches.parse import parse
-from adaug._model.layers import layer_names
-from adaug._runtime.random import Stream
-from adaug.augmenter import AdversarialAugmenter
-from adaug.learners.adversary import Lesson
-from adaug.learners.trial import draw_proposal
 from examples import segmentation
 from examples.classification import Residual
 from examples.datasets.people import MPII
@@ -140,58 +134,3 @@ WORKLOADS = {
         "two-layer CNN of PyTorch's MNIST example",
     ),
 }
-
-
-def algorithm_2(
-    augmenter: AdversarialAugmenter, model: nn.Module, network: Any, batch: Rows, loss_fn: LossFunction
-) -> Callable[[], Tensor]:
-    """Algorithms 1 and 2 line by line: every share by itself, whole forward passes, and D trained on the scored pass.
-
-    It returns the loss of D (the model), like `step`. `network` is the model as it is called in training.
-    """
-    bound, adversaries = augmenter._bound, augmenter._adversaries
-    assert bound is not None
-    stream = Stream(0, 9, device=bound.device)
-    bridges: Rows = {}
-    for name, layer in layer_names(model).items():
-        if name in bound.hooks.features:
-            layer.register_forward_hook(lambda module, args, output, name=name: bridges.update({name: output}))
-
-    def step() -> Tensor:
-        parsed = parse(batch, augmenter.targets)
-        side = parsed.size
-        parts = bound.policy.split(len(parsed), 0.0, stream).to(bound.device)
-        losses = []
-        for number in range(len(bound.policy.branches) + 1):
-            share = parsed.select(torch.nonzero(parts == number).flatten())
-            n, random = len(share), bound.policy.draw_random(len(share), stream)
-            if number == 0:
-                view = bound.policy.view(random, n, side, side, device=bound.device)
-                shown = share.apply(view, side)
-                losses.append(loss_fn(network(shown.image), shown.to_user()))
-                continue
-            branch = bound.policy.branches[number - 1]
-            adversary = adversaries[branch.name]
-            with torch.no_grad():
-                model(share.image)  # line 1, to the end
-            log_probs = adversary.predict([bridges[name] for name in bound.hooks.features])  # line 2
-            proposal = draw_proposal(branch, log_probs, stream)  # line 3
-            views = [
-                bound.policy.view(random | magnitudes, n, side, side, last=branch, device=bound.device)
-                for magnitudes in (proposal.adversarial, proposal.reference)
-            ]
-            adversarial, reference = (share.apply(view, side) for view in views)
-            with bound.hooks.masked(views[0].feature_masks):
-                losses.append(loss_fn(network(adversarial.image), adversarial.to_user()))  # line 4
-            with torch.no_grad(), bound.hooks.masked(views[1].feature_masks):
-                difficulty = loss_fn(model(reference.image), reference.to_user())  # lines 5, 6
-            harder = losses[-1].detach() > difficulty
-            targets = {
-                operation: augmenter.update(value.detach().exp(), proposal.chosen[operation], harder)
-                for operation, value in log_probs.items()
-            }
-            lesson = Lesson(targets, log_probs, torch.ones_like(harder))
-            adversary.move(adversary.gradients(lesson))  # line 7
-        return torch.cat(losses).mean()  # line 8, with the backward pass
-
-    return step

@@ -2,100 +2,87 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import accuracy, differences, draw, network_costs, result_files, scaling, step_overhead, warp, workloads
+from benchmarks import draw, network_costs, result_files, scaling, step_overhead, warp, workloads
+from benchmarks.compare import differences
 from benchmarks.paper import ablations
 from examples.datasets.people import MPII
 from examples.hourglass.augmentation import policy_of
 from examples.hourglass.config import ARMS, Config
 
+SOURCES = sorted(Path(draw.__file__).parent.rglob("*.py"))
+PUBLIC = {"adaug", *(f"adaug.{name}" for name in ("audits", "keypoints", "operations", "plots", "policies", "learners"))}
 
-def scores(*values: float) -> dict[int, dict[str, float]]:
-    return {seed: {"upright": value} for seed, value in enumerate(values)}
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_benchmarks_know_nothing_private(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert all(one.name in PUBLIC for one in node.names if one.name.startswith("adaug")), ast.unparse(node)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("adaug"):
+            assert node.module in PUBLIC, ast.unparse(node)
+            assert not any(one.name.startswith("_") for one in node.names), ast.unparse(node)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+            assert ast.unparse(node.value) == "self", ast.unparse(node)
+
+
+def runs_of(name: str, **arms: list[float]) -> differences.Runs:
+    """Runs with one score, seed by seed."""
+    return {
+        arm: {
+            seed: {"scores": {name: value}, "cpu_seconds": 10.0 + seed, "origin": {"machine": "ab"[seed % 2]}}
+            for seed, value in enumerate(values)
+        }
+        for arm, values in arms.items()
+    }
 
 
 def test_differences_are_paired_by_seed() -> None:
-    statistic = differences.difference(scores(51.0, 62.5, 70.0), {**scores(50.0, 61.0), 7: {"upright": 0.0}}, "upright")
+    runs = runs_of("x", a=[51.0, 62.5, 70.0], b=[50.0, 61.0], c=[2.5])
+    pairs = differences.of_pairs(runs, [("a", "b"), ("c", "a"), ("b", "absent")])
+    assert pairs == {"a": {0: {"x": 1.0}, 1: {"x": 1.5}}, "c": {0: {"x": -48.5}}}
+    statistic = differences.summary([run["x"] for run in pairs["a"].values()])
     assert statistic == pytest.approx({"seeds": 2, "mean": 1.25, "sd": 0.3536}, abs=1e-3)  # of two, p says nothing
     assert differences.shown(statistic) == "+1.2 ± 0.4"
     known = {"seeds": 3, "mean": 2, "sd": 1, "p": 0.0742, "low": 2 - 2.4841, "high": 2 + 2.4841}
     assert differences.summary([1.0, 2.0, 3.0]) == pytest.approx(known, abs=1e-3)
     assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.126}) == "+2.0 ± 0.1 (p 0.13)"
     assert differences.shown({"mean": 2.0, "sd": 0.1, "p": 0.00412}) == "+2.0 ± 0.1 (p 0.004)"
-    assert differences.shown(differences.difference(scores(1.0), scores(2.5), "upright")) == "−1.5 (1 seed)"
+    assert differences.shown(differences.summary([-1.5])) == "−1.5 (1 seed)"
 
 
-def test_the_accuracy_table_knows_arms_that_have_fewer_seeds() -> None:
-    runs = {
-        arm: {seed: {"scores": of_seed, "cpu_seconds": 10.0 + seed, "machine": "ab"[seed]} for seed, of_seed in of_arm.items()}
-        for arm, of_arm in {"random": scores(50, 52), "uniform": scores(51), "asr+aho --until 0.7": scores(52, 53)}.items()
-    }
-    text, numbers = differences.tables(runs, ["random", "uniform", "absent"])
-    assert "| asr+aho --until 0.7 |     2 | 52.5 ± 0.7 |    10 |" in text  # the seconds of the machine of most runs
-    assert numbers["random"]["asr+aho --until 0.7"]["upright"]["mean"] == 1.5
-    assert numbers["uniform"]["random"]["upright"]["seeds"] == 1
+def test_the_table_knows_arms_that_have_fewer_seeds() -> None:
+    text = differences.means(runs_of("as it is", random=[50, 52], uniform=[51], exact=[52, 53]))
+    assert "| exact   |     2 | 52.5 ± 0.7 |    10 |" in text  # the seconds of the machine of most runs
+    assert "| uniform |     1 |       51.0 |    10 |" in text
     assert "Other scores" not in text
-
-
-def test_pairs_are_compared_each_and_all_together() -> None:
-    arms = {"a": [50, 52, 54], "b": [49, 50, 50], "c": [60], "d": [57]}
-    runs = {arm: {seed: {"scores": of_seed} for seed, of_seed in scores(*values).items()} for arm, values in arms.items()}
-    pairs = differences.of_pairs(runs, ["first: a vs b", "c vs d", "c vs absent"])
-    assert pairs == {
-        "first": {0: {"upright": 1}, 1: {"upright": 2}, 2: {"upright": 4}},
-        "c vs d": {0: {"upright": 3}},
-    }
-    assert differences.together(pairs, "upright") == [2, 2, 4]  # seed by seed: one more run of a seed is no new evidence
-    text = differences.pairs_table(pairs)
-    assert "| first  |     3 | +2.3 ± 1.5 (p 0.12) |" in text
-    assert "| upright | +2.7 ± 1.2 (p 0.06) | 4 of 4 runs |" in text
-    assert differences.pairs_table(differences.of_pairs(runs, ["c vs absent"])) == "No pair is finished."
-
-
-def test_an_arm_may_have_a_name_for_the_tables() -> None:
-    assert differences.named("asr+aho --until 0.7") == ("asr+aho --until 0.7",) * 2
-    assert differences.named("early: asr+aho --until 0.7") == ("early", "asr+aho --until 0.7")
 
 
 def test_other_scores_have_a_table_of_their_own() -> None:
     names = ["grid mean", *"abcdef", "NME"]
-    text, _ = differences.tables(
-        {"none": {0: {"scores": dict.fromkeys(names, 5.555), "cpu_seconds": 7.0, "machine": "a"}}}, [], decimals=2
-    )
-    first, second = text.split("Other scores")
+    run = {"scores": dict.fromkeys(names, 5.55), "cpu_seconds": 7.0, "origin": {"machine": "a"}}
+    first, second = differences.means({"none": {0: run}}).split("Other scores")
     assert "NME" not in first
-    assert "| none |     1 |      5.55 |" in first
+    assert "| none |     1 |       5.5 |" in first
     assert "grid mean" not in second
-    assert "| none | 5.55 |" in second
+    assert "| none | 5.5 |" in second
 
 
 def test_the_table_says_how_sharp_the_generators_ended() -> None:
-    run = {"scores": {"NME": 5.0}, "cpu_seconds": 7.0, "machine": "a"}
+    run = {"scores": {"NME": 5.0}, "cpu_seconds": 7.0, "origin": {"machine": "a"}}
     arms = {"random": {}, "uniform": {"peaks": {"asr.scale": 1.0}}, "asr": {"peaks": {"asr.scale": 6.5}}}
-    text, _ = differences.tables({arm: {0: run | more} for arm, more in arms.items()}, [])
+    text = differences.means({arm: {0: run | more} for arm, more in arms.items()})
     last = text.split("(1: uniform)")[1].split("\n")
     assert last[2:] == ["| arm | asr.scale |", last[3], "| asr |      6.50 |"]
     assert differences.peaks({0: run, 1: run | arms["asr"]}) == {"asr.scale": "6.50"}
-
-
-def test_a_finished_run_is_read_and_one_with_other_arguments_made_anew(tmp_path, monkeypatch, capsys) -> None:
-    made = []
-    monkeypatch.setitem(accuracy.TASKS, "people", lambda arguments, seed, folder: made.append(arguments) or {"scores": {}})
-    for rest in (["--people", "3"], ["--people", "3"], ["--people", "4"]):
-        accuracy.run_once("people", "asr+aho --until 0.7", 1, rest, tmp_path)
-    assert accuracy.run_once("people", "random", 1, ["--people", "4"], tmp_path, train=False) is None
-    assert accuracy.run_once("people", "asr+aho --until 0.7", 1, ["--people", "4"], tmp_path, train=False) is not None
-    path = next(tmp_path.rglob("finished.json"))
-    path.write_text(json.dumps({"arguments": json.loads(path.read_text())["arguments"], "scores": {"upright": 1}}))
-    assert accuracy.run_once("people", "asr+aho --until 0.7", 1, ["--people", "4"], tmp_path, train=False) is None
-    assert "should hold the scores of an audit. Found a run from before; without --finished" in capsys.readouterr().out
-    assert made == [["--people", n, "--arms", "asr+aho", "--until", "0.7"] for n in ("3", "4")]
 
 
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
@@ -204,27 +191,6 @@ def test_the_operations_of_a_step_are_counted() -> None:
     assert step_overhead.operations(lambda: x.add_(1).mul_(2)) == 2
 
 
-@pytest.mark.parametrize(
-    ("arm", "arms", "variant"),
-    [
-        (["asr+aho", "--until", "0.7", "--cap", "3"], ["asr+aho", "--cap", "3"], "--until 0.7"),
-        (["global", "--update-every", "4"], ["asr+aho"], "--one-for-all --update-every 4"),
-        (["random"], ["random"], ""),
-    ],
-)
-def test_an_arm_of_people_may_name_an_ablation(monkeypatch, tmp_path, arm, arms, variant) -> None:
-    calls = []
-
-    def main(arguments, variant="", **more):
-        calls.append((arguments[2 : 3 + len(arms)], variant, "make_augmenter" in more))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ablations.hourglass_lsp, "main", main)
-    with pytest.raises(KeyboardInterrupt):
-        accuracy.people(["--arms", *arm], 0, tmp_path)
-    assert calls == [(["--arms", *arms], variant, bool(variant))]
-
-
 def test_an_ablation_changes_what_it_names_alone() -> None:
     config = Config(scale=(0.7, 1.4), rotation=60)
     for arm in ARMS:
@@ -240,8 +206,25 @@ def test_an_ablation_changes_what_it_names_alone() -> None:
 def test_results_are_written_for_people_and_their_numbers_beside_the_runs(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(result_files, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(result_files, "RAW", tmp_path / "runs")
-    path = result_files.save("of_a_test", {"value": 1}, "| a |", machines=["x", "y", "x"])
+
+    def origin(machine: str) -> dict[str, str]:
+        return {"commit": "c0ffee", "machine": machine, "torch": "2.6", "date": "2026-11-30"}
+
+    path = result_files.save("of_a_test", {"value": 1}, "| a |", origins=[origin("x"), origin("y"), origin("x")])
     assert path == tmp_path / "results" / "of_a_test.md"
-    assert "x and y, torch" in path.read_text()
+    assert "commit c0ffee, x and y, torch 2.6, 2026-11-30.\n" in path.read_text()
     assert json.loads((tmp_path / "runs" / "of_a_test.json").read_text())["value"] == 1
     assert result_files.with_spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+
+
+def test_a_result_says_where_it_comes_from(monkeypatch) -> None:
+    script = result_files.ROOT / "benchmarks" / "compare" / "__main__.py"
+    monkeypatch.setattr("sys.argv", [str(script), "a_study", "--data", "/home/me/data", "--name", "two words"])
+    assert result_files.command() == "python -m benchmarks.compare a_study --data DIR --name 'two words'"
+    monkeypatch.setattr("sys.argv", [str(result_files.ROOT / "benchmarks" / "warp.py")])
+    assert result_files.command() == "python benchmarks/warp.py"
+    assert result_files.origin().keys() == {"commit", "machine", "torch", "date"}
+    result_files.commit.cache_clear()
+    monkeypatch.setattr(result_files, "ROOT", Path("/"))
+    assert result_files.commit() == "unknown"
+    result_files.commit.cache_clear()

@@ -1,28 +1,12 @@
-"""Arms that the example does not have: each changes one thing in its augmenter, with public parts of adaug.
-
-    python -m benchmarks.paper.ablations --data DIR --arms asr+aho --until 0.7 --out runs/until
-    python -m benchmarks.paper.ablations --data DIR --arms asr+aho --one-for-all --update-every 4 --out runs/global
-
-It runs examples/hourglass_lsp.py and takes all its options too. `benchmarks/accuracy.py people` takes the same options after
-the name of an arm; there, "global" is short for "asr+aho --one-for-all".
-"""
+"""Changes to the augmenter of an arm of examples/hourglass_lsp.py, with public parts of adaug. Studies name them."""
 
 from __future__ import annotations
 
-import argparse
-import shlex
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal
-
-if not __package__:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import adaug
 from adaug.operations import ClippedNormal
-from examples import hourglass_lsp
 from examples.datasets.people import Joints
 from examples.hourglass.augmentation import HIDES, READS, SHARE, make_augmenter, policy_of
 from examples.hourglass.config import Config
@@ -55,14 +39,9 @@ class Ablation:
     update_every: int = 1
 
     def __str__(self) -> str:
-        """The options that differ from the defaults, as one types them."""
-        words = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                values = [] if value is True else value if isinstance(value, tuple) else [value]
-                words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
-        return shlex.join(words)
+        """What differs from the defaults."""
+        changes = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
+        return ", ".join(f"{name}={value!r}" for name, value in changes.items())
 
     def make_augmenter(self, config: Config, joints: Joints, steps: int) -> adaug.AdversarialAugmenter:
         """For `train` and `compare`."""
@@ -103,33 +82,3 @@ class Ablation:
         if self.rest:
             changes["rest"] = rest
         return replace(operation, **changes)
-
-
-def parse(arguments: Sequence[str]) -> tuple[Ablation, list[str]]:
-    """The ablation in a command line, and the remaining arguments, which are the example's."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--random", choices=("uniform", "normal"))
-    parser.add_argument("--rest", action="store_true")
-    parser.add_argument("--share", type=float)
-    parser.add_argument("--until", type=float)
-    parser.add_argument("--reads", nargs="*")
-    parser.add_argument("--hides", nargs="*")
-    parser.add_argument("--one-for-all", action="store_true")
-    parser.add_argument("--scoring", choices=("eval", "train"))
-    parser.add_argument("--update-every", type=int)
-    options, rest = parser.parse_known_args(arguments)
-    given: dict[str, Any] = {name: value for name, value in vars(options).items() if value is not None}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-    return Ablation(**given), rest
-
-
-def run(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs examples/hourglass_lsp.py with the ablation in `arguments`, and returns its results."""
-    ablation, rest = parse(arguments)
-    if not str(ablation):
-        return hourglass_lsp.main(rest)
-    return hourglass_lsp.main(rest, variant=str(ablation), make_augmenter=ablation.make_augmenter)
-
-
-if __name__ == "__main__":
-    run(sys.argv[1:])

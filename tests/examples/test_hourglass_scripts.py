@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from PIL import Image
 from scipy.io import loadmat, savemat  # type: ignore[import-untyped, unused-ignore]
 
 import adaug
-from benchmarks import accuracy, result_files
+from benchmarks import result_files
+from benchmarks.compare import __main__ as driver
+from benchmarks.compare import of_examples, studies
+from benchmarks.compare.studies import hourglasses
 from benchmarks.paper import server_file
 from benchmarks.paper.comparisons import load_model
 from examples import hourglass_lsp, hourglass_mpii
@@ -183,22 +187,25 @@ def test_lsp_from_end_to_end(lsp_root: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.slow
-def test_the_accuracy_benchmark_scores_people_by_their_audits(
+def test_a_study_scores_people_by_their_audits(
     lsp_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(result_files, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(result_files, "RAW", tmp_path / "raw")
-    rest = [*TINY[: TINY.index("--arms")], "--device", "cpu", "--cache", str(tmp_path / "cache")]
-    words = ["people", "--data", str(lsp_root), "--arms", "random", "uniform", "--seeds", "0", "--name", "of_a_test"]
-    monkeypatch.setattr("sys.argv", ["accuracy.py", *words, "--out", str(tmp_path / "runs"), "--", *rest])
-    accuracy.main()
-    assert (tmp_path / "results" / "of_a_test.svg").is_file()
+    for name in ("RESULTS", "RAW"):
+        monkeypatch.setattr(result_files, name, tmp_path / name)
+    options = (*TINY[: TINY.index("--arms")], "--device", "cpu", "--cache", str(tmp_path / "cache"))
+    arms = hourglasses.LSP_300.arms[1:3]
+    study = replace(
+        hourglasses.LSP_300, task=lambda data: of_examples.Example(data, options), arms=arms, against=["random"], seeds=1
+    )
+    monkeypatch.setitem(studies.STUDIES, "accuracy_lsp_300", study)
+    driver.main(["accuracy_lsp_300", "--data", str(lsp_root), "--out", str(tmp_path / "runs")])
+    assert (tmp_path / "RESULTS" / "accuracy_lsp_300.svg").is_file()
     printed = capsys.readouterr().out
     assert "| arm     | seeds | as it is | grid mean | weakest view | worst per image | worst 10 % | in every view |" in printed
     assert "rotate -60°" in printed.split("Other scores")[-1]
-    run = json.loads(next((tmp_path / "runs").rglob("finished.json")).read_text())
-    audit = adaug.Audit.load(next((tmp_path / "runs").rglob("audit-*.npz")))
-    assert run["version"] == accuracy.VERSION
+    path = sorted((tmp_path / "runs").rglob("seed0.json"))[0]
+    run = json.loads(path.read_text())
+    audit = adaug.Audit.load(next(path.parent.rglob("audit-*.npz")))
     assert run["scores"]["grid mean"] == pytest.approx(100 * float(audit.mean("rotate × scale")))
     assert run["scores"]["hidden"] == pytest.approx(100 * float(audit.mean("occlude")))
     assert {"PCK, flip test", "training gap", "scale 1.41"} <= run["scores"].keys()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,9 @@ from benchmarks.result_files import with_spread
 from examples.markdown_tables import markdown_table
 
 Scores = dict[str, float]
-Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> the results of a run: scores, cpu_seconds, machine
-MAIN = 7  # the scores that are compared: statistics of a run's audit; errors and single views come after these
-
-
-def named(arm: str) -> tuple[str, str]:
-    """The name of an arm or a pair in the tables, and what it is: the example's name for it with its options."""
-    name, _, options = arm.rpartition(": ")
-    return name or options, options
-
-
-def difference(arm: dict[int, Scores], base: dict[int, Scores], name: str) -> dict[str, float]:
-    """The difference over the seeds that both have: mean, standard deviation, and p of a paired t-test (two-sided)."""
-    return summary([arm[seed][name] - base[seed][name] for seed in sorted(arm.keys() & base.keys())])
+Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> the results of a run: scores, cpu_seconds, origin
+Differences = dict[str, dict[int, Scores]]  # pair -> seed -> score -> difference
+MAIN = 7  # the scores of the first table: statistics of a run's audit; single views and errors come after these
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -40,10 +30,10 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return statistic
 
 
-def shown(statistic: dict[str, float], decimals: int = 1) -> str:
+def shown(statistic: dict[str, float]) -> str:
     """A difference as text."""
-    text = f"{statistic['mean']:+.{decimals}f}".replace("-", "−")
-    text += f" ± {statistic['sd']:.{decimals}f}" if "sd" in statistic else " (1 seed)"
+    text = f"{statistic['mean']:+.1f}".replace("-", "−")
+    text += f" ± {statistic['sd']:.1f}" if "sd" in statistic else " (1 seed)"
     if "p" not in statistic:
         return text
     return text + (f" (p {statistic['p']:.2f})" if statistic["p"] >= 0.01 else f" (p {statistic['p']:.1g})")
@@ -51,54 +41,34 @@ def shown(statistic: dict[str, float], decimals: int = 1) -> str:
 
 def usual_machine(runs: Runs) -> str:
     """The machine of most runs. Seconds from other machines cannot be compared."""
-    return statistics.mode(run["machine"] for of_arm in runs.values() for run in of_arm.values())
+    return statistics.mode(run["origin"]["machine"] for of_arm in runs.values() for run in of_arm.values())
 
 
 def cpu_seconds(runs: dict[int, dict[str, Any]], where: str) -> str:
     """The mean of an arm's runs on a machine, as text."""
-    seconds = [run["cpu_seconds"] for run in runs.values() if run["machine"] == where]
+    seconds = [run["cpu_seconds"] for run in runs.values() if run["origin"]["machine"] == where]
     return f"{statistics.fmean(seconds):.0f}" if seconds else "–"
 
 
-def tables(runs: Runs, against: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
-    """The means of every arm, then differences from the arms in `against`, paired by seed. As Markdown and as numbers."""
-    scores = {arm: {seed: run["scores"] for seed, run in of_arm.items()} for arm, of_arm in runs.items()}
-    names, usual = list(next(iter(next(iter(scores.values())).values()))), usual_machine(runs)
+def means(runs: Runs) -> str:
+    """The means of every arm with their deviation over the seeds, as Markdown."""
+    scores = {arm: [run["scores"] for run in of_arm.values()] for arm, of_arm in runs.items()}
+    names, usual = list(next(iter(scores.values()))[0]), usual_machine(runs)
 
-    def means(arm: str, columns: Sequence[str]) -> dict[str, str]:
-        return {name: with_spread([run[name] for run in scores[arm].values()], decimals=decimals) for name in columns}
+    def of(arm: str, columns: Sequence[str]) -> dict[str, str]:
+        return {name: with_spread([run[name] for run in scores[arm]]) for name in columns}
 
     rows = {
-        arm: {
-            "seeds": str(len(of_arm)),
-            **means(arm, names[:MAIN]),
-            "CPU s": cpu_seconds(of_arm, usual),
-        }
+        arm: {"seeds": str(len(of_arm)), **of(arm, names[:MAIN]), "CPU s": cpu_seconds(of_arm, usual)}
         for arm, of_arm in runs.items()
     }
-    text, numbers = [markdown_table(rows, "arm")], {}
-    for base in against:
-        if base not in scores:
-            continue
-        numbers[base] = {
-            arm: {name: difference(of_arm, scores[base], name) for name in names}
-            for arm, of_arm in scores.items()
-            if arm != base and of_arm.keys() & scores[base].keys()
-        }
-        if numbers[base]:
-            cells = {arm: {name: shown(known[name], decimals) for name in names[:MAIN]} for arm, known in numbers[base].items()}
-            text += [
-                "",
-                f"Differences to {base}, paired by seed (p: two-sided t-test, not corrected for the number of comparisons)",
-                "",
-                markdown_table(cells, "arm"),
-            ]
+    text = [markdown_table(rows, "arm")]
     if names[MAIN:]:
-        text += ["", "Other scores", "", markdown_table({arm: means(arm, names[MAIN:]) for arm in scores}, "arm")]
+        text += ["Other scores", markdown_table({arm: of(arm, names[MAIN:]) for arm in scores}, "arm")]
     if sharp := {arm: known for arm, of_arm in runs.items() if (known := peaks(of_arm))}:
-        text += ["", "The largest probability of the mean distribution in the last epoch, times the bins (1: uniform)", ""]
+        text += ["The largest probability of the mean distribution in the last epoch, times the bins (1: uniform)"]
         text += [markdown_table(sharp, "arm")]
-    return "\n".join(text), numbers
+    return "\n\n".join(text)
 
 
 def peaks(runs: dict[int, dict[str, Any]]) -> dict[str, str]:
@@ -107,52 +77,15 @@ def peaks(runs: dict[int, dict[str, Any]]) -> dict[str, str]:
     return {name: with_spread([run[name] for run in known], decimals=2) for name in (known[0] if known else ())}
 
 
-Differences = dict[str, dict[int, Scores]]  # pair -> seed -> score -> difference
-
-
-def of_pairs(runs: Runs, pairs: Sequence[str]) -> Differences:
-    """The differences of every "NAME: ARM vs BASE", seed by seed."""
+def of_pairs(runs: Runs, pairs: Iterable[tuple[str, str]]) -> Differences:
+    """The differences of each (arm, base) over the seeds that both have, by the name of the arm."""
     differences: Differences = {}
-    for pair, sides in map(named, pairs):
-        arm, base = (runs.get(side, {}) for side in sides.split(" vs "))
-        for seed in sorted(arm.keys() & base.keys()):
-            scores, other = arm[seed]["scores"], base[seed]["scores"]
-            differences.setdefault(pair, {})[seed] = {name: scores[name] - other[name] for name in scores}
+    for arm, base in pairs:
+        ours, theirs = runs.get(arm, {}), runs.get(base, {})
+        for seed in sorted(ours.keys() & theirs.keys()):
+            scores, other = ours[seed]["scores"], theirs[seed]["scores"]
+            differences.setdefault(arm, {})[seed] = {name: scores[name] - other[name] for name in scores}
     return differences
-
-
-def together(pairs: Differences, name: str) -> list[float]:
-    """The mean difference of each seed over all pairs that have it, because runs with one seed are not independent."""
-    seeds = sorted({seed for of_pair in pairs.values() for seed in of_pair})
-    return [statistics.fmean(of_pair[seed][name] for of_pair in pairs.values() if seed in of_pair) for seed in seeds]
-
-
-def pairs_table(pairs: Differences, decimals: int = 1) -> str:
-    """The result of `of_pairs` as Markdown: the main scores of every pair, and every score of all pairs together."""
-    if not pairs:
-        return "No pair is finished."
-    names = list(next(iter(next(iter(pairs.values())).values())))
-    rows = {
-        pair: {
-            "seeds": str(len(of_pair)),
-            **{name: shown(summary([run[name] for run in of_pair.values()]), decimals) for name in names[:MAIN]},
-        }
-        for pair, of_pair in pairs.items()
-    }
-    every = {name: [run[name] for of_pair in pairs.values() for run in of_pair.values()] for name in names}
-    total = {
-        name: {
-            "difference": shown(summary(together(pairs, name)), decimals),
-            "above in": f"{sum(value > 0 for value in values)} of {len(values)} runs",
-        }
-        for name, values in every.items()
-    }
-    return (
-        "Differences, paired by seed (p: two-sided t-test, not corrected for the number of comparisons)\n\n"
-        f"{markdown_table(rows, 'pair')}\n\n"
-        "All of them: each seed's mean over the pairs, then the mean, deviation and p of the seeds; and in how many runs the "
-        f"first arm is above\n\n{markdown_table(total, 'score')}"
-    )
 
 
 # -- corrected for their number --------------------------------------------------------------------------------------
@@ -167,7 +100,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def corrected_tables(groups: Mapping[str, Differences], names: Sequence[str], decimals: int = 1) -> tuple[str, dict[str, Any]]:
+def corrected_tables(groups: Mapping[str, Differences], names: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Tables of differences with 95 % intervals, and with p corrected for the number of all differences here."""
     numbers = {
         heading: {
@@ -188,7 +121,7 @@ def corrected_tables(groups: Mapping[str, Differences], names: Sequence[str], de
             rows = {
                 pair: {
                     "seeds": str(len(groups[heading][pair])),
-                    **{name: _with_interval(known, decimals) for name, known in of_pair.items()},
+                    **{name: _with_interval(known) for name, known in of_pair.items()},
                 }
                 for pair, of_pair in pairs.items()
             }
@@ -196,11 +129,11 @@ def corrected_tables(groups: Mapping[str, Differences], names: Sequence[str], de
     return "\n\n".join(text), numbers
 
 
-def _with_interval(statistic: dict[str, float], decimals: int) -> str:
+def _with_interval(statistic: dict[str, float]) -> str:
     if "low" not in statistic:
-        return shown(statistic, decimals)
-    low, high = (f"{statistic[end]:+.{decimals}f}".replace("-", "−") for end in ("low", "high"))
-    return shown(statistic, decimals).replace("(p", f"({low} to {high}, p")
+        return shown(statistic)
+    low, high = (f"{statistic[end]:+.1f}".replace("-", "−") for end in ("low", "high"))
+    return shown(statistic).replace("(p", f"({low} to {high}, p")
 
 
 # -- at an equal score -----------------------------------------------------------------------------------------------

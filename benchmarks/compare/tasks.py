@@ -1,4 +1,4 @@
-"""Small tasks on real images for benchmarks/worst_view.py. A run takes well under a minute on one CPU core."""
+"""Small tasks on real images. A run takes well under a minute on one CPU core."""
 
 from __future__ import annotations
 
@@ -134,10 +134,11 @@ def points_found(output: Tensor, batch: Rows) -> Tensor:
     return face_alignment.found([output], batch)
 
 
-def _points(about: str, known: People, new: People, score: Measure, epochs: int, side: int | None = None) -> Task:
+def of_points(about: str, known: People, new: People, score: Measure, epochs: int, side: int = SIDE) -> Task:
+    """The task to find the points of people or faces."""
     joints = known.joints
     return Task(
-        about=f"{about} {len(known)} to train on, {len(new)} to test on, {side or SIDE} pixels wide",
+        about=f"{about} {len(known)} to train on, {len(new)} to test on, {side} pixels wide",
         network=lambda: _channels_last(PointUNet(len(joints))),
         layers=("down.*", "neck"),
         loss_fn=heatmap_loss,
@@ -148,28 +149,25 @@ def _points(about: str, known: People, new: People, score: Measure, epochs: int,
         pairs=joints.flip_pairs,
         epochs=epochs,
         targets=TARGETS,
-        size=side or SIDE,
+        size=side,
         rows=known.rows,
         n=len(known),
     )
 
 
-def people(data: Path, train: int | None, test: int | None, side: int | None) -> Task:
-    """Leeds Sports Pose: 14 joints."""
-    parts = _parts(train or 300, test or 300)
-    known, new = (_first(load_lsp(data, part, **_sides(side)), n) for part, n in parts)
-    return _points("PCK@0.2 of the torso in per cent, without flip test; people of LSP:", known, new, joints_found, 50, side)
+def people(data: Path, *, train: int = 300, test: int = 1000, side: int = SIDE) -> Task:
+    """Leeds Sports Pose: 14 joints. `data` has lsp."""
+    sizes = {"size": side, "canvas": round(side * AROUND)}
+    known, new = (_first(load_lsp(data, part, **sizes), n) for part, n in _parts(train, test))
+    about = "PCK@0.2 of the torso in per cent, without flip test; people of LSP:"
+    return of_points(about, known, new, joints_found, 50, side)
 
 
-def faces(data: Path, train: int | None, test: int | None, side: int | None) -> Task:
+def faces(data: Path, *, train: int = 150, test: int = 330, side: int = SIDE) -> Task:
     """Helen, a part of 300-W: 68 points."""
     known, new = _helen(data, train, test, side)
     about = f"Points within {face_alignment.NEAR} of the distance of the outer eye corners, in per cent; faces of Helen:"
-    return _points(about, known, new, points_found, 80, side)
-
-
-def _sides(side: int | None) -> dict[str, int]:
-    return {"size": side or SIDE, "canvas": round((side or SIDE) * AROUND)}
+    return of_points(about, known, new, points_found, 80, side)
 
 
 def _first(people: People, n: int) -> People:
@@ -180,12 +178,12 @@ def _parts(train: int, test: int) -> tuple[tuple[Any, int], tuple[Any, int]]:
     return ("train", train), ("test", test)
 
 
-def _helen(data: Path, train: int | None, test: int | None, side: int | None) -> tuple[People, People]:
+def _helen(data: Path, train: int, test: int, side: int) -> tuple[People, People]:
     """The first faces, sorted by name. `data` has trainset and testset, or face300w/helen with both."""
     below = data / "face300w" / "helen"
     data = below if below.is_dir() else data
-    parts = _parts(train or 150, test or 330)
-    known, new = (_first(load_w300(data / f"{part}set", progress=False, **_sides(side)), n) for part, n in parts)
+    sizes = {"size": side, "canvas": round(side * AROUND)}
+    known, new = (_first(load_w300(data / f"{part}set", progress=False, **sizes), n) for part, n in _parts(train, test))
     return known, new
 
 
@@ -217,12 +215,12 @@ def region_error(output: Tensor, batch: Rows) -> Tensor:
     return 1 - segmentation.iou_of_each(output.detach(), batch).nanmean(1)
 
 
-def faces_in_regions(data: Path, train: int | None, test: int | None, side: int | None) -> Task:
+def segmentation_of_faces(data: Path, *, train: int = 150, test: int = 330, side: int = SIDE) -> Task:
     """Helen again: a small U-Net finds the regions of a face."""
     known, new = map(regions, _helen(data, train, test, side))
     return Task(
         about=f"IoU of {len(REGIONS)} regions of faces of Helen, the mean of an image, in per cent; "
-        f"{len(known['image'])} to train on, {len(new['image'])} to test on, {side or SIDE} pixels wide",
+        f"{len(known['image'])} to train on, {len(new['image'])} to test on, {side} pixels wide",
         network=lambda: _channels_last(segmentation.UNet(len(REGIONS), width=10)),
         layers=("down.*",),
         loss_fn=segmentation.loss_fn,
@@ -235,7 +233,7 @@ def faces_in_regions(data: Path, train: int | None, test: int | None, side: int 
         batch_size=8,
         lr=5e-3,
         targets=dict(segmentation.TARGETS),
-        size=side or SIDE,
+        size=side,
     )
 
 
@@ -257,16 +255,13 @@ class DigitNet(nn.Module):
         return logits
 
 
-def digits(data: Path | None, train: int | None, test: int | None, side: int | None) -> Task:
+def digits(data: Path | None = None, *, train: int = 300, test: int = 1497) -> Task:
     """scikit-learn's handwritten digits, which come with it. `data` is not used."""
-    if side is not None:
-        raise ValueError(f"--side should be of a task with photographs. Found {side} for digits, which are 32 pixels wide.")
     first, last = classification.digits(1000)
     image, label = (torch.cat(part) for part in zip(first, last, strict=True))
-    n = train or 300
-    known, new = (image[:n], label[:n]), (image[n:][:test], label[n:][:test])
+    known, new = (image[:train], label[:train]), (image[train:][:test], label[train:][:test])
     return Task(
-        about=f"Digits named right, in per cent; {n} to train on, {len(new[0])} to test on",
+        about=f"Digits named right, in per cent; {train} to train on, {len(new[0])} to test on",
         network=DigitNet,
         layers=("layers.*",),
         loss_fn=classification.loss_fn,
@@ -279,11 +274,3 @@ def digits(data: Path | None, train: int | None, test: int | None, side: int | N
         hides=False,
         size=None,
     )
-
-
-TASKS: dict[str, Callable[[Any, int | None, int | None, int | None], Task]] = {
-    "people": people,
-    "faces": faces,
-    "digits": digits,
-    "segmentation": faces_in_regions,
-}
