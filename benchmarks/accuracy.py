@@ -41,7 +41,7 @@ from benchmarks.differences import Runs, named, of_pairs, pairs_table, tables, u
 from benchmarks.paper import ablations
 from benchmarks.result_files import save, split_arguments
 from examples import face_alignment
-from examples.audit_tables import each_view, statistics
+from examples.hourglass.tables import each_view, statistics
 
 DRAWN = ("as it is", "grid mean", "worst per image", "in every view")
 VERSION = 2  # of the file of a finished run. 2: scores are the statistics of an audit

@@ -47,7 +47,7 @@ from benchmarks.result_files import RESULTS, save, split_arguments
 from benchmarks.worst_arms import KINDS, LEARN, WORST_OF, arm_parser, augmenter_of, policy_of, step_of
 from benchmarks.worst_tasks import TASKS, Task
 from benchmarks.worst_trials import HardImages
-from examples.audit_tables import VIEWS, each_view, said, statistics
+from examples.hourglass.tables import VIEWS, each_view, said, statistics
 
 X = "as it is"
 COMPARED = (X, "grid mean", "worst per image", "worst 10 %", "in every view")

@@ -25,7 +25,7 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
-from examples.audit_tables import VIEWS, said, show, statistics
+from examples.hourglass.tables import VIEWS, said, show, statistics
 
 Pair = tuple[Tensor, Tensor]
 ARMS = ("random", "robust", "adversarial")

@@ -28,12 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import adaug
 from adaug.keypoints import decode_heatmaps, flip_heatmaps, normalized_error, render_heatmaps
 from adaug.operations import Geometric
-from examples.audit_tables import VIEWS, each_view, said, show, statistics
 from examples.datasets.drawn_faces import draw_faces
 from examples.datasets.people import TARGETS, Batch, People
 from examples.datasets.w300 import W300, auc, failure_rate, inter_ocular, load_w300, nme
 from examples.hourglass.losses import heatmap_cross_entropy, predicted_heatmaps
 from examples.hourglass.model import StackedHourglass
+from examples.hourglass.tables import VIEWS, each_view, said, show, statistics
 
 ARMS = ("none", "random", "uniform", "trivial", "running", "robust", "global", "asr", "aho", "adversarial")
 POLICIES = {

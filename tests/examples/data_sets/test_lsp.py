@@ -12,7 +12,7 @@ from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 from examples.datasets.lsp import load_lsp, load_lspet, read_lsp, read_lspet
 from examples.datasets.people import LSP
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = Path(__file__).parents[3].parent / "shared" / "data"
 N, WIDTH, HEIGHT = 4, 100, 120
 
 

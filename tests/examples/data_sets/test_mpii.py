@@ -16,7 +16,7 @@ from examples.datasets.crop_cache import load_crops
 from examples.datasets.cropping import concatenate
 from examples.datasets.people import LSP, MPII
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = Path(__file__).parents[3].parent / "shared" / "data"
 needs_annotations = pytest.mark.skipif(
     not (REAL / "mpii" / "mpii_annotations.json.gz").is_file(), reason="needs MPII's annotations in ../shared/data"
 )
