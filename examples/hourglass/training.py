@@ -256,8 +256,13 @@ class _Session:
         few = self.people.subset(range(min(BIN_PEOPLE, len(self.people))))
         batches = [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)]
         difficulty, views = partial(difficulty_of, self.config), scale_and_rotation(self.config)
-        more: dict[str, Any] = {"worse": "higher", "targets": TARGETS, "output_size": self.config.size, "progress": False}
-        more |= {"draws": 0, "pairs": False, "pictures": 0}  # each alone
+        more: dict[str, Any] = {
+            "higher_is_better": False,
+            "targets": TARGETS,
+            "output_size": self.config.size,
+            "progress": False,
+        }
+        more |= {"num_draws": 0, "pairs": False, "num_pictures": 0}  # each alone
         looks = {view.name: adaug.audit(self.model, batches, difficulty, view, **more) for view in views}
         return {name: [round(float(mean), 5) for mean in look.curve(name, alike=True).mean] for name, look in looks.items()}
 
