@@ -11,7 +11,9 @@ import torch
 
 from benchmarks import differences, result_files, worst_arms, worst_tasks, worst_view
 from benchmarks.draw import frontier
-from examples.datasets.drawn_faces import draw_faces
+from examples.datasets.people import People
+from examples.datasets.w300 import W300, inter_ocular
+from examples.face_alignment import draw_faces
 
 ARMS = (
     "plain",
@@ -36,9 +38,14 @@ def arm(words: str) -> object:
     return worst_arms.arm_parser().parse_args(words.split())
 
 
+def people(faces: dict[str, torch.Tensor]) -> People:
+    points = faces["keypoints"]
+    return People((255 * faces["image"]).byte(), points, faces["visibility"], inter_ocular(points), W300)
+
+
 @pytest.fixture(scope="module")
 def faces() -> worst_tasks.Task:
-    known, new = (draw_faces(4, size=64, canvas=96, seed=seed) for seed in (0, 1))
+    known, new = (people(draw_faces(4, 64, seed=seed)) for seed in (0, 1))
     return worst_tasks._points("", known, new, worst_tasks.points_found, epochs=2)
 
 
@@ -117,7 +124,7 @@ def test_runs_are_kept_and_tabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_regions_of_a_face_are_drawn_where_its_points_are() -> None:
-    faces = draw_faces(2, size=64, canvas=96, seed=0)
+    faces = people(draw_faces(2, 64, seed=0))
     rows = worst_tasks.regions(faces)
     assert rows["mask"].shape == (2, 96, 96)
     for row, points in enumerate(faces.keypoints):
