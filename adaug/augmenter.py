@@ -380,6 +380,12 @@ class AdversarialAugmenter:
             self._state = self._unbound()
 
     @property
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """The layers that generators read ("features") and masks multiply ("occlude"), named or found. Empty before binding."""
+        bound = self._state.bound
+        return {} if bound is None else {"features": tuple(bound.hooks.features), "occlude": tuple(bound.hooks.occlude)}
+
+    @property
     def steps(self) -> int:
         """How many steps were made."""
         return self._state.steps
@@ -464,12 +470,7 @@ class AdversarialAugmenter:
         return {**self.__dict__, "_state": self._unbound()}
 
     def __repr__(self) -> str:
-        lines, bound = ["not bound yet"], self._state.bound
-        if bound is not None:
-            lines = [
-                f"features={list(bound.hooks.features) or 'the image'}",
-                f"occlude={list(bound.hooks.occlude) or 'the image'}",
-            ]
+        lines = [f"{name}={list(names) or 'the image'}" for name, names in self.layers.items()] or ["not bound yet"]
         lines += [f"steps={self.steps}", *str(self.policy).splitlines()]
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 

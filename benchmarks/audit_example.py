@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
 from benchmarks.result_files import save
-from examples.audit_tables import compared
+from examples.hourglass.tables import compared
 
 ARMS, SETTINGS = ("none", "uniform"), "--epochs 5 1 13 --random uniform --batch-size 24 --lr 1e-3"
 

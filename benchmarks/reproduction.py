@@ -23,9 +23,8 @@ from benchmarks.paper.comparisons import Comparison, read_comparisons
 from benchmarks.paper.tables import tables_of
 from benchmarks.result_files import RESULTS, save, split_arguments, with_spread
 from examples import hourglass_lsp
-from examples.audit_tables import statistics
-from examples.markdown_tables import markdown_table
-from examples.results_file import FILE
+from examples.hourglass.comparison import FILE
+from examples.hourglass.tables import markdown_table, statistics
 
 ARMS = ("random", "asr", "aho", "asr+aho")
 SMALL = ["--size", "64", "--epochs", "1", "1", "2", "--channels-last", "--evaluate-every", "5", "--bins-every", "1"]

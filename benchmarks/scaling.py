@@ -27,6 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
+from adaug.learners import Paper
 from benchmarks import draw
 from benchmarks.result_files import save, spread
 from examples.datasets.people import MPII
@@ -50,14 +51,15 @@ def build(images: int, joints: int, bins: int, cells: int, branches: int) -> tup
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.ReLU(), nn.Conv2d(16, 4, 1))
     batch = {"image": torch.rand(images, 3, SIDE, SIDE), "keypoints": SIDE * torch.rand(images, joints, 2)}
+    how = Paper(features=["0"])
     learned = [
-        adaug.Branch(f"asr{i}", (adaug.Scale(0.75, 1.25, bins), adaug.Rotate(-30, 30, bins)), 2 / 3 / branches)
+        adaug.Branch(f"asr{i}", (adaug.Scale(0.75, 1.25, bins), adaug.Rotate(-30, 30, bins)), 2 / 3 / branches, how)
         if i % 2 == 0
-        else adaug.Branch(f"aho{i}", (adaug.OccludeFeatures(grid=(cells, cells), cells=(1, 2)),), 2 / 3 / branches)
+        else adaug.Branch(f"aho{i}", (adaug.OccludeFeatures(grid=(cells, cells), cells=(1, 2)),), 2 / 3 / branches, how)
         for i in range(branches)
     ]
     pairs = [(i, i + 1) for i in range(0, joints - 1, 2)]
-    augmenter = adaug.AdversarialAugmenter(adaug.Policy(learned, (adaug.Flip(pairs),)), features=["0"], seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.Policy(learned, (adaug.Flip(pairs),)), seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def loss_fn(output: Tensor, rows: dict[str, Tensor]) -> Tensor:
@@ -94,7 +96,7 @@ def rank_worker() -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 256, 4, 4), *(nn.MaxPool2d(2) for _ in range(4)))
-    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(), features=[str(i) for i in range(5)], seed=0)
+    augmenter = adaug.AdversarialAugmenter(adaug.policies.paper(learned=Paper([str(i) for i in range(5)])), seed=0)
     original, handed = dist.all_reduce, []
 
     def counted(tensor: Tensor) -> None:

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import adaug
 from adaug.keypoints import Pairs
+from adaug.learners import Paper
 from benchmarks import draw
 from benchmarks.result_files import save, spread
 from benchmarks.workloads import WORKLOADS, Workload
@@ -83,14 +84,12 @@ class Machine:
     channels_last: bool = False
 
 
-def given(workload: Workload, variant: str, policy: adaug.Policy) -> dict[str, Any]:
-    """The arguments of a variant's augmenter: layers to read only for generators, layers to mask only to hide features."""
-    arguments = {"targets": workload.layers.get("targets")}
-    if policy.hides_features:
-        arguments["occlude"] = workload.layers["occlude"]
-    if any(branch.has_generator for branch in policy.branches):
-        arguments |= {"features": workload.layers["features"], **VARIANTS[variant]}
-    return arguments
+def made(workload: Workload, variant: str, flips: Pairs) -> adaug.AdversarialAugmenter:
+    """The augmenter of a variant."""
+    how = Paper(**{"features": workload.layers["features"], **VARIANTS[variant]})
+    policy = POLICIES[variant](flips) if variant in POLICIES else adaug.policies.paper(flips, how)
+    occlude = workload.layers["occlude"] if policy.hides_features else None
+    return adaug.AdversarialAugmenter(policy, targets=workload.layers.get("targets"), occlude=occlude, seed=0)
 
 
 def build(workload: Workload, variant: str, machine: Machine) -> Step:
@@ -102,9 +101,7 @@ def build(workload: Workload, variant: str, machine: Machine) -> Step:
     batch["image"] = batch["image"].contiguous(memory_format=layout)
     optimizer = torch.optim.RMSprop(model.parameters(), lr=2.5e-4, foreach=True)
     flips = [(0, 1)] if "keypoints" in batch else []
-    policy = POLICIES.get(variant, adaug.policies.paper)(flips)
-    arguments = given(workload, variant, policy)
-    augmenter = adaug.AdversarialAugmenter(policy, **arguments, seed=0)
+    augmenter = made(workload, variant, flips)
     if variant != "plain":
         augmenter.bind(model, batch)  # before anything is compiled
     network: Any = torch.compile(model) if machine.compiled else model

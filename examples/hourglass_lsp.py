@@ -22,10 +22,8 @@ if not __package__:  # started as a file, not as `-m examples.hourglass_lsp`: th
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter
 from examples.hourglass.comparison import compare
-from examples.hourglass.config import Config
+from examples.hourglass.config import Config, add_options, config_from, starting_point
 from examples.hourglass.data import Source, of_lsp
-from examples.hourglass.options import add_options, config_from, starting_point
-from examples.safe_files import in_one_line
 
 SMALL = Config(width=64, epochs=(6, 1, 18), batch_size=48, pretrain_people=480)
 
@@ -67,4 +65,4 @@ def main(
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    main()

@@ -27,10 +27,8 @@ from adaug.operations import ClippedNormal
 from examples.datasets.people import Joints
 from examples.hourglass.augmentation import make_augmenter, policy_of
 from examples.hourglass.comparison import compare
-from examples.hourglass.config import Config
+from examples.hourglass.config import Config, add_options, config_from, starting_point
 from examples.hourglass.data import Data, Source, drawn, of_lsp, of_mpii
-from examples.hourglass.options import add_options, config_from, starting_point
-from examples.safe_files import in_one_line
 
 # Two minutes on two cores. The first two stages are for generators.
 DEMO = Config(epochs=(0, 0, 12), batch_size=16, lr=5e-3, rotation=60, scale=(0.7, 1.4), evaluate_every=12, bins_every=12)
@@ -104,4 +102,4 @@ def _data(options: argparse.Namespace, config: Config) -> Data:
 
 
 if __name__ == "__main__":
-    in_one_line(main)
+    main()

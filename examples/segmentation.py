@@ -1,20 +1,19 @@
-"""Segments textured shapes on clutter by a small U-Net: random views, or training against weak spots.
+"""Segments textured shapes on clutter, or the regions of faces: random views, or training against weak spots.
 
-    python examples/segmentation.py               # a minute or two; both take the same steps from the same weights
-    python examples/segmentation.py --out runs/segmentation             # also writes a page about both networks
+    python segmentation.py                          # a minute or two; all arms take the same steps from the same weights
+    python segmentation.py --data DIR --size 64                       # DIR/trainset and DIR/testset of 300-W
+    python segmentation.py --out runs/segmentation                    # also writes a page about the first and the last network
 
-The ignore index 255 marks borders in the masks. `Target("mask", fill=255)` also gives it to pixels that a rotation or zooming
-out brings in from outside the image. Such pixels do not count: not in the loss, not in "harder", not in the audit. One seed
-proves little: compare several.
+It needs only adaug and its extra `examples`: copy it, and put in your network, your data and your loss. The ignore index 255
+marks borders in the masks. `Target("mask", fill=255)` also gives it to pixels that a rotation or zooming out brings in from
+outside the image. Such pixels do not count: not in the loss, not in "harder", not in the audit. One seed proves little: compare
+several before you believe a difference.
 """
 
-from __future__ import annotations
-
 import argparse
-import sys
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,30 +23,47 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import adaug
-from examples.audit_tables import VIEWS, said, show, statistics
 
-Rows = dict[str, Tensor]
-ARMS = ("random", "robust", "adversarial")
-CLASSES = ("background", "disc", "square", "star")
+Rows = dict[str, Tensor]  # "image" [B, 3, H, W] in [0, 1] and "mask" [B, H, W] uint8
+Array = NDArray[np.float64]
 IGNORE = 255
 TARGETS = {"mask": adaug.Target("mask", fill=IGNORE)}
+CLASSES = ("background", "disc", "square", "star")
+REGIONS = ("background", "face", "brows", "eyes", "nose", "mouth")  # of the faces in --data
+
+# -- what the networks see: in training ... --------------------------------------------------------------------------
+
+ARMS = {  # () says that a mirror image exchanges no labels
+    "random": adaug.policies.wide(flip_pairs=()),  # its random views
+    "robust": adaug.policies.robust(flip_pairs=()),  # views that are hard now come more often
+    "adversarial": adaug.policies.wide(flip_pairs=()),  # the paper's generators propose views
+}
+
+# ... and in the audit: turned, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden
+VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
+GRID = "rotate × scale"  # all rotations at all scales
+SHOWN = {  # what the table calls the statistics of an audit
+    "as it is": "as it is",
+    "grid mean": f"mean, {GRID}",
+    "worst per image": f"worst per image, {GRID}",  # each image in its worst view
+    "hidden": "mean, occlude",
+    "worst hidden": "worst per image, occlude",
+}
+
+# -- drawn scenes ----------------------------------------------------------------------------------------------------
+
 FINE = 3  # samples per pixel and axis: antialiased images, and the pixels that a border crosses
 
 
-# -- data ------------------------------------------------------------------------------------------------------------
-
-
 def draw_scenes(n: int, size: int, seed: int) -> Rows:
-    """`n` scenes: "image" [n, 3, size, size] in [0, 1] and "mask" [n, size, size] uint8, the same for the same seed."""
+    """Draws `n` scenes of size x size pixels. Scene i depends on the seed and on i, not on `n`."""
     scenes = [_scene(np.random.default_rng([seed, i]), size) for i in range(n)]
     images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*scenes, strict=True))
     return {"image": images.float().permute(0, 3, 1, 2) / 255, "mask": masks}
 
 
-def _scene(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+def _scene(rng: np.random.Generator, size: int) -> tuple[Array, NDArray[np.uint8]]:
     side = FINE * size
     image, mask = _texture(rng, size, 20, 130), Image.new("L", (side, side))
     clutter = Image.new("L", (side, side))
@@ -71,13 +87,13 @@ def _scene(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float64], ND
     return (image + rng.standard_normal(image.shape) * rng.uniform(2, 10)).clip(0, 255), labels
 
 
-def _pasted(image: NDArray[np.float64], texture: NDArray[np.float64], cover: Image.Image) -> NDArray[np.float64]:
+def _pasted(image: Array, texture: Array, cover: Image.Image) -> Array:
     """Pastes the texture over the image where the finer `cover` is white."""
     share = np.asarray(cover.reduce(FINE), np.float64)[..., None] / 255
     return image + share * (texture - image)
 
 
-def _outline(label: int, turn: float, radius: float) -> NDArray[np.float64]:
+def _outline(label: int, turn: float, radius: float) -> Array:
     """The corners of a disc, square or star around the origin. [corners, 2]."""
     corners = {1: 40, 2: 4, 3: 10}[label]
     angle = np.radians(turn) + np.arange(corners) * 2 * np.pi / corners
@@ -85,26 +101,74 @@ def _outline(label: int, turn: float, radius: float) -> NDArray[np.float64]:
     return radius * reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def _texture(rng: np.random.Generator, size: int, darkest: float, brightest: float) -> NDArray[np.float64]:
-    """Stripes, dots or blotches in two colours. [size, size, 3]."""
+def _texture(rng: np.random.Generator, size: int, darkest: float, brightest: float) -> Array:
+    """Stripes or dots in two colours. [size, size, 3]."""
     first, second = rng.uniform(darkest, brightest, (2, 3))
     y, x = np.mgrid[:size, :size]
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.05, 0.16) * size
     u, v = (x * np.cos(angle) + y * np.sin(angle)) / period, (y * np.cos(angle) - x * np.sin(angle)) / period
-    kind = rng.integers(3)
-    if kind == 2:
-        noise = Image.fromarray(rng.uniform(0, 255, (6, 6)).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
-        share = np.asarray(noise) / 255
-    else:
-        share = 0.5 + 0.5 * np.sin(2 * np.pi * u) * (np.sin(2 * np.pi * v) if kind else 1.0)
-    blended: NDArray[np.float64] = first + (share * rng.uniform(0.2, 0.8))[..., None] * (second - first)
+    share = 0.5 + 0.5 * np.sin(2 * np.pi * u) * (np.sin(2 * np.pi * v) if rng.integers(2) else 1.0)
+    blended: Array = first + (share * rng.uniform(0.2, 0.8))[..., None] * (second - first)
     return blended
 
 
-# -- network and measures --------------------------------------------------------------------------------------------
+# -- faces of 300-W --------------------------------------------------------------------------------------------------
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def read_faces(folder: Path, size: int) -> Rows:
+    """Reads the faces in a folder and its subfolders, and draws their regions along their 68 points.
+
+    A face fills the central size x size of images one and a half times as wide, so that zooming out shows real surroundings.
+    """
+    files = sorted(folder.rglob("*.pts"))
+    if not files:
+        raise FileNotFoundError(f"{folder} should hold images with .pts files beside them. Found none.")
+    images, masks = [], []
+    for path in tqdm(files, folder.name):
+        image, points = read_face(path, size, size * 3 // 2)
+        images.append(image)
+        masks.append(regions(points, size * 3 // 2))
+    return {"image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255, "mask": torch.stack(masks)}
+
+
+def read_face(path: Path, size: int, canvas: int) -> tuple[NDArray[np.uint8], Array]:
+    """The canvas [canvas, canvas, 3] around the face of a .pts file, and its points [68, 2].
+
+    The box of the points x 1.25 becomes the central size x size. Outside the photograph it is black.
+    """
+    inside = path.read_text().partition("{")[2].partition("}")[0]
+    points = np.array(inside.split(), np.float64).reshape(68, 2) - 1  # the files count from 1; (0, 0) is the first centre
+    low, high = points.min(0), points.max(0)
+    side = 1.25 * float((high - low).max()) * canvas / size
+    left, top = (low + high) / 2 + 0.5 - side / 2  # here the first pixel reaches from 0 to 1
+    x, y, right, bottom = math.floor(left), math.floor(top), math.ceil(left + side), math.ceil(top + side)
+    photograph = next(other for other in path.parent.glob(f"{path.stem}.*") if other.suffix in (".jpg", ".jpeg", ".png"))
+    with Image.open(photograph) as image:
+        region = image.convert("RGB").crop((x, y, right, bottom))
+    box = (left - x, top - y, min(left - x + side, right - x), min(top - y + side, bottom - y))
+    resized = region.resize((canvas, canvas), Image.Resampling.BICUBIC, box=box)
+    return np.array(resized), (points + 0.5 - (left, top)) * canvas / side - 0.5
+
+
+def regions(points: Array, side: int) -> Tensor:
+    """The label map of a face with these 68 points, [side, side] uint8."""
+    xy = [(x, y) for x, y in points.tolist()]
+    mask = Image.new("L", (side, side))
+    painter = ImageDraw.Draw(mask)
+    painter.polygon([*xy[:17], *xy[26:16:-1]], fill=REGIONS.index("face"))
+    for brow in (xy[17:22], xy[22:27]):
+        painter.line(brow, fill=REGIONS.index("brows"), width=3)
+    painter.polygon([xy[27], *xy[31:36]], fill=REGIONS.index("nose"))
+    for eye in (xy[36:42], xy[42:48]):
+        painter.polygon(eye, fill=REGIONS.index("eyes"))
+    painter.polygon(xy[48:60], fill=REGIONS.index("mouth"))
+    return torch.from_numpy(np.array(mask))
+
+
+# -- network, loss, scores -------------------------------------------------------------------------------------------
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -121,18 +185,18 @@ class UNet(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width, 6 * width]
         self.stem = nn.Conv2d(3, width, 4, stride=2, padding=1)
-        self.down = nn.ModuleList(_block(a, b) for a, b in zip([width, *widths], widths, strict=False))
-        self.up = nn.ModuleList(_block(widths[i] + widths[i + 1], widths[i]) for i in (2, 1, 0))
+        self.down = nn.ModuleList(block(a, b) for a, b in zip([width, *widths], widths, strict=False))
+        self.up = nn.ModuleList(block(widths[i] + widths[i + 1], widths[i]) for i in (2, 1, 0))
         self.score = nn.Conv2d(width, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.stem(image)
         skips: list[Tensor] = []
-        for i, block in enumerate(self.down):
-            x = block(F.max_pool2d(x, 2) if i else x)
+        for i, down in enumerate(self.down):
+            x = down(F.max_pool2d(x, 2) if i else x)
             skips.append(x)
-        for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = block(torch.cat([skip, F.interpolate(x, scale_factor=2.0, mode="nearest")], 1))
+        for up, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = up(torch.cat([skip, F.interpolate(x, scale_factor=2.0, mode="nearest")], 1))
         return F.interpolate(self.score(x), image.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -140,15 +204,6 @@ def loss_fn(output: Tensor, batch: Rows) -> Tensor:
     """Cross-entropy of each image, averaged over its valid pixels, [B, C, h, w] -> [B]. Fewer pixels do not make it easier."""
     losses = F.cross_entropy(output, batch["mask"].long(), ignore_index=IGNORE, reduction="none")  # [B, h, w]
     return losses.sum((1, 2)) / (batch["mask"] != IGNORE).sum((1, 2)).clamp(min=1)
-
-
-def class_iou(predicted: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """Intersection over union of each class over all valid pixels of label maps, [classes]. NaN for a class in neither."""
-    valid = mask != IGNORE
-    pairs = mask[valid].long() * classes + predicted[valid].long()
-    confusion = torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).double()
-    overlap = confusion.diagonal()
-    return overlap / (confusion.sum(0) + confusion.sum(1) - overlap)
 
 
 def iou_of_each(output: Tensor, batch: Rows) -> Tensor:
@@ -162,7 +217,7 @@ def iou_of_each(output: Tensor, batch: Rows) -> Tensor:
     return torch.stack(scores, 1)
 
 
-# -- training --------------------------------------------------------------------------------------------------------
+# -- train and audit -------------------------------------------------------------------------------------------------
 
 
 def batches(data: Rows, size: int, seed: int) -> Iterator[Rows]:
@@ -173,25 +228,21 @@ def batches(data: Rows, size: int, seed: int) -> Iterator[Rows]:
             yield {name: value[index] for name, value in data.items()}
 
 
-def train(arm: str, data: Rows, args: argparse.Namespace) -> UNet:
+def train(arm: str, data: Rows, classes: Sequence[str], args: argparse.Namespace) -> UNet:
     """Trains a network for `args.epochs` epochs. Arms differ only in the views that the network sees."""
     torch.manual_seed(args.seed)
-    model = UNet()
+    model = UNet(len(classes))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     steps = args.epochs * (len(data["image"]) // args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    policy = adaug.policies.robust(flip_pairs=())  # scales, rotations, hidden parts, and flips
-    more: dict[str, Any] = {}
-    if arm == "adversarial":
-        policy, more = adaug.policies.wide(flip_pairs=()), {"features": ["down.*"]}  # the layers to read, and to hide cells of
-    augmenter = adaug.AdversarialAugmenter(policy, **more, targets=TARGETS, seed=args.seed)
+    augmenter = adaug.AdversarialAugmenter(ARMS[arm], targets=TARGETS, output_size=args.size, seed=args.seed)
     for epoch in tqdm(range(args.epochs), arm):
         for batch in batches(data, args.batch_size, args.seed * 1000 + epoch):
-            if arm != "random":
-                loss = augmenter.step(model, batch, loss_fn).loss
-            else:
+            if arm == "random":
                 batch = augmenter.random(batch)
                 loss = loss_fn(model(batch["image"]), batch).mean()
+            else:
+                loss = augmenter.step(model, batch, loss_fn).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -199,49 +250,56 @@ def train(arm: str, data: Rows, args: argparse.Namespace) -> UNet:
     return model
 
 
-@torch.no_grad()
-def evaluate(model: UNet, data: Rows) -> dict[str, float]:
-    """IoU of each class and their mean, in per cent, on the plain images."""
-    model.eval()
-    predicted = torch.cat([model(image).argmax(1) for image in data["image"].split(64)])
-    iou = 100 * class_iou(predicted, data["mask"], len(CLASSES))
-    return {**dict(zip(CLASSES, iou.tolist(), strict=True)), "mIoU": float(iou.nanmean())}
-
-
-def audit(model: UNet, data: Rows) -> adaug.Audit:
-    """Audits a network on scenes as they are, turned, scaled, and hidden in part, by their IoU."""
+def audit(model: nn.Module, data: Rows, classes: Sequence[str], size: int) -> adaug.Audit:
+    """Audits a network on images as they are, turned, scaled, and hidden in part, by their IoU."""
     rows = [dict(zip(data, part, strict=True)) for part in zip(*(value.split(64) for value in data.values()), strict=True)]
-    groups = {name: [label] for label, name in enumerate(CLASSES)}
-    return adaug.audit(model, rows, iou_of_each, VIEWS, targets=TARGETS, groups=groups, num_draws=0)
+    groups = {name: [label] for label, name in enumerate(classes)}
+    return adaug.audit(model, rows, iou_of_each, VIEWS, targets=TARGETS, output_size=size, groups=groups, num_draws=0)
+
+
+def compare(audits: dict[str, adaug.Audit]) -> dict[str, dict[str, float]]:
+    """Prints and returns the main numbers in per cent. Says where the last network differs from the first beyond chance."""
+    first = next(iter(audits.values()))
+    changes = {arm: {change.name: change for change in first.compare(audited).changes} for arm, audited in audits.items()}
+    scores = {arm: {row: 100 * of_arm[name].after for row, name in SHOWN.items()} for arm, of_arm in changes.items()}
+    *_, (last, of_last) = changes.items()
+    print(f"{'IoU, %':16s}" + "".join(f"{arm:>13s}" for arm in audits))
+    for row, name in SHOWN.items():
+        verdict = {True: f"   {last} is better", False: f"   {last} is worse", None: ""}[of_last[name].better]
+        print(f"{row:16s}" + "".join(f"{of_arm[row]:13.1f}" for of_arm in scores.values()) + verdict)
+    for name in first.groups:
+        scores = {arm: {**of_arm, name: 100 * float(audits[arm].mean("as it is", name))} for arm, of_arm in scores.items()}
+        print(f"{name:16s}" + "".join(f"{of_arm[name]:13.1f}" for of_arm in scores.values()) + "   (as it is)")
+    return scores
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Trains and audits the arms. Prints and returns their IoU: arm -> class, "mIoU" or statistic -> per cent."""
+    """Trains and audits the arms. Prints and returns their IoU, the mean of an image: arm -> measure or class -> per cent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with 300-W's trainset/ and testset/; default: drawn scenes")
     parser.add_argument("--size", type=int, default=48, help="side of an image in pixels, divisible by 16")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--scenes", type=int, nargs=2, default=(150, 150), help="numbers of images to train on and to test on")
+    parser.add_argument("--images", type=int, nargs=2, default=(150, 150), help="how many to train on and to test on, at most")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "robust"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for audit.html")
     args = parser.parse_args(argv)
 
-    data = [draw_scenes(n, args.size, seed=i) for i, n in enumerate(args.scenes)]
-    models = {arm: train(arm, data[0], args) for arm in args.arms}
-    scores = {arm: evaluate(model, data[1]) for arm, model in models.items()}
-
-    print(f"{args.scenes[0]} training and {args.scenes[1]} test images, {args.epochs} epochs, seed {args.seed}")
-    base = scores[args.arms[0]]
-    print(f"{'IoU, %':12s}" + "".join(f"{arm:>18s}" for arm in scores))
-    for name in base:
-        cells = (of_arm[name] if arm == args.arms[0] else of_arm[name] - base[name] for arm, of_arm in scores.items())
-        print(f"{name:12s}" + "".join(f"{cell:{'+' if i else ''}18.1f}" for i, cell in enumerate(cells)))
-    audits = {arm: audit(model, data[1]) for arm, model in models.items()}
-    print("\nIoU in per cent, the mean of the classes in an image")
-    for line in show(audits, args.out):
-        print(line)
-    return {arm: {**of_arm, **statistics(said(audits[arm]))} for arm, of_arm in scores.items()}
+    if args.data is None:
+        classes: Sequence[str] = CLASSES
+        known, new = (draw_scenes(n, args.size, seed=i) for i, n in enumerate(args.images))
+    else:
+        classes = REGIONS
+        parts = zip(("trainset", "testset"), args.images, strict=True)
+        known, new = ({k: v[:n] for k, v in read_faces(args.data / part, args.size).items()} for part, n in parts)
+    audits = {arm: audit(train(arm, known, classes, args), new, classes, args.size) for arm in args.arms}
+    counts = f"{len(known['image'])} training and {len(new['image'])} test images"
+    print(f"{counts}, {args.epochs} epochs, seed {args.seed}; IoU is the mean of the classes in an image")
+    if args.out is not None:
+        page = audits[args.arms[0]].html(args.out / "audit.html", compared=audits[args.arms[-1]])
+        print(f"{page}: where both are weak, and on which images")
+    return compare(audits)
 
 
 if __name__ == "__main__":

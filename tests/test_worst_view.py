@@ -18,16 +18,23 @@ from benchmarks.compare.arms import EVEN, RUNNING, Arm, RandomViews, Trainer, Vi
 from benchmarks.compare.studies import hourglasses
 from benchmarks.compare.study import Study
 from benchmarks.draw import frontier
-from examples.datasets.drawn_faces import draw_faces
+from examples.datasets.people import People
+from examples.datasets.w300 import W300, inter_ocular
+from examples.face_alignment import draw_faces
 
 SMALL = [arm for study in studies.STUDIES.values() if study.run is training.run for arm in study.arms]
 ARMS = list({str(described(arm)): arm for arm in SMALL}.values())  # of all studies, each once
 USUAL = ("plain", "random", "even", "exact", "running", "fixed", "hard images", "learned shares", "one table", "two views")
 
 
+def people(faces: dict[str, torch.Tensor]) -> People:
+    points = faces["keypoints"]
+    return People((255 * faces["image"]).byte(), points, faces["visibility"], inter_ocular(points), W300)
+
+
 @pytest.fixture(scope="module")
 def faces() -> tasks.Task:
-    known, new = (draw_faces(4, size=64, canvas=96, seed=seed) for seed in (0, 1))
+    known, new = (people(draw_faces(4, 64, seed=seed)) for seed in (0, 1))
     return tasks.of_points("", known, new, tasks.points_found, epochs=2)
 
 
@@ -240,7 +247,7 @@ def test_an_arm_of_the_hourglass_may_name_changes(monkeypatch, tmp_path, arm, wo
 
 
 def test_regions_of_a_face_are_drawn_where_its_points_are() -> None:
-    faces = draw_faces(2, size=64, canvas=96, seed=0)
+    faces = people(draw_faces(2, 64, seed=0))
     rows = tasks.regions(faces)
     assert rows["mask"].shape == (2, 96, 96)
     for row, points in enumerate(faces.keypoints):

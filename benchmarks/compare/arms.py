@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import adaug
+from adaug.learners import Paper, Running
 from adaug.operations import Binned, Operation
-from adaug.policies import AXES, Running, Window
+from adaug.policies import AXES, Window
 from benchmarks.compare.tasks import Rows, Task
 
 Policies = Callable[[Task], adaug.Policy]  # what is done to the rows of a task
@@ -100,12 +101,13 @@ class Trainer:
         self.augmenter = self.make_augmenter(arm.policy(task), self.draws * steps)
 
     def make_augmenter(self, policy: adaug.Policy, steps: int) -> adaug.AdversarialAugmenter:
-        """What generators or learning alone use is given to these alone."""
+        """Generators read the layers of the task; only what learns needs a difficulty."""
         arm, task, more = self.arm, self.task, dict[str, Any]()
         if any(operation.hides for operation in policy.operations.values()):
             more["occlude"] = task.layers if arm.hides == "features" else ()
-        if any(branch.has_generator for branch in policy.branches):
-            more |= {"features": task.layers, "update": arm.update}
+        how = Paper(task.layers, arm.update)
+        branches = [replace(branch, learned=how) if branch.learned is True else branch for branch in policy.branches]
+        policy = replace(policy, branches=branches)
         if any(branch.learned for branch in policy.branches):
             more["difficulty"] = task.error if arm.difficulty == "error" else task.loss_fn
         return adaug.AdversarialAugmenter(

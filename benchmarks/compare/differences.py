@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.result_files import with_spread
-from examples.markdown_tables import markdown_table
+from examples.hourglass.tables import markdown_table
 
 Scores = dict[str, float]
 Runs = dict[str, dict[int, dict[str, Any]]]  # arm -> seed -> the results of a run: scores, cpu_seconds, origin

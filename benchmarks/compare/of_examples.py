@@ -1,26 +1,25 @@
-"""The examples as tasks: hourglasses on people, and on faces. Their arms are those of the examples, with changes.
+"""The hourglass example as a task: people of LSP. Its arms are those of the example, with changes.
 
-Runs leave the examples' own files (checkpoints, audits) in their folder, and continue from them.
+Runs leave the example's own files (checkpoints, audits) in their folder, and continue from them.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.ablations import Ablation
-from examples import face_alignment, hourglass_lsp
-from examples.audit_tables import each_view, statistics
+from examples import hourglass_lsp
+from examples.hourglass.tables import each_view, statistics
 
 UNCHANGED = Ablation()
 
 
 @dataclass(frozen=True)
 class ExampleArm:
-    """An arm of an example.
+    """An arm of the example.
 
     Attributes:
         name: Its name in the tables.
@@ -37,7 +36,7 @@ class ExampleArm:
 
 @dataclass(frozen=True)
 class Example:
-    """An example's data, and the options that all arms have."""
+    """The example's data, and the options that all arms have."""
 
     data: Path
     options: tuple[str, ...] = ()
@@ -70,23 +69,4 @@ def run_people(task: Example, arm: ExampleArm, seed: int, folder: Path) -> dict[
         f"{results['people']['train']} people to train on ({results['data']['train']}); network of "
         f"{results['parameters']:,} parameters. Audited without flip test; the training gap is how much higher people score, "
         "with it, whom the network has seen. CPU s: a whole run, with its tests",
-    }
-
-
-def faces(data: Path, *, train: int = 100, test: int = 330, epochs: int = 80) -> Example:
-    """Faces of Helen. `data` has trainset and testset, or face300w/helen with both."""
-    below = data / "face300w" / "helen"
-    return Example(below if below.is_dir() else data, tuple(f"--faces {train} {test} --epochs {epochs}".split()))
-
-
-def run_faces(task: Example, arm: ExampleArm, seed: int, folder: Path) -> dict[str, Any]:
-    """Runs examples/face_alignment.py. Scores are points found in per cent, and errors: less is better, except for the AUC."""
-    started = time.process_time()
-    words = ["--data", str(task.data), *task.options, "--arms", arm.kind, *arm.options, "--seed", str(seed)]
-    (found,) = face_alignment.main(words).values()
-    return {
-        "scores": {name: found[name] for name in sorted(found, key=lambda name: name in face_alignment.ERRORS)},
-        "cpu_seconds": time.process_time() - started,
-        "about": f"Points of Helen's test faces within {face_alignment.NEAR} of the distance of the outer eye corners, in per "
-        "cent; then 300-W's errors in per cent (NME: smaller is better). CPU s: a whole run, with its tests",
     }

@@ -131,7 +131,7 @@ def joints_found(output: Tensor, batch: Rows) -> Tensor:
 
 def points_found(output: Tensor, batch: Rows) -> Tensor:
     """Which points of a face are found (1) or not (0), [B, 68]."""
-    return face_alignment.found([output], batch)
+    return face_alignment.found(output, batch)
 
 
 def of_points(about: str, known: People, new: People, score: Measure, epochs: int, side: int = SIDE) -> Task:

@@ -11,7 +11,7 @@ import torch
 import adaug
 from benchmarks.compare.arms import Arm
 from benchmarks.compare.tasks import Task
-from examples.audit_tables import VIEWS, each_view, said, statistics
+from examples.hourglass.tables import VIEWS, each_view, said, statistics
 
 TOLD = ("distribution", "difficulty")  # what is kept of the metrics, epoch by epoch
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import adaug
 from adaug.operations import ClippedNormal
 from examples.datasets.people import Joints
-from examples.hourglass.augmentation import HIDES, READS, SHARE, make_augmenter, policy_of
+from examples.hourglass.augmentation import HIDES, READS, SHARE, generators_of, make_augmenter, policy_of
 from examples.hourglass.config import Config
 
 
@@ -25,7 +25,7 @@ class Ablation:
         reads: The layers that generators read. None means the image.
         hides: The layers that AHO's masks multiply. None means the image.
         one_for_all: Whether there is one distribution for all images instead of one for each.
-        scoring, update_every: As in the augmenter.
+        scoring, update_every: As in `learners.Paper`.
     """
 
     random: Literal["uniform", "normal"] = "uniform"
@@ -45,16 +45,15 @@ class Ablation:
 
     def make_augmenter(self, config: Config, joints: Joints, steps: int) -> adaug.AdversarialAugmenter:
         """For `train` and `compare`."""
-        policy = self.change(policy_of(config, joints), config)
-        of_generators: dict[str, Any] = {
-            "features": () if self.one_for_all else self.reads,
-            "generator": adaug.learners.OneForAll if self.one_for_all else None,
-            "scoring": self.scoring,
-            "update_every": self.update_every,
-        }
-        if not any(branch.has_generator for branch in policy.branches):
-            of_generators = {}
-        return make_augmenter(config, joints, steps, policy=policy, occlude=self.hides, **of_generators)
+        how = replace(
+            generators_of(config),
+            features=() if self.one_for_all else self.reads,
+            generator=adaug.learners.OneForAll if self.one_for_all else None,
+            scoring=self.scoring,
+            update_every=self.update_every,
+        )
+        policy = self.change(policy_of(config, joints, how), config)
+        return make_augmenter(config, joints, steps, policy=policy, occlude=self.hides)
 
     def change(self, policy: adaug.Policy, config: Config) -> adaug.Policy:
         """The policy of an arm with other random draws and shares. The policies of "none" and "trivial" stay as they are."""

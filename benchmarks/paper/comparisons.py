@@ -13,12 +13,12 @@ import torch
 from benchmarks.result_files import with_spread
 from examples.datasets.people import Joints, Scores
 from examples.hourglass.checkpoints import NAME
+from examples.hourglass.comparison import FILE, VERSION
 from examples.hourglass.config import Config
 from examples.hourglass.model import StackedHourglass
 from examples.hourglass.progress import Epoch
+from examples.hourglass.tables import average
 from examples.hourglass.training import make_model
-from examples.markdown_tables import average
-from examples.results_file import FILE, VERSION
 
 Arm = Sequence[dict[str, Any]]  # the runs of an arm, one for each seed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.paper import published
 from benchmarks.paper.comparisons import Comparison, read_comparisons
-from examples.markdown_tables import markdown_table
+from examples.hourglass.tables import markdown_table
 
 BLOCKS = {"residual": "residual hourglass (in the paper 3 modules, “38M”)", "dense": "dense hourglass (6 layers, “18M”)"}
 OURS = {  # arms that the paper does not have

@@ -1,1 +1,1 @@
-"""Data sets of the examples: people and faces, drawn from a seed or read from the published files."""
+"""Data sets of the hourglass and the benchmarks: drawn people, and the published files of MPII, LSP and 300-W."""

@@ -28,7 +28,7 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets.cropping import Originals, cut_rows, end_with_parent
 from examples.datasets.people import People
-from examples.safe_files import DamagedError, full_disk_said, locked, read_checked, write_checked
+from examples.datasets.safe_files import DamagedError, locked, read_checked, write_checked
 
 FORMAT = 2  # raise it if crops change, so that older caches are not used
 CHUNK = 32  # people that a process cuts between two reports
@@ -60,7 +60,7 @@ def load_crops(
     now = stamps(originals.files)
     cached = _published(folder, now, canvas, progress)
     if cached is None:
-        with full_disk_said(folder.parent), locked(folder.with_suffix(".lock"), _waiting(folder, progress)):
+        with locked(folder.with_suffix(".lock"), _waiting(folder, progress)):
             cached = _published(folder, now, canvas, progress)  # another process cut it while this one waited
             if cached is None:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -33,14 +33,6 @@ def load_lsp(
     return load_crops(split_of(read_lsp(Path(root) / "lsp"), split), f"lsp-{split}", size=size, canvas=canvas, **cache)[0]
 
 
-def load_lspet(root: str | Path, *, size: int = 64, canvas: int = 96, **cache: Any) -> People:
-    """Loads the extended training set: all images in `joints.mat`. Otherwise like `load_lsp`.
-
-    Its labels come from crowd workers. A person without a labelled torso gets the mean torso as `pck_length`.
-    """
-    return load_crops(read_lspet(Path(root) / "lspet"), "lspet", size=size, canvas=canvas, **cache)[0]
-
-
 def read_lsp(folder: Path) -> Originals:
     """Reads LSP's labels. The flag 1 means occluded; such joints count too, because all coordinates are valid."""
     joints = _read_mat(folder, (3, 14, None)).transpose(2, 1, 0)  # [N, 14, 3]

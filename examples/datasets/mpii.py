@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from scipy.io import loadmat  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets import lsp
-from examples.datasets.crop_cache import load_crops
 from examples.datasets.cropping import Array, Originals
-from examples.datasets.people import LSP, MPII, People
+from examples.datasets.people import LSP, MPII
 
 Split = Literal["train", "valid", "trainval"]
 
@@ -63,14 +62,6 @@ class Annotation:
     is_validation: bool
     is_test: bool = False
     source: tuple[int, int] | None = None
-
-
-def load_mpii(root: str | Path, split: Split = "train", *, size: int = 256, canvas: int = 384, **cache: Any) -> People:
-    """Loads MPII's people. The central size x size of a canvas is the usual crop. `pck_length` is the head size.
-
-    cache: further arguments of `load_crops`.
-    """
-    return load_crops(read_mpii(Path(root), split), f"mpii-{split}", size=size, canvas=canvas, **cache)[0]
 
 
 def read_mpii(root: Path, split: Split) -> Originals:

@@ -150,20 +150,16 @@ class People:
         epoch: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
-        start: int = 0,
     ) -> Iterator[Batch]:
         """Mini-batches of one epoch: "image" float32 in [0, 1], "keypoints", "visibility", "pck_length", "index" long.
 
-        The order depends only on (seed, epoch). `start` continues an epoch at this batch.
+        The order depends only on (seed, epoch).
         """
-        if batch_size < 1 or start < 0:
-            raise ValueError(f"`batch_size` should be at least 1 and `start` at least 0. Found {batch_size} and {start}.")
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` should be at least 1. Found {batch_size}.")
         order = np.random.default_rng([seed, epoch]).permutation(len(self)) if shuffle else np.arange(len(self))
         end = len(self) - len(self) % batch_size if drop_last else len(self)
-        return (
-            self.rows(torch.from_numpy(order[first : min(first + batch_size, end)]))
-            for first in range(start * batch_size, end, batch_size)
-        )
+        return (self.rows(torch.from_numpy(order[first : min(first + batch_size, end)])) for first in range(0, end, batch_size))
 
     def rows(self, index: Tensor) -> Batch:
         """Those of these numbers, [n] long."""

@@ -1,4 +1,4 @@
-"""300-W (Sagonas et al., ICCV Workshops 2013): its 68 points, its files and its error measures."""
+"""300-W (Sagonas et al., ICCV Workshops 2013): its 68 points and its files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.datasets.cropping import UNREADABLE
 from examples.datasets.lsp import crop_person
 from examples.datasets.people import Joints, People
 
-OUTER_EYE_CORNERS = (36, 45)  # errors are divided by their distance
+OUTER_EYE_CORNERS = (36, 45)
 IMAGES = (".jpg", ".jpeg", ".png")
 
 
@@ -59,34 +59,10 @@ W300 = Joints(
 )
 
 
-# -- errors ----------------------------------------------------------------------------------------------------------
-
-
 def inter_ocular(keypoints: Tensor) -> Tensor:
     """The distance of the outer eye corners. [..., 68, 2] -> [...]."""
     right, left = OUTER_EYE_CORNERS
     return (keypoints[..., right, :] - keypoints[..., left, :]).norm(dim=-1)
-
-
-def nme(predicted: Tensor, truth: Tensor) -> Tensor:
-    """The normalised mean error of each face: mean distance / inter-ocular distance. [N, 68, 2], [N, 68, 2] -> [N]."""
-    return (predicted - truth).norm(dim=-1).mean(-1) / inter_ocular(truth)
-
-
-def auc(errors: Tensor, limit: float = 0.08) -> float:
-    """The area under the cumulative curve of errors [N] from 0 to `limit`, divided by `limit`. 1 is perfect.
-
-    It is exact: a face with error e adds a step from e on, with area limit - e.
-    """
-    return float((1 - errors.double() / limit).clamp(min=0).mean())
-
-
-def failure_rate(errors: Tensor, limit: float = 0.08) -> float:
-    """The fraction of faces [N] whose error is above `limit`."""
-    return float((errors > limit).double().mean())
-
-
-# -- files -----------------------------------------------------------------------------------------------------------
 
 
 def read_pts(path: Path) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import adaug
 from adaug import keypoints
+from adaug.learners import Paper
 from examples.datasets.people import TARGETS, Batch, Joints
 from examples.hourglass.config import LEARNED_BY_RUNNING, UNLEARNED, Config
 from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
@@ -22,13 +23,14 @@ HIDES = ("hg.*.skip*", "hg.*.neck")  # layers that AHO's masks multiply: the bri
 SHARE = 1 / 3  # the share of the mini-batch for each branch
 
 
-def policy_of(config: Config, joints: Joints) -> adaug.Policy:
+def policy_of(config: Config, joints: Joints, generators: Paper | None = None) -> adaug.Policy:
     """The policy of an arm. All arms but "none" and "trivial" have the same ranges, and so the same random views."""
     scale, rotate = scale_and_rotation(config)
     flip = adaug.Flip(joints.flip_pairs)
-    asr = adaug.Branch("asr", (scale, rotate), SHARE)
+    how = generators or generators_of(config)
+    asr = adaug.Branch("asr", (scale, rotate), SHARE, how)
     hides = adaug.OccludeImage if config.arm == "robust" else adaug.OccludeFeatures
-    aho = adaug.Branch("aho", (hides(grid=(4, 4), cells=(1, 2)),), SHARE)
+    aho = adaug.Branch("aho", (hides(grid=(4, 4), cells=(1, 2)),), SHARE, how)
     if config.arm == "none":
         return adaug.Policy(())
     if config.arm == "trivial":
@@ -49,17 +51,22 @@ def scale_and_rotation(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
 
 def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -> adaug.AdversarialAugmenter:
     """The augmenter of an arm, for so many steps of stage 3. `changes` replace its arguments."""
-    arguments: dict[str, Any] = {"policy": policy_of(config, joints), **changes}
-    if any(branch.has_generator for branch in arguments["policy"].branches):
-        arguments = {
-            "features": READS,
-            "update": adaug.RewardPenalty(config.alpha, config.beta, config.cap),
-            "optimizer": lambda parameters: make_optimizer(config, parameters, config.generator_lr),
-        } | arguments
-    usual: dict[str, Any] = {"targets": TARGETS, "output_size": config.size, "total_steps": max(1, steps), "seed": config.seed}
-    usual["difficulty"] = None if config.measure == "loss" else partial(difficulty_of, config)
-    usual["occlude"] = HIDES if arguments["policy"].hides_features else None
-    return adaug.AdversarialAugmenter(**{**usual, **arguments})
+    policy = changes.pop("policy", None) or policy_of(config, joints)
+    arguments: dict[str, Any] = {
+        "targets": TARGETS,
+        "output_size": config.size,
+        "total_steps": max(1, steps),
+        "seed": config.seed,
+        "difficulty": None if config.measure == "loss" else partial(difficulty_of, config),
+        "occlude": HIDES if policy.hides_features else None,
+    }
+    return adaug.AdversarialAugmenter(policy, **{**arguments, **changes})
+
+
+def generators_of(config: Config) -> Paper:
+    """How generators learn: they read the first hourglass, as in the paper."""
+    update = adaug.RewardPenalty(config.alpha, config.beta, config.cap)
+    return Paper(READS, update, optimizer=partial(make_optimizer, config, lr=config.generator_lr))
 
 
 def make_optimizer(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:

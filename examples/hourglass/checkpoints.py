@@ -1,22 +1,47 @@
-"""Checkpoints that survive a kill, show damage, and are resumed only by the run that wrote them."""
+"""The folder of a run and its checkpoints, which survive a kill, show damage, and belong to the run that wrote them."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from examples.safe_files import DamagedError, read_checked, write_checked
+from examples.datasets.safe_files import TEMPORARY, DamagedError, locked, read_checked, write_checked
 
 NAME = "checkpoint.pt"
 
 
+@contextmanager
+def one_run(folder: Path, leftovers: tuple[str, ...] = ()) -> Iterator[None]:
+    """Makes a folder for this run alone, and removes half-written files of a killed run.
+
+    leftovers: patterns of such files, besides those of checkpoints.
+
+    Raises:
+        OSError: The folder cannot be written, or another run is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock") as other:
+        if other is not None:
+            raise OSError(
+                f"{folder} should be used by one run at a time. Found another one in it{other}; wait for it, stop it, or "
+                "choose another folder."
+            )
+        for pattern in (f"*{TEMPORARY}", *leftovers):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+        yield
+
+
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Saves a checkpoint. The folder always has a whole one, the old or the new."""
-    file = io.BytesIO()  # in memory first, because torch fails on a full disk in many ways
+    file = io.BytesIO()
     torch.save(dict(state), file)
     write_checked(folder / NAME, file.getvalue())
 
@@ -45,3 +70,8 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any]
             "again in this one by --no-resume."
         )
     return state
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON would return it, so that it equals what was saved."""
+    return json.loads(json.dumps(dataclasses.asdict(value)))

@@ -1,9 +1,18 @@
-"""The settings of a run, with the paper's values, and the machine."""
+"""The settings of a run, with the paper's values; the machine and its processes; the command line."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import argparse
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
 
 from examples.hourglass.losses import Loss
 
@@ -97,6 +106,9 @@ PAPER = Config(
 )  # fmt: skip
 
 
+# -- the machine ----------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Machine:
     """Where and how a run computes. It may be resumed on another machine."""
@@ -107,3 +119,103 @@ class Machine:
 
 
 CPU = Machine()
+
+
+def rank() -> int:
+    """The number of this process among those that torchrun started."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks() -> int:
+    """The number of processes that torchrun started."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def started() -> dict[str, int]:
+    """Rank and number of ranks, which torchrun tells before the processes have joined."""
+    return {"rank": int(os.environ.get("RANK", "0")), "ranks": int(os.environ.get("WORLD_SIZE", "1"))}
+
+
+@contextmanager
+def distributed(machine: Machine) -> Iterator[Machine]:
+    """Joins the processes that torchrun started, and leaves them at the end. A single process joins nothing."""
+    if started()["ranks"] < 2 or dist.is_initialized():
+        yield machine
+        return
+    cuda = machine.device.startswith("cuda")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield replace(machine, device=f"cuda:{local}") if cuda else machine
+    finally:
+        dist.destroy_process_group()
+
+
+# -- the command line -----------------------------------------------------------------------------------------------
+
+
+def starting_point(small: Config, arguments: Sequence[str] | None = None) -> Config:
+    """The defaults of the options: `small`, or with --paper the paper's settings, which differ for dense blocks."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--paper", action="store_true")
+    parser.add_argument("--block", default="residual")
+    given, _ = parser.parse_known_args(arguments)
+    if not given.paper:
+        return small
+    return replace(PAPER, block="dense", modules=6) if given.block == "dense" else PAPER
+
+
+def add_options(parser: argparse.ArgumentParser, config: Config, out: str) -> None:
+    """Adds the options of every script. `config` has their defaults."""
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    switch = argparse.BooleanOptionalAction
+    run = parser.add_argument_group("comparison")
+    run.add_argument("--arms", nargs="+", choices=ARMS, default=["random", "robust"], help="differences: to the first")
+    run.add_argument("--seeds", nargs="+", type=int, default=[config.seed], help="tables show the means over these seeds")
+    run.add_argument("--out", type=Path, default=Path(out), help="folder for checkpoints, curves, pictures and results.json")
+    run.add_argument("--resume", action=switch, default=True, help="continue from the folder's checkpoints")
+    run.add_argument("--paper", action="store_true", help="start from the paper's settings; the other options change them")
+    run.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    run.add_argument("--compile", action="store_true", help="torch.compile the hourglass")
+    run.add_argument("--channels-last", action=switch, default=False, help="memory format; faster on most machines")
+    settings = parser.add_argument_group("settings")
+
+    def add(option: str, help: str | None = None, **more: Any) -> None:
+        default = getattr(config, option[2:].replace("-", "_"))
+        more.setdefault("type", type(default))
+        settings.add_argument(option, help=help, default=list(default) if isinstance(default, tuple) else default, **more)
+
+    add("--size", "side of a crop in pixels")
+    add("--epochs", "epochs of each stage", nargs=3, type=int, metavar=("1", "2", "3"))
+    add("--batch-size", "people per optimizer step, over all ranks")
+    add("--accumulate", "compute a batch in so many parts, one after the other")
+    add("--optimizer", choices=("adam", "rmsprop"))
+    add("--lr", "learning rate of the hourglass")
+    add("--generator-lr", "learning rate of the generators in stage 3")
+    add("--patience", "evaluations without a gain before the learning rate falls", type=int)
+    add("--loss", "loss of the heat maps", choices=("mse", "cross-entropy"))
+    add("--evaluate-every", "epochs between two evaluations")
+    add("--bins-every", "epochs between two measurements of the error in each bin of scale and rotation")
+    add("--block", "blocks of the hourglass", choices=("residual", "dense"))
+    add("--stacks", "hourglasses in the stack")
+    add("--modules", "residual modules, or dense layers, in a block")
+    add("--width", "channels of the hourglass (None: the paper's)", type=int)
+    add("--depth", "how often an hourglass halves the resolution")
+    add("--stride", "image pixels for each pixel of a heat map", choices=(2, 4))
+    add("--scale", "range of the scales", nargs=2, type=float, metavar=("LOW", "HIGH"))
+    add("--rotation", "range of the rotations, ± degrees")
+    add("--measure", 'what "harder" compares', choices=tuple(MEASURES))
+    add("--alpha", "strength of the reward")
+    add("--beta", "strength of the penalty")
+    add("--cap", "no bin of k gets a probability above cap / k")
+    add("--precision", "precision of the passes", choices=("fp32", "bf16", "fp16"))
+
+
+def config_from(options: argparse.Namespace, config: Config) -> Config:
+    """The config with the values of the command line."""
+    names = [field.name for field in dataclasses.fields(Config) if hasattr(options, field.name)]
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    return replace(config, **given)

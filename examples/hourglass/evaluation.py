@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import adaug
 from adaug import keypoints
-from examples.audit_tables import VIEWS
 from examples.datasets.people import TARGETS, Batch, People, Scores
 from examples.hourglass.losses import Loss, predicted_heatmaps
+from examples.hourglass.tables import VIEWS
 
 
 def predict(model: nn.Module, people: People, size: int, loss: Loss, *, flip: bool = True, batch_size: int = 64) -> Tensor:

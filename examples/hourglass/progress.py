@@ -1,4 +1,4 @@
-"""The progress of training: records of epochs, the bar in the terminal, and TensorBoard's curves."""
+"""The progress of training: means over an epoch, records of epochs, the bar in the terminal, and TensorBoard's curves."""
 
 from __future__ import annotations
 
@@ -8,14 +8,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets.people import Scores
-from examples.hourglass.config import Config
-from examples.hourglass.ranks import rank
-from examples.running_means import Means
+from examples.hourglass.config import Config, rank
 
 STAGES = {1: "random views", 2: "generators alone", 3: "its own views"}
+
+
+class Means:
+    """Running means of metrics "kind/name". They stay on the device, because reading a number would wait for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def of_kind(self, kind: str) -> dict[str, Tensor]:
+        """Name -> mean, for one kind."""
+        names = {key.partition("/")[2]: key for key in self.sums if key.partition("/")[0] == kind}
+        return {name: self.sums[key] / self.counts[key] for name, key in names.items()}
+
+    def total(self, kind: str) -> Tensor:
+        """The mean over all metrics of a kind."""
+        means = [value.float() for value in self.of_kind(kind).values()]
+        return torch.stack(means).mean() if means else torch.zeros((), device=self.device)
 
 
 @dataclass(frozen=True)

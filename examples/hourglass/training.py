@@ -24,15 +24,11 @@ import adaug
 from examples.datasets.people import TARGETS, Batch, Joints, People, Scores
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, difficulty_of, loss_of, make_optimizer, scale_and_rotation
-from examples.hourglass.checkpoints import load_checkpoint, save_checkpoint
-from examples.hourglass.config import CPU, WITHOUT_GENERATORS, Config, Machine
+from examples.hourglass.checkpoints import load_checkpoint, one_run, plain, save_checkpoint
+from examples.hourglass.config import CPU, WITHOUT_GENERATORS, Config, Machine, rank, ranks
 from examples.hourglass.evaluation import evaluate
 from examples.hourglass.model import StackedHourglass
-from examples.hourglass.progress import Epoch, Progress
-from examples.hourglass.ranks import rank, ranks
-from examples.results_file import plain
-from examples.running_means import Means
-from examples.safe_files import Stopped, Stopping, one_run
+from examples.hourglass.progress import Epoch, Means, Progress
 
 PRETRAIN_LR = 2.5e-4  # of the generators in stage 2, section 5.1
 BIN_PEOPLE = 48  # training people on whom the error per bin is measured
@@ -63,8 +59,7 @@ def train(
 ) -> Run:
     """Trains a network, from the folder's checkpoint if there is one. Writes a checkpoint after each epoch.
 
-    A run that was killed and resumed ends with the very weights of one that was not, on the same machine. SIGTERM and
-    Ctrl-C let the step end, write a checkpoint and leave the program; stage 2 and several ranks go on from the last epoch.
+    A run that was killed goes on from its last epoch. It ends with the very weights of one that was not, on the same machine.
 
     Args:
         threshold: Of the PCK of the test people, which `patience` watches.
@@ -73,40 +68,27 @@ def train(
 
     Raises:
         ValueError: The folder holds a run of another config or other people, or a damaged checkpoint.
-        OSError: The folder cannot be written, another run is in it, or the disk is full.
-        Stopped: SIGTERM or Ctrl-C.
+        OSError: The folder cannot be written, or another run is in it.
     """
     folder, history = Path(folder), list[Epoch]()
-    with one_run(folder, rank=rank(), ranks=ranks()) as stopping:
+    with one_run(folder) if rank() == 0 else nullcontext():
         session = _Session(people, test, config, threshold, make_augmenter, machine)
-        session.stopping = stopping
         identity = {"config": plain(config), "people": people.fingerprint()}
         saved = load_checkpoint(folder, identity) if resume else None
         if saved is not None:
             session.load_state_dict(saved["session"])
-            session.part = saved["part"]
             history = [Epoch(**epoch) for epoch in saved["history"]]
         session.wrap()
-
-        def save() -> None:
-            if rank() == 0:
-                state = {"session": session.state_dict(), "history": [plain(epoch) for epoch in history]}
-                save_checkpoint(folder, {**identity, **state, "part": session.part})
-
         plan = plan_of(config)
         if len(history) < len(plan):
             steps = [session.steps_of(stage) for stage in plan]
-            with closing(Progress(folder, config, plan, steps, history, progress)) as shown, stopping.patient():
-                try:
-                    for stage in plan[len(history) :]:
-                        history.append(session.epoch(stage, plan, history, shown))
-                        save()
-                        shown.epoch(history[-1])
-                        stopping.check()
-                except Stopped:
-                    if session.part is not None:
-                        save()
-                    raise
+            with closing(Progress(folder, config, plan, steps, history, progress)) as shown:
+                for stage in plan[len(history) :]:
+                    history.append(session.epoch(stage, plan, history, shown))
+                    if rank() == 0:
+                        state = {"session": session.state_dict(), "history": [plain(epoch) for epoch in history]}
+                        save_checkpoint(folder, {**identity, **state})
+                    shown.epoch(history[-1])
     return Run(config, session.model, session.augmenter, history, folder)
 
 
@@ -137,9 +119,6 @@ def learning_rate(
 
 class _Session:
     """The model, its optimizer and the augmenter of a run; `epoch` takes them through one."""
-
-    stopping: Stopping
-    part: dict[str, Any] | None = None  # of an epoch, where it can go on; None in a step and between epochs
 
     def __init__(
         self, people: People, test: People, config: Config, threshold: float, make_augmenter: MakeAugmenter, machine: Machine
@@ -181,22 +160,17 @@ class _Session:
         return min(self.config.pretrain_people, len(self.people)) // self.config.batch_size or 1 if stage == 2 else self.steps
 
     def epoch(self, stage: int, plan: Sequence[int], history: Sequence[Epoch], progress: Progress) -> Epoch:
-        """Goes through one epoch of a stage, or the rest of it, and says what happened."""
-        part = self.part or {"steps": 0, "seconds": 0.0, "cpu_seconds": 0.0, "means": None}
-        started, worked = time.perf_counter() - part["seconds"], time.process_time() - part["cpu_seconds"]
+        """Goes through one epoch of a stage and says what happened."""
+        started, worked = time.perf_counter(), time.process_time()
         trained = sum(epoch.stage != 2 for epoch in history)
-        means = Means(self.device, part["means"])
-        progress.bar.update(part["steps"])
+        means = Means(self.device)
         lr = 0.0
         if stage == 2:
             self._pretrain(sum(epoch.stage == 2 for epoch in history), means, progress)
         else:
             scores = [epoch.pck["Mean"] for epoch in history if epoch.pck]
             lr = learning_rate(self.config, trained / sum(stage != 2 for stage in plan), scores)
-            for step in self._train(stage, trained, lr, means, progress, part["steps"]):
-                times = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - worked}
-                self.part = {"steps": step, **times, "means": means.state_dict()}
-                self.stopping.check()
+            self._train(stage, trained, lr, means, progress)
             trained += 1
         self._share_buffers()
         last = len(history) + 1 == len(plan)
@@ -204,10 +178,8 @@ class _Session:
         looks = self.config.bins_every > 0 and stage != 2 and (trained % self.config.bins_every == 0 or last)
         kinds = ("loss", "reward_rate", "entropy")
         told: dict[str, Any] = {kind: {name: float(value) for name, value in means.of_kind(kind).items()} for kind in kinds}
-        with self.stopping.patient(False):  # nothing is trained, and what was can be saved
-            pck = self._evaluate() if evaluates else {}
-            by_bin = self._by_bin() if looks and rank() == 0 else {}
-        self.part = None
+        pck = self._evaluate() if evaluates else {}
+        by_bin = self._by_bin() if looks and rank() == 0 else {}
         return Epoch(
             stage=stage,
             number=len(history) + 1,
@@ -221,15 +193,14 @@ class _Session:
             cpu_seconds=round(time.process_time() - worked, 3),
         )
 
-    def _train(self, stage: int, epoch: int, lr: float, means: Means, progress: Progress, start: int) -> Iterator[int]:
-        """Trains with the batches of an epoch from `start` on; gives the number of those done, after each."""
+    def _train(self, stage: int, epoch: int, lr: float, means: Means, progress: Progress) -> None:
+        """Trains with the batches of an epoch."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
         arm = self.config.arm
         random = arm in ("none", "random") or (stage == 1 and arm != "trivial")
-        for done, batch in enumerate(self._batches(epoch, start=start), start + 1):
-            self.part = None
+        for batch in self._batches(epoch):
             parts = list(self._parts(batch))
             for part in parts:
                 with self._autocast(), nullcontext() if part is parts[-1] else self._no_sync():
@@ -239,7 +210,6 @@ class _Session:
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
             progress.step(means)
-            yield done
         if not torch.isfinite(means.total("loss")):
             raise FloatingPointError(
                 f"The loss should be finite. Found {float(means.total('loss'))} in epoch {epoch + 1} of the network; lower "
@@ -266,7 +236,6 @@ class _Session:
         def loader() -> Iterator[Batch]:
             for batch in itertools.islice(self._batches(epoch, seed=self.config.seed + 1), count):
                 progress.step(means)
-                self.stopping.check()
                 yield from self._parts(batch)
 
         with self._autocast():
@@ -287,17 +256,22 @@ class _Session:
         few = self.people.subset(range(min(BIN_PEOPLE, len(self.people))))
         batches = [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)]
         difficulty, views = partial(difficulty_of, self.config), scale_and_rotation(self.config)
-        more: dict[str, Any] = {"worse": "higher", "targets": TARGETS, "output_size": self.config.size, "progress": False}
-        more |= {"draws": 0, "pairs": False, "pictures": 0}  # each alone
+        more: dict[str, Any] = {
+            "higher_is_better": False,
+            "targets": TARGETS,
+            "output_size": self.config.size,
+            "progress": False,
+        }
+        more |= {"num_draws": 0, "pairs": False, "num_pictures": 0}  # each alone
         looks = {view.name: adaug.audit(self.model, batches, difficulty, view, **more) for view in views}
         return {name: [round(float(mean), 5) for mean in look.curve(name, alike=True).mean] for name, look in looks.items()}
 
     # -- data, precision, ranks
 
-    def _batches(self, epoch: int, seed: int | None = None, start: int = 0) -> Iterator[Batch]:
-        """Batches of `batch_size` in the order of an epoch, the same in every arm, from number `start` on."""
+    def _batches(self, epoch: int, seed: int | None = None) -> Iterator[Batch]:
+        """Batches of `batch_size` in the order of an epoch, the same in every arm."""
         seed = self.config.seed if seed is None else seed
-        return self.people.batches(self.config.batch_size, seed=seed, epoch=epoch, drop_last=True, start=start)
+        return self.people.batches(self.config.batch_size, seed=seed, epoch=epoch, drop_last=True)
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """This rank's rows of a batch, in the parts that go through the model one after the other."""

@@ -21,8 +21,8 @@ from examples.hourglass.checkpoints import NAME, load_checkpoint, save_checkpoin
 
 def files(tally: Tally) -> None:
     """Checkpoints, crops and audits with damaged bytes: each is refused, and none is read as it is not."""
-    from tests.examples.test_crop_cache import draw as draw_photographs
-    from tests.examples.test_crop_cache import load as load_crops
+    from tests.examples.data_sets.test_crop_cache import draw as draw_photographs
+    from tests.examples.data_sets.test_crop_cache import load as load_crops
 
     with tempfile.TemporaryDirectory() as name:
         folder, number = Path(name), tally.random

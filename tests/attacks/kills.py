@@ -17,7 +17,7 @@ from examples.hourglass.checkpoints import NAME
 
 def kills(tally: Tally) -> None:
     """An example run that is killed again and again, until it is through: the same bits as one that was not."""
-    from tests.examples.test_training import draw_people, run
+    from tests.examples.hourglass.test_training import draw_people, run
 
     people, number = draw_people(12, size=32, canvas=48), tally.random
     with tempfile.TemporaryDirectory() as name:

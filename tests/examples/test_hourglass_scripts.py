@@ -28,10 +28,9 @@ from examples.datasets.drawn_people import draw_people
 from examples.datasets.people import LSP, MPII
 from examples.datasets.photograph_pck import pck_in_photographs
 from examples.hourglass import comparison, data
-from examples.hourglass.config import PAPER, Config
+from examples.hourglass.config import PAPER, Config, starting_point
 from examples.hourglass.data import Source
-from examples.hourglass.options import starting_point
-from tests.examples.test_mpii import hourglass_row, points, structs
+from tests.examples.data_sets.test_mpii import hourglass_row, points, structs
 
 TRAIN, VALID = 6, 3
 TINY = [

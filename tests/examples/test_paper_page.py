@@ -14,7 +14,7 @@ from benchmarks.paper.comparisons import read_comparisons
 from benchmarks.paper.tables import tables_of
 from benchmarks.result_files import with_spread
 from examples import hourglass_mpii
-from examples.results_file import FILE, VERSION, write_results
+from examples.hourglass.comparison import FILE, VERSION, write_results
 
 TINY = [
     *("--size", "32", "--width", "8", "--depth", "2", "--epochs", "1", "1", "2", "--batch-size", "6", "--device", "cpu"),

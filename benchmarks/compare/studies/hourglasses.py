@@ -73,17 +73,3 @@ LSP_300_CHANGES = Study(
     run=of_examples.run_people,
     against=["random", "uniform", "asr+aho"],
 )
-HELEN = Study(
-    "accuracy_helen",
-    "Do the paper's generators help an hourglass on 100 faces?",
-    of_examples.faces,
-    [
-        *(
-            ExampleArm(kind, kind, options=("--policy", "paper"))
-            for kind in ("none", "random", "uniform", "trivial", "global", "asr", "aho", "adversarial")
-        ),
-        *(ExampleArm(f"{kind}, wide", kind) for kind in ("random", "uniform", "adversarial")),
-    ],
-    run=of_examples.run_faces,
-    against=["random", "uniform"],
-)

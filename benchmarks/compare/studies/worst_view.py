@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaug.policies import Running
+from adaug.learners import Running
 from benchmarks.compare import tasks
 from benchmarks.compare.arms import (
     EVEN,

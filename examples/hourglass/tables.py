@@ -1,14 +1,13 @@
-"""The views that every example audits its networks under, and short tables of what audits and training say of views."""
+"""The views that networks are audited under, and tables in Markdown: scores, audits, and what training found hard."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import adaug
-from examples.markdown_tables import markdown_table
 
 # Turned by -60 to 60 degrees in steps of 20, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden.
 VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
@@ -18,6 +17,44 @@ Chance: of the images, for all lines together. Another training may differ by mo
 NEXT = "Next: audit your own network (docs/read-an-audit.md), then put one line into your loop (docs/train.md)."
 PAGE = "audit.html"
 GRID = "rotate × scale"  # all rotations at all scales: the yardstick
+
+
+# -- scores ----------------------------------------------------------------------------------------------------------
+
+
+def difference(scores: Mapping[str, float], base: Mapping[str, float]) -> dict[str, str]:
+    """Each score minus that of the base."""
+    return {name: f"{value - base[name]:+.1f}".replace("-", "−") for name, value in scores.items()}
+
+
+def average(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score over runs, such as seeds."""
+    return {name: sum(run[name] for run in scores) / len(scores) for name in scores[0]}
+
+
+def markdown_table(rows: Mapping[str, Mapping[str, float | str]], corner: str = "") -> str:
+    """A table of rows with the columns of the first row. Numbers have one decimal; a missing one is a dash."""
+    columns = list(next(iter(rows.values())))
+    lines = [[corner, *columns], *([name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items())]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns) + 1)]
+
+    def joined(line: list[str]) -> str:
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(cells)} |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *(f"{'-' * (width + 1)}:" for width in widths[1:])])
+    return "\n".join([joined(lines[0]), f"|{rule}|", *map(joined, lines[1:])])
+
+
+def with_differences(scores: Mapping[str, Mapping[str, float]], corner: str = "") -> str:
+    """A table of all arms, then a table of their differences from the first arm."""
+    base = next(iter(scores))
+    rows: dict[str, Mapping[str, float | str]] = dict(scores)
+    rows |= {f"{arm} − {base}": difference(scores[arm], scores[base]) for arm in list(scores)[1:]}
+    return markdown_table(rows, corner)
+
+
+# -- audits ----------------------------------------------------------------------------------------------------------
 
 
 def said(audit: adaug.Audit) -> dict[str, Any]:
@@ -112,6 +149,12 @@ def show(audits: Mapping[str, adaug.Audit], out: Path | None) -> list[str]:
         return [f"  {before.html(out / PAGE)}: where {first} is weak"]
     page = before.html(out / PAGE, compared=after, title=f"From {first} to {last}")
     return [f"  {page}: where both are weak, on which images, and what is different with {last}"]
+
+
+def _cell(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "–"
+    return f"{value:.1f}" if value == value else "–"
 
 
 def _per_cent(value: Mapping[str, float | None]) -> float:

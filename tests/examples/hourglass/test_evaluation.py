@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from adaug import keypoints
-from examples.audit_tables import GRID, said, show, statistics
 from examples.datasets.drawn_people import draw_people
 from examples.datasets.people import MPII, People
 from examples.hourglass.evaluation import audit, evaluate, evaluating, pck, predict
-from examples.markdown_tables import average, difference, markdown_table
+from examples.hourglass.tables import GRID, average, difference, markdown_table, said, show, statistics
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from examples.datasets.photograph_pck import normalized_distances, pck_in_photog
 from examples.hourglass.data import PCKH
 from examples.hourglass.evaluation import pck, predict
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "mpii"
+REAL = Path(__file__).parents[3].parent / "shared" / "data" / "mpii"
 TABLE_1 = ["Head", "Sho.", "Elb.", "Wri.", "Hip", "Knee", "Ank.", "Mean"]
 
 

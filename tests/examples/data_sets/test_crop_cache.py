@@ -20,7 +20,7 @@ from examples.datasets.cropping import Originals, cut
 from examples.datasets.people import LSP, People
 
 N, WIDTH, HEIGHT = 12, 203, 151  # odd, because a JPEG drawn at half its size then has a rounded side
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def draw(folder: Path, n: int = N, file: str = "{i}.jpg", centre: tuple[float, float] = (100.0, 75.0)) -> Originals:

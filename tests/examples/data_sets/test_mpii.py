@@ -16,7 +16,7 @@ from examples.datasets.crop_cache import load_crops
 from examples.datasets.cropping import concatenate
 from examples.datasets.people import LSP, MPII
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = Path(__file__).parents[3].parent / "shared" / "data"
 needs_annotations = pytest.mark.skipif(
     not (REAL / "mpii" / "mpii_annotations.json.gz").is_file(), reason="needs MPII's annotations in ../shared/data"
 )
@@ -186,13 +186,13 @@ def test_a_missing_form_and_a_missing_split_say_what_to_do(tmp_path: Path, root:
     with pytest.raises(FileNotFoundError, match="should hold MPII's annotations"):
         mpii.find_annotations(tmp_path / "images")
     with pytest.raises(ValueError, match=r"put mpii_annotations\.json or valid_images\.txt beside it"):
-        mpii.load_mpii(root, "valid", cache_dir=tmp_path)
+        mpii.read_mpii(root, "valid")
     (root / "valid_images.txt").write_text("d.jpg\n")
     assert len(mpii.select(mpii.read_annotations(root), "valid")) == 1
 
 
 def test_people_and_common_joints(root: Path) -> None:
-    people = mpii.load_mpii(root, "trainval", size=32, canvas=48, cache_dir=root, progress=False)
+    people = load_crops(mpii.read_mpii(root, "trainval"), "mpii", size=32, canvas=48, cache_dir=root, progress=False)[0]
     assert people.images.shape == (3, 3, 48, 48)
     assert people.joints == MPII
     everybody = mpii.originals(mpii.select(mpii.read_annotations(root), "trainval"), root / "images")

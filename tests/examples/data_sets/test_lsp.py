@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import torch
 from PIL import Image
 from scipy.io import savemat  # type: ignore[import-untyped, unused-ignore]
 
-from examples.datasets.lsp import load_lsp, load_lspet, read_lsp, read_lspet
-from examples.datasets.people import LSP
+from examples.datasets.crop_cache import load_crops
+from examples.datasets.lsp import load_lsp, read_lsp, read_lspet
+from examples.datasets.people import LSP, People
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = Path(__file__).parents[3].parent / "shared" / "data"
 N, WIDTH, HEIGHT = 4, 100, 120
 
 
@@ -37,6 +39,10 @@ def root(tmp_path: Path) -> Path:
     extended = np.concatenate([np.where(labelled[..., None] < 0, -500, joints + 1), labelled[..., None] > 0], 2)
     savemat(tmp_path / "lspet" / "joints.mat", {"joints": extended.transpose(1, 2, 0)})
     return tmp_path
+
+
+def load_lspet(root: Path, **cache: Any) -> People:
+    return load_crops(read_lspet(root / "lspet"), "lspet", size=64, canvas=96, **cache)[0]
 
 
 @pytest.mark.parametrize(("size", "canvas"), [(64, 96), (33, 50), (128, 128)])
