@@ -7,7 +7,7 @@ import inspect
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from adaug._model.wrappers import device_of, shards, unwrap
 from adaug._runtime.checks import checked, number
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream, no_inference
-from adaug._runtime.ranks import Joins, dist_rank, meet, value_of_first
+from adaug._runtime.ranks import dist_rank, meet, value_of_first
 from adaug._saved import check_saved
 from adaug._views.view import View
 from adaug.learners.adversary import Adversary, GeneratorFactory, Lesson, OptimizerFactory
@@ -72,7 +72,7 @@ class StepResult:
     output: Any = None
 
 
-class AdversarialAugmenter(Joins):
+class AdversarialAugmenter:
     """Makes augmentation part of training: `loss = augmenter.step(model, batch, loss_fn).loss`.
 
     It checks its arguments at construction. They cannot be assigned later.
@@ -123,7 +123,6 @@ class AdversarialAugmenter(Joins):
         seed: int | None = None,
         forward: Forward | None = None,
     ) -> None:
-        Joins.__init__(self)
         given = checked(locals(), RULES)
         cap_of(update)
         self.policy = policies.paper() if policy is None else policy
@@ -192,7 +191,6 @@ class AdversarialAugmenter(Joins):
         difficulty = self._difficulty(loss)
         with self._undone_on_error():
             bound, parsed = self._prepare(model, batch, dict.fromkeys([loss, difficulty]))
-            self._meet(self.steps, bound.device)
             view_size, scoring = self._view_size(parsed), SCORING[self.scoring]
             stream = self._stream(STEP, self.steps, device=bound.device)
             parsed = parsed.with_image(bound.policy.paint(parsed.image, stream))
@@ -207,6 +205,8 @@ class AdversarialAugmenter(Joins):
             scores = scoring.score(bound, trials, parsed, augmented, difficulty) if compares else NO_SCORES
             lessons = lessons_of(trials, scores, self.update)  # a bad update should fail before the training pass
             # train
+            if self._adversaries or self._running.operations:  # DDP would wait for a rank whose scores failed
+                meet("step", self.steps)
             output, losses = bound.train(model, augmented, result, trials.view.feature_masks, loss_fn)
             owner = branch.to(bound.device, non_blocking=True)
             trained = losses.detach().float()
@@ -260,7 +260,7 @@ class AdversarialAugmenter(Joins):
         for batch in itertools.islice(repeated(loader), given["steps"]):
             with no_inference(), self._undone_on_error():
                 bound, parsed = self._prepare(model, batch)
-                meet("pretraining step", self._counts["pretrain"], bound.device)
+                meet("pretraining step", self._counts["pretrain"])
                 pretraining = pretraining or Pretraining(bound, self._view_size(parsed), given["max_views"])
                 stream = self._stream(PRETRAIN, self._counts["pretrain"], device=bound.device)
                 lessons: dict[str, Lesson] = {}
@@ -470,25 +470,6 @@ class AdversarialAugmenter(Joins):
         """Separate noise for each purpose, step and rank. All ranks make the same generators, so these share theirs."""
         return Stream(self.seed, purpose, count, 0 if purpose == GENERATOR else dist_rank(), device=device)
 
-    # ---- ranks
-
-    @property
-    def _sums_over_ranks(self) -> bool:
-        return bool(self._adversaries or self._running.operations)
-
-    @property
-    def _bound_device(self) -> torch.device | None:
-        return None if self._bound is None else self._bound.device
-
-    def _stand_in(self) -> list[tuple[Tensor, Callable[[Tensor], None]]]:
-        parts: list[tuple[Tensor, Callable[[Tensor], None]]] = []
-        if self._running.operations:
-            parts.append((torch.zeros_like(self._running.sums), self._running.follow))
-        if self._compares:
-            parts += [(adversary.sums(None), adversary.follow) for adversary in self._adversaries.values()]
-        self.steps += 1
-        return parts
-
     # ---- binding
 
     def _prepare(self, model: nn.Module, batch: UserBatch, tried: Iterable[Difficulty] = ()) -> tuple[BoundModel, Batch]:
@@ -523,7 +504,7 @@ class AdversarialAugmenter(Joins):
         bound = bind(model, batch, self.policy, self.features, self.occlude, self._view_size(batch), self._call)
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # hooks should go when the augmenter goes
         try:
-            self._seed = value_of_first(self.seed, bound.device)  # ranks share the generators that are made from it
+            self._seed = value_of_first(self.seed)  # ranks share the generators that are made from it
             adversaries = self._make_adversaries(bound)
             for name, state in (self._pending or {}).get("adversaries", {}).items():
                 adversaries[name].check_state(state)
