@@ -109,10 +109,10 @@ class Augment:
             ValueError: There is an index but no seed, or an entry does not fit.
             TypeError: An entry has the wrong type.
         """
-        alone = is_array(batch)  # an image
-        if not alone and not isinstance(batch, (Mapping, list, tuple)):
+        is_image = is_array(batch)
+        if not is_image and not isinstance(batch, (Mapping, list, tuple)):
             raise TypeError(f"A batch or a sample should be a mapping, a tuple or an image. Found {type(batch).__name__}.")
-        source = (batch,) if alone else batch
+        source = (batch,) if is_image else batch
         keys = self._keys(index, epoch)
         image = image_of(source, self.targets)
         rows = _rows(source, image, self.targets)
@@ -124,7 +124,7 @@ class Augment:
             each = [self._one(sample, (*keys, i), single=True) for i, sample in enumerate(samples)]
             made = map_leaves(partial(_gathered, n=rows), source, *(row for row, _ in each), opens=_opens)
             drawn = [view for _, view in each]
-        made = made[0] if alone else made
+        made = made[0] if is_image else made
         return (made, drawn) if view else made
 
     def __repr__(self) -> str:

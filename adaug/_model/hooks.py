@@ -63,7 +63,7 @@ class Hooks:
         self._ran_unmasked = False  # whether the model ran without masks since the last masked pass
         self._recorded: dict[str, Tensor] | None = None
         self._versions: dict[str, int] = {}  # of recorded tensors; torch counts them up at every write in place
-        self._written: set[str] = set()  # layers whose output is written to later, such as by an in-place activation
+        self._overwritten: set[str] = set()  # layers whose output is written to later, such as by an in-place activation
         self._ran: set[str] = set()  # occluded layers that ran in a masked pass
         self._skipped: frozenset[str] = frozenset()
         self._masks: FeatureMasks | None = None
@@ -83,9 +83,9 @@ class Hooks:
         An output that the model later writes to is copied. The first look notices this, and looks a second time.
         """
         recorded = self._looked(run)
-        written = {name for name, version in self._versions.items() if recorded[name]._version != version}
-        if written:
-            self._written |= written
+        overwritten = {name for name, version in self._versions.items() if recorded[name]._version != version}
+        if overwritten:
+            self._overwritten |= overwritten
             recorded = self._looked(run)
         return [recorded[name] for name in self.features]
 
@@ -109,7 +109,7 @@ class Hooks:
         if name in recorded:
             return
         feature = _map_of(output, self.features[name], name)
-        if name in self._written or feature.is_inference():  # inference tensors count no versions
+        if name in self._overwritten or feature.is_inference():  # inference tensors count no versions
             recorded[name] = feature.clone()
             return
         recorded[name] = feature

@@ -102,10 +102,10 @@ def _where_it_changes(possible: Sequence[Layer], output: Tensor, image: Tensor) 
     """The readings in which the first two rows differ at the same place as in the image."""
     if len(possible) < 2 or len(image) < 2 or output.is_meta:
         return []
-    there = _centre((image[1] - image[0]).abs().sum(0))
+    changed = _centre((image[1] - image[0]).abs().sum(0))
     maps = [layer.as_map(output.detach()) for layer in possible]
     centres = [_centre((rows[1] - rows[0]).abs().sum(0)) for rows in maps]
-    return [layer for layer, centre in zip(possible, centres, strict=True) if float((centre - there).abs().max()) < NEAR]
+    return [layer for layer, centre in zip(possible, centres, strict=True) if float((centre - changed).abs().max()) < NEAR]
 
 
 def _centre(weight: Tensor) -> Tensor:

@@ -26,15 +26,15 @@ def unwrap(model: nn.Module) -> nn.Module:
         raise TypeError(f"`model` should be a torch.nn.Module. Found {type(model).__name__}.")
     while True:
         refuse_fsdp1([model])
-        alone = isinstance(model, nn.DataParallel) and len(model.device_ids) <= 1  # it makes no replicas
-        if isinstance(model, nn.DataParallel) and not alone:
+        single = isinstance(model, nn.DataParallel) and len(model.device_ids) <= 1  # it makes no replicas
+        if isinstance(model, nn.DataParallel) and not single:
             raise TypeError(
                 "The model should be on one device, or in DistributedDataParallel. Found DataParallel on devices "
                 f"{list(model.device_ids)}, whose replicas would meet other rows' masks; give `step` the model inside, "
                 "`model.module`, or start one process for each device with torchrun."
             )
         inner = getattr(model, "_orig_mod", None)
-        if inner is None and (alone or isinstance(model, DistributedDataParallel)):
+        if inner is None and (single or isinstance(model, DistributedDataParallel)):
             inner = model.module
         if inner is None and isinstance(getattr(model, "_forward_module", None), DistributedDataParallel):
             inner = getattr(model, "_original_module", None)  # Lightning Fabric's wrapper

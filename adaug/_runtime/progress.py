@@ -12,17 +12,17 @@ from adaug._batches.batch import UserBatch
 
 def with_bar(loader: Iterable[UserBatch], progress: bool | None) -> Iterator[UserBatch]:
     """The batches, with a progress bar. None shows it only on a terminal."""
-    shown = sys.stderr.isatty() if progress is None else progress
+    visible = sys.stderr.isatty() if progress is None else progress
     total = len(loader) if isinstance(loader, Sized) else None
-    with _bar(total, shown, progress is True) as advance:
+    with _bar(total, visible, progress is True) as advance:
         for batch in loader:
             yield batch
             advance(1)
 
 
 @contextmanager
-def _bar(total: int | None, shown: bool, asked: bool) -> Iterator[Callable[[int], Any]]:
-    if not shown:
+def _bar(total: int | None, visible: bool, asked: bool) -> Iterator[Callable[[int], Any]]:
+    if not visible:
         yield lambda number: None
         return
     try:
