@@ -213,9 +213,9 @@ class AdversarialAugmenter:
             if self.difficulty is not None and (self._running.operations or not scores.complete):
                 trained = difficulty(output, augmented)
             if not scores.complete:
-                adversarial = bound.hooks.hid(trained)[trials.index]
+                adversarial = bound.hooks.nan_if_skipped(trained)[trials.index]
                 lessons = lessons_of(trials, replace(scores, adversarial=adversarial), self.update)
-            shown = bound.hooks.hid(self._fair(output, augmented, trained)) if self._running.operations else None
+            shown = bound.hooks.nan_if_skipped(self._fair(output, augmented, trained)) if self._running.operations else None
             metrics = trials.metrics() | lessons.metrics | losses_by_branch(losses.detach(), branch, owner, self.branch_names)
             step = StepResult(losses.mean(), losses, result, owner, metrics, trials.view, output)
             # learn: only torch itself or the generators' optimizers can fail from here on

@@ -119,7 +119,7 @@ class Hooks:
     def masked(self, masks: FeatureMasks) -> Iterator[None]:
         """A block in which the layers of `occlude` are multiplied by the masks.
 
-        Raises RuntimeError if compiled code never calls the hooks. A layer may skip a pass (LayerDrop): see `hid`.
+        Raises RuntimeError if compiled code never calls the hooks. A layer may skip a pass (LayerDrop): see `nan_if_skipped`.
         """
         self._skipped = frozenset()
         if not masks or not self.occlude:
@@ -140,7 +140,7 @@ class Hooks:
         if not (trains and self._traced):
             self._skipped = frozenset(self.occlude) - self._ran
 
-    def hid(self, measured: Tensor) -> Tensor:
+    def nan_if_skipped(self, measured: Tensor) -> Tensor:
         """Replaces what the latest masked pass measured, [n], by NaN if a masked layer did not run and so hid nothing.
 
         In compiled code this goes unnoticed.

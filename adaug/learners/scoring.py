@@ -57,7 +57,7 @@ class Exact:
         index = trials.index
         if not len(index):
             if bound.sharded:
-                bound.attend(batch, augmented.size)
+                bound.run_one_row(batch, augmented.size)
             return Scores(index.float(), index.float())
         reference = batch.select(index).apply(trials.reference, augmented.size)
         both = batch.joined(augmented.select(index), reference)

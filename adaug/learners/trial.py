@@ -221,7 +221,7 @@ def _look(bound: BoundModel, batch: Batch, view_size: Size, dealt: Sequence[Deal
             looked[owner.name] = needed.select(index).apply(view, view_size)
     if not looked:
         if bound.sharded and any(branch.has_generator for branch in bound.policy.branches):
-            bound.attend(needed, view_size)
+            bound.run_one_row(needed, view_size)
         return {}
     parts = list(looked.values())
     levels = [feature.split([len(part) for part in parts]) for feature in bound.look(reduce(needed.joined, parts))]
