@@ -26,8 +26,6 @@ from adaug._views.view import View
 from adaug.policies import Policy
 from adaug.policies._draw import draw_view
 
-__all__ = ["Augment"]
-
 NAMED, DRAWN = 4, 5  # what a random stream is for; 0 to 3 belong to the augmenter
 RULES = {
     "policy": instance(Policy, "an adaug.Policy"),
@@ -111,10 +109,10 @@ class Augment:
             ValueError: There is an index but no seed, or an entry does not fit.
             TypeError: An entry has the wrong type.
         """
-        bare = is_array(batch)  # an image
-        if not bare and not isinstance(batch, (Mapping, list, tuple)):
+        is_image = is_array(batch)
+        if not is_image and not isinstance(batch, (Mapping, list, tuple)):
             raise TypeError(f"A batch or a sample should be a mapping, a tuple or an image. Found {type(batch).__name__}.")
-        source = (batch,) if bare else batch
+        source = (batch,) if is_image else batch
         keys = self._keys(index, epoch)
         image = image_of(source, self.targets)
         rows = _rows(source, image, self.targets)
@@ -126,7 +124,7 @@ class Augment:
             each = [self._one(sample, (*keys, i), single=True) for i, sample in enumerate(samples)]
             made = map_leaves(partial(_gathered, n=rows), source, *(row for row, _ in each), opens=_opens)
             drawn = [view for _, view in each]
-        made = made[0] if bare else made
+        made = made[0] if is_image else made
         return (made, drawn) if view else made
 
     def __repr__(self) -> str:
@@ -141,7 +139,7 @@ class Augment:
         if self._seed is None:
             self._seed = torch.initial_seed()
         stream = Stream(self._seed, *keys, device=batch.image.device)
-        painted = batch.with_image(self._drawn.paint(batch.image, stream)) if self._drawn.functions else batch
+        painted = batch.with_image(self._drawn.paint(batch.image, stream)) if self._drawn.painters else batch
         view = draw_view(self._drawn, len(batch), batch.size, view_size, self.progress, stream)
         return lifted.back(painted.apply(view, view_size), view_size), view
 

@@ -156,8 +156,6 @@ class AdversarialAugmenter:
         loss = Difficulty(loss_fn, "loss_fn")
         comparison = self._comparison(loss)
         with self._prepared(model, batch, dict.fromkeys([loss, comparison])) as (state, bound, parsed):
-            if self._groups:
-                meet("step", state.steps, bound.device)
             # draw, propose, compare
             stream, past = self._stream(STEP, state.steps, device=bound.device), state.steps - self.warmup_steps
             passes, view_size = Passes(bound, comparison, past), self._view_size(parsed)
@@ -165,6 +163,8 @@ class AdversarialAugmenter:
             drawn = draw(bound.policy, self._groups, state.learners, parsed, view_size, progress, stream, passes)
             result = drawn.augmented.to_user()
             # train
+            if self._groups:  # DDP would wait for a rank whose scores failed
+                meet("step", state.steps)
             output, losses = bound.train(model, drawn.augmented, result, drawn.view.feature_masks, loss_fn)
             # commit: only torch itself or the optimizers of generators can fail from here on
             own = None if self.difficulty is None else comparison
@@ -233,8 +233,6 @@ class AdversarialAugmenter:
         if (output is None) == (difficulty is None):
             raise ValueError("`observe` should get an output or a difficulty. Found both or neither; pass one of them.")
         with no_inference():
-            if self._groups:
-                meet("observation of step", state.steps, state.device)
             losses: Tensor | None = None
             measure: Difficulty | None = None
             if difficulty is not None:
@@ -296,7 +294,7 @@ class AdversarialAugmenter:
         for batch in itertools.islice(repeated(loader), given["steps"]):
             with no_inference(), self._prepared(model, batch) as (state, bound, parsed):
                 count = state.counts["pretrain"]
-                meet("pretraining step", count, bound.device)
+                meet("pretraining step", count)
                 stream = self._stream(PRETRAIN, count, device=bound.device)
                 pretraining = Pretraining(bound, self._view_size(parsed), given["max_views"], difficulty, votes)
                 history.append(pretraining.step(state.learners[name].adversaries, parsed, stream, given["lr"]))
@@ -524,7 +522,7 @@ class AdversarialAugmenter:
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # hooks should go when the augmenter goes
         try:
             # ranks share the generators that are made from the seed
-            state = replace(state, seed=value_of_first(self.seed, bound.device), bound=bound, device=bound.device)
+            state = replace(state, seed=value_of_first(self.seed), bound=bound, device=bound.device)
             with no_inference():
                 state = started(state, self._groups, self.policy, saved_learners(state, self._groups))
             tried = list(tried)

@@ -1,4 +1,4 @@
-"""Learners as users write them, by public imports alone: a fixed distribution, a response, worst of k, and running means."""
+"""Learners as users write them, by public imports alone: fixed, a response, worst of k, running means, a look."""
 
 from __future__ import annotations
 
@@ -112,7 +112,22 @@ class Means(Learner):
         return {f"mean/{name}": value[:, 0] / value[:, 1].clamp(min=1e-6) for name, value in state.items() if name != "steps"}
 
 
-OWN: dict[str, Learner] = {"fixed": Fixed(), "softmax": Softmax(), "worst of k": WorstOf(), "means": Means()}
+@dataclass(frozen=True)
+class Looks(Learner):
+    """Draws later bins the more often, the larger the features of a row are."""
+
+    features: Sequence[str] | None = ("stacks.0.neck",)
+
+    looks: ClassVar[bool] = True
+
+    def log_probs(self, state: Any, branch: adaug.Branch, rows: Rows) -> dict[str, Tensor]:
+        size = rows.features[0].float().mean((1, 2, 3))[:, None]
+        return {op.name: (size * torch.arange(op.bins, device=rows.device)).log_softmax(1) for op in branch.operations}
+
+
+OWN: dict[str, Learner] = {
+    "fixed": Fixed(), "softmax": Softmax(), "worst of k": WorstOf(), "means": Means(), "looks": Looks(),
+}  # fmt: skip
 
 
 def turned_and_hidden(*learned: Any, shares: Sequence[float] = (0.5, 0.25)) -> adaug.Policy:

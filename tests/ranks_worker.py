@@ -6,17 +6,17 @@ import sys
 import time
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import networks as nets
 import torch
 import torch.distributed as dist
-from torch.distributed.algorithms.join import Join
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
-from adaug.learners.running import EVERY
 
 SECONDS = 4
 PATIENT = 60
@@ -108,22 +108,49 @@ def running(rank: int) -> Any:
     return {"state": augmenter.state_dict(), "seen": seen, "table": augmenter.difficulty_table().columns}
 
 
-def joined(rank: int) -> Any:
-    """Rank 1 has two batches, rank 0 more; DDP and the augmenter join, generators and running difficulty learn."""
-    augmenter, model = made(update_every=2)
-    augmenter.bind(model, nets.make_batch(4))
-    with Join([augmenter, model]):
-        seen = train(augmenter, model, [5, 6] * (EVERY // 2 + 1) if rank == 0 else [4, 4])
-    return {"state": augmenter.state_dict(), "model": model.module.state_dict(), "seen": seen}
+def skipped(rank: int) -> Any:
+    """Rank 1 cannot take its third batch, in a score or in the training pass. Both skip what fails and go on."""
+    found = {}
+    for learned, fails_at in product([True, "running"], ["a score", "the training pass"]):
+        augmenter, model = made(learned)
+        optimizer, errors = torch.optim.SGD(model.parameters(), lr=0.05), []
+        augmenter.bind(model, nets.make_batch(4))
+
+        def loss_fn(output: Any, batch: Any, i: int, fails_at: str = fails_at) -> Any:
+            if rank == 1 and i == 2 and (fails_at == "a score" or torch.is_grad_enabled()):
+                raise ValueError("This batch is broken.")
+            return nets.loss_fn(output, batch)
+
+        for i in range(6 + rank):  # rank 1 loses its own bad batch, and one more to meet rank 0 again
+            try:
+                result = augmenter.step(model, nets.make_batch(4, seed=100 * rank + i), partial(loss_fn, i=i))
+            except (RuntimeError, ValueError) as error:
+                errors.append((i, str(error)))
+                continue
+            optimizer.zero_grad()
+            result.loss.backward()
+            optimizer.step()
+        found[learned, fails_at] = {"errors": errors, "state": augmenter.state_dict(), "model": model.module.state_dict()}
+    return found
 
 
-def joined_unbound(rank: int) -> Any:
-    augmenter, model = made()
-    return {"error": error_of(lambda: Join([augmenter, model]))}
+def late(rank: int) -> Any:
+    """Rank 1 comes when rank 0 has given up; then both go on."""
+    augmenter, model = made("running")
+    train(augmenter, model, [4])
+    if rank == 1:
+        time.sleep(SECONDS + 2)
+    errors = []
+    for _ in range(3):
+        try:
+            train(augmenter, model, [4])
+        except RuntimeError as error:
+            errors.append(str(error))
+    return {"errors": errors, "steps": augmenter.steps}
 
 
 SCENES = {
-    running: PATIENT, joined: PATIENT, joined_unbound: PATIENT, other_steps: PATIENT,
+    running: PATIENT, skipped: PATIENT, other_steps: PATIENT, late: SECONDS,
     fewer_batches: SECONDS, bound_alone: SECONDS, one_left: PATIENT,
 }  # fmt: skip
 

@@ -84,6 +84,7 @@ UNFIT = {
     "another optimizer's": of_another_optimizer,
     "a larger moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(10 * value.numel())),
     "a smaller moment": put(*KEPT, "exp_avg", lambda value: value.new_zeros(1)),
+    "a moment that is one number": put(*KEPT, "exp_avg", torch.tensor(0.5)),
     "a moment that is NaN": put(*KEPT, "exp_avg", lambda value: value * torch.nan),
     "a moment is missing": lambda state: nets.saved_generators(state)["aho"]["optimizer"]["state"][0].pop("exp_avg"),
     "moments of other parameters": swapped,
@@ -145,7 +146,10 @@ def test_what_would_hurt_later_is_refused_and_changes_nothing(used, binding, nam
     assert nets.same(augmenter.state_dict(), before)
 
 
-@pytest.mark.parametrize("name", ["a larger moment", "another optimizer's", "negative steps", "probabilities beyond 1"])
+@pytest.mark.parametrize(
+    "name",
+    ["a larger moment", "a moment that is one number", "another optimizer's", "negative steps", "probabilities beyond 1"],
+)
 def test_it_is_refused_at_binding_too_and_leaves_no_hook(used, name):
     state = copy.deepcopy(used[0].state_dict())
     UNFIT[name](state)

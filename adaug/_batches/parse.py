@@ -33,9 +33,9 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     row_kinds = kinds_of_rows(rows, given)
     moving = {path: padded(path, rows[path], target) for path, target in row_kinds.items() if target.kind not in CARRIED}
     tops = {path[0] for path in rows}
-    said = {key: target for key, target in given.items() if key not in tops and key not in rows}
-    nested = nested_entries(batch, entries, said, rows)
-    kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, said)
+    outside = {key: target for key, target in given.items() if key not in tops and key not in rows}
+    nested = nested_entries(batch, entries, outside, rows)
+    kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, outside)
     kinds |= dict.fromkeys(tops, PLAIN["other"]) | {path: row_kinds[path] for path in moving}
     parsed = Batch(entries | nested | moving, kinds, batch, frozenset(moving))
     _check_images(parsed, device)

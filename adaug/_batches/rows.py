@@ -47,10 +47,10 @@ def kinds_of_rows(rows: Mapping[Path, Sequence[Any]], given: Mapping[Key, Target
     unknown: list[Key] = []
     for path, each in rows.items():
         kind = declared(path, given) or guess(path[-1], each)
-        said = [as_it_says(kind or PLAIN["other"], row) for row in each]
-        kinds[path] = said[0]
-        if any(other != said[0] for other in said):
-            formats = dict.fromkeys(str(target.format) for target in said)
+        targets = [as_it_says(kind or PLAIN["other"], row) for row in each]
+        kinds[path] = targets[0]
+        if any(other != targets[0] for other in targets):
+            formats = dict.fromkeys(str(target.format) for target in targets)
             raise ValueError(f"Rows of {key_of(path)!r} should have one format. Found {', '.join(formats)}; convert them.")
         if kind is None and holds_numbers(each):
             unknown.append(key_of(path))

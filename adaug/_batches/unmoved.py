@@ -34,16 +34,16 @@ def _slots(entry: Any) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection[Path] = ()) -> None:
+def check_guess(key: Key, entry: Any, kind: str, image: Tensor, given: Collection[Path] = ()) -> None:
     """Raises ValueError if the name of an entry means "leave it as it is", but its content belongs to the pixels.
 
     Content belongs to the pixels if it has a value for each pixel, at the image's resolution or another one of the same aspect
-    ratio, or if it has a usual name such as "boxes" inside. Paths in `said` are the user's decision and not checked.
+    ratio, or if it has a usual name such as "boxes" inside. Paths in `given` are the user's decision and not checked.
     """
     if kind not in CARRIED:
         return
     for path, array, name, row in _arrays(entry, (key,), None, False):
-        if any(path[: len(inner)] == inner for inner in said):
+        if any(path[: len(inner)] == inner for inner in given):
             continue
         named = kind if name is None else KIND_OF[name]
         belongs = named not in CARRIED

@@ -94,12 +94,12 @@ class BoundModel:
             else:
                 output = self.call(self.model, batch)
             scores = [difficulty(output, batch) for difficulty in difficulties]
-        return [self.hooks.where_masked(values) for values in scores]
+        return [self.hooks.nan_if_skipped(values) for values in scores]
 
-    def take_part(self, batch: Batch, view_size: Size) -> None:
+    def run_one_row(self, batch: Batch, view_size: Size) -> None:
         """Runs one row and ignores the result, because other ranks of a sharded model may run this pass."""
         first = batch.select(torch.zeros(1, dtype=torch.long, device=self.device))
-        with quiet(self.model, self.device, "take_part"):
+        with quiet(self.model, self.device, "look"):
             self.call(self.model, first.apply(self.policy.view({}, 1, batch.size, view_size, device=self.device), view_size))
 
     def train(

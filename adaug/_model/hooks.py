@@ -83,9 +83,9 @@ class Hooks:
         An output that the model later writes to is copied. The first look notices this, and looks a second time.
         """
         recorded = self._looked(run)
-        written = {name for name, version in self._versions.items() if recorded[name]._version != version}
-        if written:
-            self._overwritten |= written
+        overwritten = {name for name, version in self._versions.items() if recorded[name]._version != version}
+        if overwritten:
+            self._overwritten |= overwritten
             recorded = self._looked(run)
         return [recorded[name] for name in self.features]
 
@@ -119,7 +119,7 @@ class Hooks:
     def masked(self, masks: FeatureMasks) -> Iterator[None]:
         """A block in which the layers of `occlude` are multiplied by the masks.
 
-        Raises RuntimeError if compiled code never calls the hooks. A layer may skip a pass (LayerDrop): see `where_masked`.
+        Raises RuntimeError if compiled code never calls the hooks. A layer may skip a pass (LayerDrop): see `nan_if_skipped`.
         """
         self._skipped = frozenset()
         if not masks or not self.occlude:
@@ -140,7 +140,7 @@ class Hooks:
         if not (trains and self._traced):
             self._skipped = frozenset(self.occlude) - self._ran
 
-    def where_masked(self, measured: Tensor) -> Tensor:
+    def nan_if_skipped(self, measured: Tensor) -> Tensor:
         """Replaces what the latest masked pass measured, [n], by NaN if a masked layer did not run and so hid nothing.
 
         In compiled code this goes unnoticed.

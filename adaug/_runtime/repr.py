@@ -14,8 +14,8 @@ def as_code(value: Any) -> str:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return getattr(value, "__qualname__", None) or repr(value)
     fields = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    parts = [f"{field.name}={as_code(own)}" for field, own in fields if field.init and own != field.default]
-    return f"{type(value).__name__}({', '.join(parts)})"
+    settings = [f"{field.name}={as_code(own)}" for field, own in fields if field.init and own != field.default]
+    return f"{type(value).__name__}({', '.join(settings)})"
 
 
 def as_plain(value: Any) -> Any:

@@ -123,15 +123,14 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any, owner: str) ->
         alike = [kept.get(other, {}) for other, one in zip(numbers, parameters, strict=True) if one.ndim == parameter.ndim]
         names = optimizer.state.get(parameter) or max(alike, key=len)  # before its first step it does not know the names
         if saved:
-            check_state(
-                saved, {name: _kept(value, parameter, fused) for name, value in names.items()}, f"{owner}, parameter {number},"
-            )
+            expected = {name: _kept(name, value, parameter, fused) for name, value in names.items()}
+            check_state(saved, expected, f"{owner}, parameter {number},")
 
 
-def _kept(own: Any, parameter: Tensor, fused: bool) -> Rule:
+def _kept(name: str, own: Any, parameter: Tensor, fused: bool) -> Rule:
     """What an optimizer keeps of a parameter, such as a moment: a single number, or a tensor of the same shape.
 
-    An optimizer that is not fused may also keep means over some dimensions, such as Adafactor's.
+    A fused one keeps no single number but its step. Others may also keep means over some dimensions, as Adafactor does.
     """
     if not isinstance(own, Tensor):
         return _like(own)
@@ -140,14 +139,14 @@ def _kept(own: Any, parameter: Tensor, fused: bool) -> Rule:
         if not isinstance(value, Tensor) or value.is_complex() or value.dtype == torch.bool:
             raise TypeError
         sides = zip(value.shape, parameter.shape, strict=False)
-        means = not fused and value.ndim == parameter.ndim and all(side in (1, whole) for side, whole in sides)
-        if not (value.ndim == 0 or value.shape == parameter.shape or means):
+        means = value.ndim in (0, parameter.ndim) and all(side in (1, whole) for side, whole in sides)
+        if not (value.shape == parameter.shape or (means and not fused) or (value.ndim == 0 and name == "step")):
             raise ValueError
         if not _finite(value):
             raise ValueError("numbers that are not finite")
         return value
 
-    return Rule(f"a finite tensor of shape {tuple(parameter.shape)} or ()", read)
+    return Rule(f"a finite tensor that fits a parameter of shape {tuple(parameter.shape)}", read)
 
 
 def _groups(optimizer: torch.optim.Optimizer) -> Rule:

@@ -143,7 +143,7 @@ def learn(
             )
 
     def hidden(values: Tensor) -> Tensor:
-        return values if hooks is None else hooks.where_masked(values)
+        return values if hooks is None else hooks.nan_if_skipped(values)
 
     @functools.cache
     def comparison() -> Tensor:

@@ -200,4 +200,4 @@ class Trials:
         """Takes the place of a pass without rows: a sharded model gathers parameters from all ranks in every pass."""
         batch = self.batch if batch is None else batch
         if self.bound.sharded:
-            self.bound.take_part(batch, self.view_size)
+            self.bound.run_one_row(batch, self.view_size)

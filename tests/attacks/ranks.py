@@ -21,14 +21,16 @@ from attacks.tally import Process, Tally
 
 
 def ranks(tally: Tally) -> None:
-    """Two ranks with batches of random sizes and numbers, one of which may be killed."""
+    """Two ranks with batches of random sizes and numbers. One may skip a batch that fails, have fewer, or be killed."""
     number = tally.random
     while not tally.over:
         learned = number.choice([True, "running"])
-        way = number.choice(["even", "even", "even", "uneven", "killed"])
+        way = number.choice(["even", "even", "skips", "skips", "uneven", "killed"])
         sizes = [[number.randint(1, 6) for _ in range(number.randint(2, 10))] for _ in range(2)]
         if way == "even":
             sizes[1] = [number.randint(1, 6) for _ in sizes[0]]
+        elif way == "skips":
+            sizes[1] = [*sizes[0], 3]
         else:
             sizes[1] = sizes[0][: len(sizes[0]) - 1]
         what = f"{way} ranks with batches of {sizes}, learned={learned}"
@@ -46,8 +48,15 @@ def ranks(tally: Tally) -> None:
             tally.add("held" if good else "unhelpful" if said else "silent", f"{what}: {said:.200}")
         else:
             errors = [rank["error"] for rank in found]
-            alike = not any(errors) and nets.same(found[0]["state"], found[1]["state"])
+            caught = way == "skips" and all("Found rank" in error or not error for error in errors)
+            alike = (caught or not any(errors)) and nets.same(found[0]["state"], found[1]["state"])
             tally.add("held" if alike else "unhelpful" if any(errors) else "silent", f"{what}: {errors}")
+
+
+def _loss(output: Any, batch: Any, broken: bool) -> Any:
+    if broken and torch.is_grad_enabled():
+        raise ValueError("This batch is broken.")
+    return square(output, batch)
 
 
 def _rank(rank: int, folder: Path, sizes: list[int], learned: Any, way: str) -> None:
@@ -57,11 +66,16 @@ def _rank(rank: int, folder: Path, sizes: list[int], learned: Any, way: str) -> 
     policy = nets.by_paper(policy, features=(), generator=nets.library_generator)
     augmenter, model, error = adaug.AdversarialAugmenter(policy), AnyChannels(), ""
     augmenter.bind(model, nets.make_batch(2))
-    try:
-        for i, n in enumerate(sizes):
-            augmenter.step(model, nets.make_batch(n, seed=10 * rank + i), square)
-    except Exception as raised:
-        error = f"{type(raised).__name__}: {raised}"
+    broken = sizes[0] % (len(sizes) - 1) if rank == 1 and way == "skips" else -1  # the number of a batch
+    for i, n in enumerate(sizes):
+        try:
+            augmenter.step(model, nets.make_batch(n, seed=10 * rank + i), partial(_loss, broken=i == broken))
+        except ValueError:
+            continue
+        except Exception as raised:
+            error = f"{type(raised).__name__}: {raised}"
+            if way != "skips":
+                break
     if rank == 1 and way == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     torch.save({"error": error, "state": augmenter.state_dict()}, folder / f"rank{rank}.pt")
