@@ -10,7 +10,7 @@ from typing import Any
 import networks as nets
 import pytest
 import torch
-from own_learners import OWN, Fixed, Means, Softmax, WorstOf, turned_and_hidden
+from own_learners import OWN, Fixed, Looks, Means, Softmax, WorstOf, turned_and_hidden
 from torch import Tensor, nn
 
 import adaug
@@ -209,6 +209,22 @@ def test_a_pass_that_scores_leaves_no_trace():
     assert {name: module.training for name, module in model.named_modules()} == training
     assert torch.equal(result.losses, nets.replayed(twin, result))
     assert nets.same(dict(model.named_buffers()), dict(twin.named_buffers()))  # those of the training pass, no more
+
+
+def test_a_look_gives_each_row_a_distribution_of_its_own():
+    augmenter, model, _ = fresh(Looks())
+    augmenter.bind(model, nets.make_batch(8))
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    augmenter.step(model, nets.make_batch(8), nets.loss_fn)
+    assert sizes == [6, 8], "a look at the rows of branches, and the training pass"
+    found, seen = augmenter.distributions(model.eval(), nets.make_batch(8))["turn.rotate"], []
+    handle = model.stacks[0].neck.register_forward_hook(lambda *args: seen.append(args[-1]))
+    model(nets.make_batch(8)["image"])
+    handle.remove()
+    size = seen[0].detach().mean((1, 2, 3))[:, None]
+    torch.testing.assert_close(found, (size * torch.arange(5)).softmax(1))
+    assert not torch.equal(found[0], found[1])
 
 
 def test_rows_that_are_not_there_are_scored_by_nobody():
