@@ -66,8 +66,8 @@ MAKE = {
         "warmup_steps": 0, "total_steps": None, "seed": None,
     },
     adaug.audit: {
-        **AUDITED, "targets": None, "output_size": None, "groups": None, "num_draws": 0, "pairs": True, "num_pictures": 0, "seed": 0,
-        "path": None, "progress": False,
+        **AUDITED, "targets": None, "output_size": None, "groups": None, "num_draws": 0, "pairs": True, "num_pictures": 0,
+        "seed": 0, "path": None, "progress": False,
     },
 }  # fmt: skip
 CASES = [(make, name) for make, arguments in MAKE.items() for name in arguments]

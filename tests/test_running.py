@@ -457,7 +457,7 @@ def test_a_table_follows_some_steps():
 
 def test_pretraining_needs_generators():
     with pytest.raises(
-        ValueError, match="`pretrain` should have generators to train. Found that no branch learns by the paper"
+        ValueError, match=r"`pretrain` should have generators to train\. Found that no branch learns by the paper"
     ):
         nets.make_augmenter(WIDE).pretrain(nets.make_network(), [nets.make_batch()], nets.loss_fn, steps=1)
 

@@ -20,8 +20,9 @@ PLAIN = [value for value in JUNK if value is None or isinstance(value, (int, flo
 
 def states(tally: Tally) -> None:
     """Saved states with one thing damaged, loaded before and after binding."""
+    learned = adaug.learners.Paper(features=(), generator=nets.library_generator)
     policy = adaug.Policy([
-        adaug.Branch("asr", [adaug.Scale(0.75, 1.25, 7)], 0.4, adaug.learners.Paper(features=(), generator=nets.library_generator)),
+        adaug.Branch("asr", [adaug.Scale(0.75, 1.25, 7)], 0.4, learned),
         adaug.Branch("r", [adaug.Rotate(-30, 30, 9)], 0.4, "running"),
     ])  # fmt: skip
 
