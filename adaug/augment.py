@@ -139,7 +139,7 @@ class Augment:
         if self._seed is None:
             self._seed = torch.initial_seed()
         stream = Stream(self._seed, *keys, device=batch.image.device)
-        painted = batch.with_image(self._drawn.paint(batch.image, stream)) if self._drawn.painters else batch
+        painted = batch.with_image(self._drawn.paint(batch.image, stream)) if self._drawn.functions else batch
         view = draw_view(self._drawn, len(batch), batch.size, view_size, self.progress, stream)
         return lifted.back(painted.apply(view, view_size), view_size), view
 

@@ -28,7 +28,7 @@ from adaug._runtime.random import Stream, no_inference
 from adaug._runtime.ranks import dist_rank, meet, value_of_first
 from adaug._steps.groups import groups_of
 from adaug._steps.halves import Passes, draw, learn, losses_by_branch, metrics_of
-from adaug._steps.state import CPU, PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, saved_learners, started
+from adaug._steps.state import CPU, PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, loaded, saved_learners, started
 from adaug._views.view import View
 from adaug.learners.learner import Rows
 from adaug.learners.measures import LOSS, name_of
@@ -118,14 +118,13 @@ class AdversarialAugmenter:
         seed: int | None = None,
     ) -> None:
         given = checked(locals(), RULES)
-        self.policy = policies.paper() if policy is None else policy
-        self.occlude: tuple[str, ...] | None = given["occlude"]
-        if self.occlude and not self.policy.hides_features and dist_rank() == 0:
+        self._policy = policies.paper() if policy is None else policy
+        self._occlude: tuple[str, ...] | None = given["occlude"]
+        if self._occlude and not self.policy.hides_features and dist_rank() == 0:
             LOG.warning("adaug: `occlude` names layers to mask, but the policy hides no cells of features. It is not used.")
         self.targets: dict[Any, Target] = given["targets"] or {}
         self.output_size: Size | None = given["output_size"]
         self.difficulty = difficulty
-        self.forward = forward
         self.warmup_steps: int = given["warmup_steps"]
         self._call = Call(forward)
         self._total_steps: int | None = given["total_steps"]
@@ -378,6 +377,21 @@ class AdversarialAugmenter:
             self._state = self._unbound()
 
     @property
+    def policy(self) -> Policy:
+        """Which views are drawn, and what learns from them."""
+        return self._policy
+
+    @property
+    def occlude(self) -> tuple[str, ...] | None:
+        """The layers to mask, as they were given."""
+        return self._occlude
+
+    @property
+    def forward(self) -> Forward | None:
+        """How the model is called, as it was given."""
+        return self._call.forward
+
+    @property
     def layers(self) -> dict[str, tuple[str, ...]]:
         """The layers that generators read ("features") and masks multiply ("occlude"), named or found. Empty before binding."""
         bound = self._state.bound
@@ -449,17 +463,17 @@ class AdversarialAugmenter:
         """
         with no_inference():
             check_saved(state, self.policy, self._groups, users=self.difficulty is not None)
-            bound = self._state.bound
-            loaded = State(
-                int(state["seed"]),
-                int(state["steps"]),
-                float(state["progress"]),
-                {name: int(count) for name, count in state["counts"].items()},
+            now = replace(
+                self._state,
+                seed=int(state["seed"]),
+                steps=int(state["steps"]),
+                progress=float(state["progress"]),
+                counts={name: int(count) for name, count in state["counts"].items()},
+                metrics={},
                 measure=state["measure"],
-                device=self._state.device,
-                bound=bound,
+                drawn=None,
             )
-            self._state = started(loaded, self._groups, self.policy, state["learners"])
+            self._state = loaded(now, self._groups, self.policy, state["learners"])
 
     @locked
     def __getstate__(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from itertools import product
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
+from adaug.learners import Running
 
 SECONDS = 4
 PATIENT = 60
@@ -29,23 +31,26 @@ def policy(learned: Any) -> adaug.Policy:
     ])  # fmt: skip
 
 
-def train(augmenter: Any, model: torch.nn.Module, sizes: list[int]) -> list[Any]:
-    """A rank's batches, of these sizes; what its running difficulty was shown."""
-    optimizer, seen = torch.optim.SGD(model.parameters(), lr=0.05), []
+@dataclass(frozen=True)
+class Watched(Running):
+    """Running difficulty that keeps what it was shown."""
 
-    def watched(view: Any, branch: Any, difficulty: Any) -> None:
-        seen.append((view, branch.clone(), difficulty.detach().clone()))
-        type(augmenter._running).observe(augmenter._running, view, branch, difficulty)
+    shown: list[Any] = field(default_factory=list, compare=False)
 
+    def observe(self, state: Any, seen: Any) -> Any:
+        self.shown.append((seen.view, seen.branch.clone(), seen.difficulty.detach().clone()))
+        return super().observe(state, seen)
+
+
+def train(augmenter: Any, model: torch.nn.Module, sizes: list[int]) -> None:
+    """A rank's batches, of these sizes."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for i, n in enumerate(sizes):
         batch = nets.make_batch(n, seed=100 * dist.get_rank() + i)
-        augmenter.bind(model, batch)
-        augmenter._running.observe = watched
         result = augmenter.step(model, batch, nets.loss_fn)
         optimizer.zero_grad()
         result.loss.backward()
         optimizer.step()
-    return seen
 
 
 def made(learned: Any = True, **kwargs: Any) -> tuple[Any, Any]:
@@ -97,15 +102,21 @@ def other_steps(rank: int) -> Any:
     augmenter, model = made()
     augmenter.bind(model, nets.make_batch(4))
     if rank == 1:
-        augmenter.steps = 7
+        augmenter.load_state_dict({**augmenter.state_dict(), "steps": 7})
     return {"error": error_of(lambda: augmenter.step(model, nets.make_batch(4), nets.loss_fn))}
 
 
 def running(rank: int) -> Any:
     """Batches of different sizes, and the answers that both ranks give to the sum."""
-    augmenter, model = made("running")
-    seen = train(augmenter, model, [9, 5, 6, 9, 4, 8, 7, 9] if rank == 0 else [3, 8, 1, 2, 9, 1, 5, 3])
-    return {"state": augmenter.state_dict(), "seen": seen, "table": augmenter.difficulty_table().columns}
+    watched = Watched()
+    branches = [replace(branch, learned=watched) for branch in policy("running").branches]
+    augmenter, model = nets.make_augmenter(adaug.Policy(branches), seed=None), DistributedDataParallel(nets.make_network())
+    train(augmenter, model, [9, 5, 6, 9, 4, 8, 7, 9] if rank == 0 else [3, 8, 1, 2, 9, 1, 5, 3])
+    return {
+        "state": augmenter.state_dict()["learners"]["asr+aho"],
+        "seen": watched.shown,
+        "table": augmenter.difficulty_table().columns,
+    }
 
 
 def skipped(rank: int) -> Any:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import networks as nets
@@ -16,7 +17,7 @@ import torch.distributed as dist
 
 import adaug
 from adaug._views.view import concatenate
-from adaug.learners.running import RunningDifficulty
+from adaug.learners import Running, Seen
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,23 +72,24 @@ def test_running_difficulty_is_the_same_on_all_ranks_to_the_bit(ranks):
     a, b = (rank["running"] for rank in ranks)
     assert nets.same(a["state"], b["state"])
     assert nets.same(dict(a["table"]), dict(b["table"]))
-    assert a["state"]["running"]["steps"] == 8
+    assert a["state"]["steps"] == 8
 
 
 def alone(policy, steps):
     """Running difficulty in one process that sees the rows of all ranks."""
-    running = RunningDifficulty(policy, torch.device("cpu"))
+    (state,) = adaug.AdversarialAugmenter(policy)._state.learners.values()
     for parts in steps:
         views, branches, difficulties = zip(*parts, strict=True)
         view = concatenate(list(views), [len(branch) for branch in branches]) if len(views) > 1 else views[0]
-        running.observe(view, torch.cat(branches), torch.cat(difficulties))
-    return running.state_dict()
+        seen = Seen(view, torch.cat(branches), partial(torch.cat, difficulties), lambda: None)
+        state = Running().observe(state, seen)
+    return Running().state_dict(state)
 
 
 def test_running_difficulty_of_two_ranks_is_that_of_one_process_with_all_rows(ranks):
     steps = list(zip(ranks[0]["running"]["seen"], ranks[1]["running"]["seen"], strict=True))
-    expected, found = alone(ranks_worker.policy("running"), steps), ranks[0]["running"]["state"]["running"]
-    for name in ("sums", "fresh", "probabilities"):
+    expected, found = alone(ranks_worker.policy("running"), steps), ranks[0]["running"]["state"]
+    for name in ("sums", "pending", "probabilities"):
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
 
 

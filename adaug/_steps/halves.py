@@ -20,7 +20,7 @@ from adaug._runtime.random import Stream
 from adaug._steps.groups import Group
 from adaug._steps.state import Drawn, State
 from adaug._views.view import View, concatenate
-from adaug.learners.learner import Rows, Seen
+from adaug.learners.learner import Rows, Seen, check_log_probs
 from adaug.learners.measures import GIVEN, LOSS, MAY_GROW, USERS, measured, name_of
 from adaug.learners.table import changes_size, sizes_of
 from adaug.learners.trials import Trial, Trials
@@ -87,7 +87,8 @@ def draw(
 
         def distributions(owner: Branch) -> Mapping[str, Tensor]:
             key = group_of[owner.name]
-            return groups[key].learner.log_probs(learners[key], owner, Rows(len(free), stream.device))
+            log_probs = groups[key].learner.log_probs(learners[key], owner, Rows(len(free), stream.device))
+            return check_log_probs(log_probs, owner, len(free), groups[key].learner)
 
         index, held = rows_of(free)
         magnitudes = draw_rows(policy, distributions, numbers[free], held, stream)
@@ -164,10 +165,14 @@ def learn(
         return hidden(measured(about, output, drawn.augmented, losses))
 
     branch = drawn.branch.to(drawn.augmented.image.device, non_blocking=True)
-    learners = {
-        key: group.learner.observe(state.learners[key], Seen(drawn.view, branch, measure, comparison, drawn.evidence.get(key)))
-        for key, group in groups.items()
-    }
+    learners = {}
+    for key, group in groups.items():
+        seen = Seen(drawn.view, branch, measure, comparison, drawn.evidence.get(key))
+        learners[key] = group.learner.observe(state.learners[key], seen)
+        if learners[key] is None and state.learners[key] is not None:
+            raise TypeError(
+                f"`observe` of {type(group.learner).__name__} should return the new state. Found None; end it with a return."
+            )
     return replace(state, learners=learners, measure=about)
 
 

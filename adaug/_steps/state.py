@@ -108,6 +108,18 @@ def check_saved(saved: Any, policy: Policy, groups: Mapping[str, Group], *, user
         )
 
 
+def loaded(state: State, groups: Mapping[str, Group], policy: Policy, saved: Mapping[str, Any]) -> State:
+    """The state with its learners as they were saved. Those with passes come last, because they load in place."""
+    if any(saved[key] is None and key in state.learners and group.learner.passes for key, group in groups.items()):
+        return started(state, groups, policy, saved)  # it was saved before it had a model
+    learners = {
+        key: groups[key].learner.load_state_dict(present, saved[key])
+        for key, present in sorted(state.learners.items(), key=lambda item: groups[item[0]].learner.passes)
+    }
+    waits = {key: copy.deepcopy(saved[key]) for key in groups if key not in state.learners}
+    return replace(state, learners=learners, saved=waits)
+
+
 def started(state: State, groups: Mapping[str, Group], policy: Policy, saved: Mapping[str, Any]) -> State:
     """The state with its learners started for its model, from what was saved. Those with passes wait if there is no model."""
     bound, seed, learners, waits = state.bound, state.seed, {}, {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -134,7 +134,8 @@ class Learner:
         proposals = {}
         for name, trial in trials.each.items():
             rows = Rows(len(trial), trials.device, features.get(name, ()), trials.stream.seed)
-            proposals[name] = trials.draw(name, self.log_probs(state, trial.branch, rows))
+            log_probs = check_log_probs(self.log_probs(state, trial.branch, rows), trial.branch, len(trial), self)
+            proposals[name] = trials.draw(name, log_probs)
         return proposals
 
     def compare(self, state: Any, trials: Trials) -> Any:
@@ -168,3 +169,20 @@ def _copied(value: Any, own: Any = None) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.detach().to(value if own is None else own, copy=True)
+
+
+def check_log_probs(log_probs: Any, branch: Branch, n: int, learner: Learner) -> LogProbs:
+    """Raises TypeError or ValueError unless a learner gave log-probabilities [n, k] for each operation of a branch."""
+    owner = f"`log_probs` of {type(learner).__name__}"
+    if not isinstance(log_probs, Mapping) or any(operation.name not in log_probs for operation in branch.operations):
+        names = [operation.name for operation in branch.operations]
+        found: Any = sorted(map(str, log_probs)) if isinstance(log_probs, Mapping) else type(log_probs).__name__
+        raise TypeError(f"{owner} should return a mapping with {names}. Found {found}; give each operation's by its name.")
+    for operation in branch.operations:
+        value = log_probs[operation.name]
+        if not isinstance(value, Tensor) or value.shape != (n, operation.bins):
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{owner} should return [n, k] = {(n, operation.bins)} for {operation.name!r}. Found {found}.")
+        if value.device.type == "cpu" and bool(value.isnan().any()):
+            raise ValueError(f"{owner} should return log-probabilities. Found NaN for {operation.name!r}.")
+    return dict(log_probs)

@@ -157,6 +157,8 @@ class Trials:
     def joined(self, *views: Mapping[str, View]) -> View:
         """Views of all rows in the order of `index`, one set after the other."""
         each = [views_of[name] for views_of in views for name in self.each]
+        if not each:
+            return View()
         return concatenate(each, [len(trial) for _ in views for trial in self.each.values()])
 
     def _view(self, trial: Trial, magnitudes: Magnitudes) -> View:
@@ -189,6 +191,9 @@ class Trials:
             training: Whether the model behaves as in the training pass. By default it is in evaluation mode, where rows do not
                 influence each other.
         """
+        if not self.each:
+            self.take_part()
+            return self.index.float()
         return self.score_batch(self.batch.select(self.index).apply(view, self.view_size), view, training=training)
 
     def score_batch(self, batch: Batch, view: View, *, training: bool = False) -> Tensor:

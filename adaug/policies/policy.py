@@ -48,6 +48,7 @@ PAIRS = (
 )
 
 
+NAMES = {True: "Paper", "running": "Running", False: None}
 HOW = {True: "by a generator", "running": "by running difficulty", False: "evenly"}
 
 
@@ -208,8 +209,16 @@ class Policy:
         return "\n".join(lines) or "nothing"
 
     def describe(self) -> Any:
-        """The policy in plain lists, strings and numbers. A saved state is checked against this."""
-        return as_plain(self)
+        """The policy in plain lists, strings and numbers. A saved state is checked against this.
+
+        Of learners it holds the name alone: settings may change between two runs, and learners check what they load.
+        """
+        described = as_plain(self)
+        for branch, part in zip(self.branches, described["branches"], strict=True):
+            part["learned"] = (
+                NAMES[branch.learned] if isinstance(branch.learned, (bool, str)) else type(branch.learned).__name__
+            )
+        return described
 
     # ---- shares
 
