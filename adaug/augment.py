@@ -26,6 +26,8 @@ from adaug._views.view import View
 from adaug.policies import Policy
 from adaug.policies._draw import draw_view
 
+__all__ = ["Augment"]
+
 NAMED, DRAWN = 4, 5  # what a random stream is for; 0 to 3 belong to the augmenter
 RULES = {
     "policy": instance(Policy, "an adaug.Policy"),

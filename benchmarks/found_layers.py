@@ -56,7 +56,7 @@ def make_network(make: Make, size: Size) -> nn.Module:
     torch.manual_seed(0)
     model = make()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             module.momentum = None
     model.train()
     with torch.no_grad():
