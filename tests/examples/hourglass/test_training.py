@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from adaug.learners import Paper
 from benchmarks.paper.ablations import Ablation
 from examples import hourglass_mpii
 from examples.datasets import safe_files
@@ -128,7 +129,7 @@ OTHERS_FROM_THE_START: tuple[Arm, ...] = ("none", "trivial")
 def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
     assert same(run(people, tmp_path / "a", arm=arm, epochs=(1, 0, 0)), baselines[0])
     assert not same(run(people, tmp_path / "b", arm=arm), baselines[1])
-    generated = [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if branch.has_generator]
+    generated = [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if isinstance(branch.learned, Paper)]
     assert generated == GENERATED[arm]
 
 
@@ -143,7 +144,7 @@ def test_arms_without_the_papers_views_never_see_them(people: People, tmp_path: 
     plain = people.cropped(TINY.size).images[:6].float() / 255
     assert torch.allclose(views, plain, atol=1e-4) == (arm == "none")
     branches = policy_of(replace(TINY, arm=arm), MPII).branches
-    assert [branch.name for branch in branches if branch.has_generator] == GENERATED[arm]
+    assert [branch.name for branch in branches if isinstance(branch.learned, Paper)] == GENERATED[arm]
 
 
 def test_one_distribution_for_all_images(people: People, tmp_path: Path) -> None:
