@@ -42,7 +42,7 @@ bench: $(STAMP)  ## the cost of a step, written to benchmarks/results/
 	$(BIN)/python benchmarks/step_overhead.py
 
 gpu: $(STAMP)  ## what only a GPU can answer: its tests, and the cost of a step on it
-	$(BIN)/python -m pytest tests/test_devices.py
+	$(BIN)/python -m pytest tests/model/test_devices.py
 	$(BIN)/python benchmarks/step_overhead.py --device cuda --precision bf16 --channels-last --name step_overhead_cuda
 	$(BIN)/python benchmarks/step_overhead.py --device cuda --precision bf16 --channels-last --compile --name step_overhead_cuda_compiled
 

@@ -129,7 +129,8 @@ OTHERS_FROM_THE_START: tuple[Arm, ...] = ("none", "trivial")
 def test_arms_start_alike_and_differ_in_stage_3_alone(people: People, tmp_path: Path, baselines: list[Run], arm: Arm) -> None:
     assert same(run(people, tmp_path / "a", arm=arm, epochs=(1, 0, 0)), baselines[0])
     assert not same(run(people, tmp_path / "b", arm=arm), baselines[1])
-    generated = [branch.name for branch in policy_of(replace(TINY, arm=arm), MPII).branches if isinstance(branch.learned, Paper)]
+    branches = policy_of(replace(TINY, arm=arm), MPII).branches
+    generated = [branch.name for branch in branches if isinstance(branch.learned, Paper)]
     assert generated == GENERATED[arm]
 
 

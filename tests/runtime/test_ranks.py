@@ -28,7 +28,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What the two ranks of ranks_worker.py saw."""
-    folder, here = tmp_path_factory.mktemp("ranks"), Path(__file__).parent
+    folder, here = tmp_path_factory.mktemp("ranks"), Path(__file__).parents[1]
     paths = [str(Path(adaug.__file__).parents[1]), str(here), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     command = [sys.executable, str(here / "ranks_worker.py")]

@@ -230,7 +230,7 @@ def test_the_older_fsdp_is_refused(alone):
 # ---- other people's loops: the diffs of docs/your-loop.md, before and after
 
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "your-loop.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-loop.md"
 DIFFS = dict(re.findall(r"^### ([^\n]+)\n(?:(?!###).)*?```diff\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.M | re.S))
 
 

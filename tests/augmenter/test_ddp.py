@@ -29,7 +29,7 @@ def ranks(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     command += ["--master-port", str(port), str(here / "ddp_worker.py"), str(folder)]
     paths = [str(Path(adaug.__file__).parents[1]), str(here), os.environ.get("PYTHONPATH", "")]
