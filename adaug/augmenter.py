@@ -21,7 +21,7 @@ from adaug._batches.parse import parse
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind, check_losses
 from adaug._model.call import Call, Forward
 from adaug._model.locks import locked
-from adaug._model.wrappers import device_of, shards, unwrap
+from adaug._model.wrappers import device_of, unwrap
 from adaug._runtime.checks import checked, function, instance, integer, number, optional
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream, no_inference
@@ -513,18 +513,9 @@ class AdversarialAugmenter:
 
         If something fails inside, hooks that were attached here go again. The first call also tries the functions in `tried`.
         """
-        inner, state = unwrap(model), self._state
-        if state.bound is not None and state.bound.model is not inner:
-            raise ValueError(
-                f"An augmenter should stay with one model. Found a second one ({type(inner).__name__}); "
-                "make another augmenter for it, because an augmenter learns the weaknesses of one network."
-            )
-        if state.bound is not None and not state.bound.sharded and shards([inner]):
-            raise RuntimeError(
-                "A model should be sharded before it is bound. Found `fully_shard` after the first step; call "
-                "`augmenter.detach()`, and the next step binds again."
-            )
-        parsed = parse(batch, self.targets, device_of(inner, None))
+        state = self._state
+        device = device_of(unwrap(model), None) if state.bound is None else state.bound.check_same(model)
+        parsed = parse(batch, self.targets, device)
         check_policy(self.policy, parsed, wait=state.bound is None)
         if state.bound is not None:
             yield state, state.bound, parsed

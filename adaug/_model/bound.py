@@ -32,7 +32,8 @@ class Difficulty:
     argument: str
 
     def __post_init__(self) -> None:
-        checked({self.argument: self.function}, {self.argument: function()})
+        if not callable(self.function):
+            checked({self.argument: self.function}, {self.argument: function()})
 
     def __call__(self, output: Any, batch: Batch) -> Tensor:
         """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError if the shape is wrong."""
@@ -65,6 +66,21 @@ class BoundModel:
     call: Call
     sharded: bool
     notice: str = ""
+
+    def check_same(self, model: nn.Module) -> torch.device | None:
+        """Raises ValueError for another model, and RuntimeError if it was sharded meanwhile. Returns its device."""
+        inner = self.model if model is self.model else unwrap(model)
+        if inner is not self.model:
+            raise ValueError(
+                f"An augmenter should stay with one model. Found a second one ({type(inner).__name__}); "
+                "make another augmenter for it, because an augmenter learns the weaknesses of one network."
+            )
+        if not self.sharded and shards([inner]):
+            raise RuntimeError(
+                "A model should be sharded before it is bound. Found `fully_shard` after the first step; call "
+                "`augmenter.detach()`, and the next step binds again."
+            )
+        return device_of(inner, None)
 
     def look(self, batch: Batch) -> list[Tensor]:
         """Runs the model without a trace and returns the features that generators read."""

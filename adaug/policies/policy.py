@@ -226,7 +226,9 @@ class Policy:
         """The share of each branch at a training progress in [0, 1]."""
         given = {b.name: b.share(progress) if callable(b.share) else b.share for b in self.branches}
         try:
-            shares = [float(SHARE.read(share)) for share in given.values()]
+            shares = [
+                float(SHARE.read(given[branch.name])) if callable(branch.share) else branch.share for branch in self.branches
+            ]
         except (TypeError, ValueError):
             raise ValueError(f"Shares should be numbers in [0, 1], at every progress. Found {given} at {progress}.") from None
         if sum(shares) > 1 + 1e-6:
