@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,35 +17,6 @@ from benchmarks.compare.arms import Arm, Trainer, Views, joined
 from benchmarks.compare.tasks import Rows, Task
 
 # -- draws -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FixedScale(adaug.Scale):
-    """Scales by a distribution that generators were seen to learn, times uniform."""
-
-    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 0.5, 0.4, 0.4, 0.5, 1.7, 1.7)
-
-    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
-        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
-
-
-@dataclass(frozen=True)
-class FixedRotate(adaug.Rotate):
-    """The same of rotations."""
-
-    WEIGHTS: ClassVar[tuple[float, ...]] = (1.7, 1.6, 0.4, 0.4, 0.5, 0.4, 0.4, 1.6, 1.7)
-
-    def choose(self, log_probs: Tensor, stream: Any) -> Tensor:
-        return super().choose(log_probs + torch.tensor(self.WEIGHTS).log(), stream)
-
-
-def fixed(operations: Sequence[Operation]) -> Sequence[Operation]:
-    """A scale and a rotation with fixed distributions."""
-    return [kind(**_fields(one)) for kind, one in zip((FixedScale, FixedRotate), operations, strict=True)]
-
-
-def _fields(operation: Operation) -> dict[str, Any]:
-    return {one.name: getattr(operation, one.name) for one in fields(operation)}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

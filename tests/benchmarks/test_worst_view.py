@@ -70,7 +70,7 @@ def test_an_arm_is_known_by_what_it_is() -> None:
     assert described(Arm("a")) == described(Arm("b")) != described(Arm("a", Views(share=1 / 2)))
     hardest = [described(Arm("a", Views(), partial(trials.WorstOf, k=k))) for k in (2, 2, 3)]
     assert hardest[0] == hardest[1] != hardest[2]
-    assert described(Arm("a", Views(operations=trials.fixed))) != described(Arm("a", Views(operations=trials.one_table)))
+    assert described(Arm("a", Views(operations=trials.one_table))) != described(Arm("a", Views(operations=trials.one_table)))
 
 
 def test_views_are_those_of_the_task(faces: tasks.Task) -> None:

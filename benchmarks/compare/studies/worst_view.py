@@ -16,8 +16,9 @@ from benchmarks.compare.arms import (
     shifted_and_sheared,
     trivial,
 )
+from benchmarks.compare.learners import Fixed, Softmax, WorstOf
 from benchmarks.compare.study import Study
-from benchmarks.compare.trials import HardImages, LearnedShares, fixed, one_table, worst_of
+from benchmarks.compare.trials import HardImages, LearnedShares, one_table, worst_of
 
 UNIFORM_ARM, RUNNING_ARM = Arm("uniform"), Arm("running", Views(RUNNING))
 EXACT, RANDOM = Arm("exact", Views(GENERATORS)), Arm("random", trainer=RandomViews)
@@ -69,7 +70,7 @@ FACES_OTHERS = Study(
     [
         UNIFORM_ARM,
         RUNNING_ARM,
-        Arm("fixed", Views(operations=fixed)),
+        Arm("fixed", Views(Fixed(), cells=EVEN)),
         worst_of(2),
         worst_of(4),
         worst_of(10),
@@ -225,4 +226,17 @@ SEGMENTATION = Study(
     [Arm("uniform", epochs=100), Arm("running", Views(RUNNING), epochs=100)],
     seeds=6,
     against=["uniform"],
+)
+LEARNERS = Study(
+    "worst_view_faces_learners",
+    "Learners that adaug does not ship, on faces: a fixed shape, a softmax of difficulties, the worst of k views of a branch.",
+    tasks.faces,
+    [
+        UNIFORM_ARM,
+        RUNNING_ARM,
+        Arm("fixed", Views(Fixed(), cells=EVEN)),
+        Arm("softmax", Views(Softmax())),
+        Arm("worst of 2", Views(WorstOf(2))),
+        Arm("worst of 4", Views(WorstOf(4))),
+    ],
 )
