@@ -13,7 +13,7 @@ import torch
 import adaug
 from benchmarks import result_files
 from benchmarks.compare import __main__ as driver
-from benchmarks.compare import differences, of_examples, studies, tasks, training, trials
+from benchmarks.compare import differences, learners, of_examples, studies, tasks, training, trials
 from benchmarks.compare.arms import EVEN, RUNNING, Arm, RandomViews, Trainer, Views, described, even, plain
 from benchmarks.compare.studies import hourglasses
 from benchmarks.compare.study import Study
@@ -70,7 +70,8 @@ def test_an_arm_is_known_by_what_it_is() -> None:
     assert described(Arm("a")) == described(Arm("b")) != described(Arm("a", Views(share=1 / 2)))
     hardest = [described(Arm("a", Views(), partial(trials.WorstOf, k=k))) for k in (2, 2, 3)]
     assert hardest[0] == hardest[1] != hardest[2]
-    assert described(Arm("a", Views(operations=trials.one_table))) != described(Arm("a", Views(operations=trials.one_table)))
+    assert described(Arm("a", Views(learners.Fixed()))) != described(Arm("a", Views(learners.WorstOf(2))))
+    assert described(Arm("a", Views())) != described(Arm("a", Views(operations=trials.one_table)))
 
 
 def test_views_are_those_of_the_task(faces: tasks.Task) -> None:
