@@ -75,6 +75,7 @@ def test_diffs_run_after_the_change(page):
     namespace = {
         "adaug": adaug, "model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "loader": [{"image": torch.rand(3, 3, 32, 32), **points}],
+        "criterion": lambda output, batch: output.square().mean(),
         "loss_fn": lambda output, batch: output.square().mean((1, 2, 3)),
     }  # fmt: skip
     before = model[0].weight.detach().clone()
