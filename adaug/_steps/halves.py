@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaug._batches.batch import Batch
@@ -25,7 +26,7 @@ from adaug.learners.measures import GIVEN, LOSS, MAY_GROW, USERS, measured, name
 from adaug.learners.table import changes_size, sizes_of
 from adaug.learners.trials import Trial, Trials
 from adaug.policies import Branch, Policy
-from adaug.policies._draw import draw_rows
+from adaug.policies._draw import Distributions, draw_rows
 from adaug.policies.policy import Magnitudes
 
 LOG = logging.getLogger("adaug")
@@ -73,42 +74,49 @@ def draw(
     batch, n = batch.with_image(policy.paint(batch.image, stream)), len(batch)
     branch = torch.zeros(n, dtype=torch.long, device="cpu") if progress is None else policy.split(n, progress, stream)
     numbers, random = branch.numpy(), policy.draw_random(n, stream)
-    group_of = {name: key for key, group in groups.items() for name in group.names}
-    passing = next((key for key, group in groups.items() if group.learner.passes), None)
-    proposed = {i: owner for i, owner in enumerate(policy.branches, start=1) if group_of[owner.name] == passing}
+    key = next((key for key, group in groups.items() if group.learner.passes), None)
+    own = [i for i, owner in enumerate(policy.branches, start=1) if key is not None and owner.name in groups[key].names]
 
-    def rows_of(on_cpu: Any) -> tuple[Tensor, Magnitudes]:
+    def held(on_cpu: NDArray[np.int64]) -> tuple[Tensor, Magnitudes]:
+        """The index of some rows on the device, and what random views of them get."""
         index = torch.from_numpy(on_cpu).to(stream.device, non_blocking=True)
         return index, random if len(on_cpu) == n else {name: value[index] for name, value in random.items()}
 
     parts: list[tuple[Tensor, View]] = []
-    free = np.flatnonzero(~np.isin(numbers, list(proposed)))
+    free = np.flatnonzero(~np.isin(numbers, own))
     if len(free):
-
-        def distributions(owner: Branch) -> Mapping[str, Tensor]:
-            key = group_of[owner.name]
-            log_probs = groups[key].learner.log_probs(learners[key], owner, Rows(len(free), stream.device))
-            return check_log_probs(log_probs, owner, len(free), groups[key].learner)
-
-        index, held = rows_of(free)
-        magnitudes = draw_rows(policy, distributions, numbers[free], held, stream)
+        index, magnitudes = held(free)
+        magnitudes = draw_rows(policy, _by_learners(groups, learners, len(free), stream), numbers[free], magnitudes, stream)
         parts.append((index, policy.view(magnitudes, len(free), batch.size, view_size, device=stream.device)))
-    trials: Trials | None = None
-    if passing is not None and passes is not None:
-        own = {owner: np.flatnonzero(numbers == i) for i, owner in proposed.items()}
-        each = {owner.name: Trial(owner, *rows_of(on_cpu)) for owner, on_cpu in own.items() if len(on_cpu)}
-        trials = Trials(passes.bound, batch, view_size, each, stream, passes.difficulty, passes.step)
-        trials.proposals = groups[passing].learner.propose(learners[passing], trials)
-        parts += [(trial.index, trials.adversarial[name]) for name, trial in each.items()]
-    view = parts[0][1]
-    if len(parts) > 1:
-        view = concatenate([part for _, part in parts], [len(index) for index, _ in parts])
-        view = view.select(torch.cat([index for index, _ in parts]).argsort())
-    augmented = batch.apply(view, view_size)
-    if passing is None or trials is None:
-        return Drawn(view, branch, augmented)
-    trials.augmented = augmented
-    return Drawn(view, branch, augmented, {passing: groups[passing].learner.compare(learners[passing], trials)})
+    if key is None or passes is None:
+        view = _in_order(parts)
+        return Drawn(view, branch, batch.apply(view, view_size))
+    rows = [(policy.branches[i - 1], np.flatnonzero(numbers == i)) for i in own]
+    each = {owner.name: Trial(owner, *held(on_cpu)) for owner, on_cpu in rows if len(on_cpu)}
+    trials = Trials(passes.bound, batch, view_size, each, stream, passes.difficulty, passes.step)
+    trials.proposals = groups[key].learner.propose(learners[key], trials)
+    view = _in_order([*parts, *((trial.index, trials.adversarial[name]) for name, trial in each.items())])
+    trials.augmented = batch.apply(view, view_size)
+    return Drawn(view, branch, trials.augmented, {key: groups[key].learner.compare(learners[key], trials)})
+
+
+def _by_learners(groups: Mapping[str, Group], learners: Mapping[str, Any], n: int, stream: Stream) -> Distributions:
+    """The distributions that learners without passes give for n rows."""
+
+    def distributions(owner: Branch) -> Mapping[str, Tensor]:
+        key, group = next((key, group) for key, group in groups.items() if owner.name in group.names)
+        log_probs = group.learner.log_probs(learners[key], owner, Rows(n, stream.device))
+        return check_log_probs(log_probs, owner, n, group.learner)
+
+    return distributions
+
+
+def _in_order(parts: Sequence[tuple[Tensor, View]]) -> View:
+    """The view of all rows in the order of the batch, from pairs (index of some rows, their view)."""
+    if len(parts) == 1:
+        return parts[0][1]
+    view = concatenate([part for _, part in parts], [len(index) for index, _ in parts])
+    return view.select(torch.cat([index for index, _ in parts]).argsort())
 
 
 # ---- learning
