@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_policy
 from adaug._batches.kinds import TARGETS, Target
 from adaug._batches.parse import parse
-from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind, check_losses
+from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
 from adaug._model.call import Call, Forward
 from adaug._model.locks import locked
 from adaug._model.wrappers import device_of, unwrap
@@ -28,10 +29,11 @@ from adaug._runtime.random import Stream, no_inference
 from adaug._runtime.ranks import dist_rank, meet, value_of_first
 from adaug._steps.groups import groups_of
 from adaug._steps.halves import Passes, draw, learn, losses_by_branch, metrics_of
+from adaug._steps.observing import check_difficulty, refuse_worker, unknown_output
 from adaug._steps.state import CPU, PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, loaded, saved_learners, started
 from adaug._views.view import View
-from adaug.learners.learner import Rows
-from adaug.learners.measures import LOSS, name_of
+from adaug.learners.learner import Rows, check_log_probs
+from adaug.learners.measures import GIVEN, LOSS, USERS, measured, name_of
 from adaug.learners.paper import LAYERS, Paper
 from adaug.learners.pretrain import RULES as PRETRAIN_RULES
 from adaug.learners.pretrain import Pretraining, repeated
@@ -124,7 +126,7 @@ class AdversarialAugmenter:
             LOG.warning("adaug: `occlude` names layers to mask, but the policy hides no cells of features. It is not used.")
         self.targets: dict[Any, Target] = given["targets"] or {}
         self.output_size: Size | None = given["output_size"]
-        self.difficulty = difficulty
+        self._difficulty = difficulty
         self.warmup_steps: int = given["warmup_steps"]
         self._call = Call(forward)
         self._total_steps: int | None = given["total_steps"]
@@ -166,12 +168,16 @@ class AdversarialAugmenter:
                 meet("step", state.steps)
             output, losses = bound.train(model, drawn.augmented, result, drawn.view.feature_masks, loss_fn)
             # commit: only torch itself or the optimizers of generators can fail from here on
-            own = None if self.difficulty is None else comparison
-            state = learn(state, self._groups, drawn, output, losses.detach().float(), own)
+            augmented, trained = drawn.augmented, losses.detach().float()
+            own = (lambda: trained) if comparison is loss else (lambda: comparison(output, augmented))
+            state = learn(state, self._groups, drawn, output, self._measure(output, augmented), own)
             branch = drawn.branch.to(bound.device, non_blocking=True)
             metrics = metrics_of(state, self._groups)
             metrics |= losses_by_branch(losses.detach(), drawn.branch, branch, self.branch_names)
-            self._state = replace(state, steps=state.steps + 1, metrics=metrics, view=drawn.view)
+            unobserved = state.unobserved + (state.drawn is not None)
+            self._state = replace(
+                state, steps=state.steps + 1, metrics=metrics, view=drawn.view, drawn=None, unobserved=unobserved
+            )
         return StepResult(losses.mean(), losses, result, branch, metrics, drawn.view, output)
 
     @locked
@@ -190,21 +196,29 @@ class AdversarialAugmenter:
 
         Raises:
             ValueError: A learner runs the model itself, or masks belong to layers of the model; both need `step`.
+            RuntimeError: It is called in a worker of a DataLoader, whose draws nobody could observe.
         """
+        refuse_worker("draw")
+        policy = self.policy.on_image() if self.occlude == () else self.policy
         needs = [type(group.learner).__name__ for group in self._groups.values() if group.learner.passes]
-        needs += ["OccludeFeatures"] if self.policy.hides_features else []
+        needs += ["OccludeFeatures"] if policy.hides_features else []
         if needs:
             raise ValueError(
                 f"`draw` should have a policy that needs no model, such as policies.robust(). Found {' and '.join(needs)}, "
-                "which runs or masks the model; call `step(model, batch, loss_fn)`."
+                "which runs or masks the model; call `step(model, batch, loss_fn)`, or hide cells by OccludeImage."
             )
         parsed = parse(batch, self.targets)
-        device = parsed.image.device
-        check_policy(self.policy, parsed, wait=self.steps == 0)
-        state = self._state if self._state.device == device else self._moved(device)
+        device, state = parsed.image.device, self._state
+        check_policy(policy, parsed, wait=state.view is None)
+        if not state.agreed:
+            state = replace(state, seed=value_of_first(self.seed), agreed=True)
+        if state.device != device:  # learners move to where the batches are
+            state = replace(state, device=device)
+            state = started(state, self._groups, policy, saved_learners(state, self._groups))
+        self._state = state
         stream, past = self._stream(STEP, state.steps, device=device), state.steps - self.warmup_steps
         progress = self.progress if past >= 0 else None
-        drawn = draw(self.policy, self._groups, state.learners, parsed, self._view_size(parsed), progress, stream)
+        drawn = draw(policy, self._groups, state.learners, parsed, self._view_size(parsed), progress, stream)
         result = drawn.augmented.to_user()
         unobserved = state.unobserved + (state.drawn is not None)
         self._state = replace(state, steps=state.steps + 1, drawn=drawn, view=drawn.view, unobserved=unobserved)
@@ -218,11 +232,13 @@ class AdversarialAugmenter:
             output: What the model returned for the batch. The measure follows from it: the augmenter's `difficulty`, or one
                 that adaug knows for such an output (heat maps with keypoints, masks, class labels).
             difficulty: Instead of an output, a number for each sample, [B], larger where the view was harder, such as
-                `losses.detach()`.
+                `losses.detach()`. NaN does not count.
 
         Raises:
             RuntimeError: No draw waits for it: none was made, or it was observed already.
-            ValueError: There is not one number for each row, or no measure is known for such an output.
+            TypeError: The difficulty is no tensor of floating point numbers.
+            ValueError: There is not one number for each row, no measure is known for such an output, or it is another measure
+                than before.
         """
         state = self._state
         if state.drawn is None:
@@ -231,25 +247,27 @@ class AdversarialAugmenter:
             )
         if (output is None) == (difficulty is None):
             raise ValueError("`observe` should get an output or a difficulty. Found both or neither; pass one of them.")
+        augmented = state.drawn.augmented
         with no_inference():
-            losses: Tensor | None = None
-            measure: Difficulty | None = None
             if difficulty is not None:
-                check_losses(difficulty, len(state.drawn.branch), "difficulty")
-                losses = difficulty.detach().float()
-            elif self.difficulty is not None:
-                measure = Difficulty(self.difficulty, "difficulty")
-            elif self._groups and name_of(output, state.drawn.augmented) == LOSS:
+                check_difficulty(difficulty, len(augmented), function=self.difficulty is not None)
+                numbers = difficulty.detach().to(augmented.image.device, torch.float32)
+                name, own = GIVEN, lambda: numbers
+            else:
+                name = self._measure(output, augmented) or USERS
+                function = self.difficulty or (lambda output, _: measured(output, augmented))
+                own = partial(Difficulty(function, "difficulty"), output, augmented)
+                if name == LOSS:
+                    raise ValueError(unknown_output(output, augmented))
+            if self._groups and state.measure not in (None, name):
                 raise ValueError(
-                    "`observe` should get an output that tells how hard the views were: heat maps with keypoints, masks with "
-                    f"logits, or logits with labels. Found {type(output).__name__}; pass difficulty=losses, one number for "
-                    "each sample, or give the augmenter a `difficulty` function."
+                    f"`observe` should tell difficulties of one measure. Found {name} after {state.measure}; they cannot be "
+                    "averaged, so tell it always the same way."
                 )
-            learned = learn(state, self._groups, state.drawn, output, losses, measure, given=difficulty is not None)
-        metrics = metrics_of(learned, self._groups)
-        if state.unobserved:
-            metrics["unobserved"] = torch.tensor(state.unobserved)
-        self._state = replace(learned, drawn=None, metrics=metrics)
+            if self._groups:
+                meet("observation", state.steps)
+            learned = learn(state, self._groups, state.drawn, output, name, own)
+        self._state = replace(learned, drawn=None, metrics=metrics_of(learned, self._groups))
 
     @property
     def view(self) -> View | None:
@@ -309,6 +327,7 @@ class AdversarialAugmenter:
         Raises:
             ValueError: Random views of this policy would change nothing.
         """
+        refuse_worker("random")
         policy, state = self.policy, self._state
         if not policy.changes_random_views:
             raise ValueError(
@@ -333,7 +352,8 @@ class AdversarialAugmenter:
             probabilities: dict[str, Tensor] = {}
             for name, group in self._groups.items():
                 for branch in group.of(bound.policy):
-                    log_probs = group.learner.log_probs(state.learners[name], branch, rows)
+                    given = group.learner.log_probs(state.learners[name], branch, rows)
+                    log_probs = check_log_probs(given, branch, len(parsed), group.learner)
                     probabilities |= {f"{branch.name}.{operation}": value.exp() for operation, value in log_probs.items()}
             self._state = state
         return probabilities
@@ -351,7 +371,7 @@ class AdversarialAugmenter:
         states = [one for one in state.learners.values() if isinstance(one, RunningState) and one.steps]
         if not states or state.measure is None:
             raise RuntimeError(
-                "A difficulty table should follow some steps, which fill it. Found no step yet; call `step` first."
+                "A difficulty table should follow training passes. Found none that was seen; call `step`, or draw and observe."
             )
         return difficulty_table(states, state.measure, may_grow=state.measure == LOSS)
 
@@ -387,6 +407,11 @@ class AdversarialAugmenter:
         return self._occlude
 
     @property
+    def difficulty(self) -> LossFunction | None:
+        """What measures how hard views are, as it was given."""
+        return self._difficulty
+
+    @property
     def forward(self) -> Forward | None:
         """How the model is called, as it was given."""
         return self._call.forward
@@ -404,8 +429,9 @@ class AdversarialAugmenter:
 
     @property
     def metrics(self) -> dict[str, Tensor]:
-        """Those of the latest step, for loggers that do not see a StepResult."""
-        return dict(self._state.metrics)
+        """Those of the latest `step` or `observe`, for loggers that do not see a StepResult."""
+        unobserved = self._state.unobserved
+        return dict(self._state.metrics) | ({"unobserved": torch.tensor(unobserved)} if unobserved else {})
 
     @property
     def progress(self) -> float:
@@ -471,7 +497,11 @@ class AdversarialAugmenter:
                 counts={name: int(count) for name, count in state["counts"].items()},
                 metrics={},
                 measure=state["measure"],
+                agreed=False,
                 drawn=None,
+                view=None,
+                unobserved=0,
+                unmeasured=0,
             )
             self._state = loaded(now, self._groups, self.policy, state["learners"])
 
@@ -490,6 +520,12 @@ class AdversarialAugmenter:
 
     def _comparison(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
+
+    def _measure(self, output: Any, augmented: Batch) -> str | None:
+        """The name of what measures how hard views were. None if only learners that compare views themselves ask."""
+        if all(group.learner.passes for group in self._groups.values()):
+            return None
+        return USERS if self.difficulty is not None else name_of(output, augmented)
 
     def _view_size(self, batch: Batch) -> Size:
         return batch.size if self.output_size is None else self.output_size
@@ -527,7 +563,7 @@ class AdversarialAugmenter:
         weakref.finalize(bound, bound.hooks.remove).atexit = False  # hooks should go when the augmenter goes
         try:
             # ranks share the generators that are made from the seed
-            state = replace(state, seed=value_of_first(self.seed), bound=bound, device=bound.device)
+            state = replace(state, seed=value_of_first(self.seed), agreed=True, bound=bound, device=bound.device)
             with no_inference():
                 state = started(state, self._groups, self.policy, saved_learners(state, self._groups))
             tried = list(tried)
@@ -541,11 +577,6 @@ class AdversarialAugmenter:
         except BaseException:
             bound.hooks.remove()
             raise
-
-    def _moved(self, device: torch.device) -> State:
-        """The same state on another device, for draws without a model."""
-        saved = saved_learners(self._state, self._groups)
-        return started(replace(self._state, device=device), self._groups, self.policy, saved)
 
     def _unbound(self) -> State:
         """The same state without a model."""

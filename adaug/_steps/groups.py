@@ -43,7 +43,12 @@ def groups_of(policy: Policy) -> dict[str, Group]:
         learner = learner_of(branch)
         if learner is None:
             continue
-        names = next((names for other, names in found if other == learner), None)
+        if not isinstance(learner, Learner):
+            raise TypeError(
+                f"`learned` of branch {branch.name!r} should be an adaug.learners.Learner. Found {type(learner).__name__}; "
+                "derive it from Learner."
+            )
+        names = next((names for other, names in found if _same(other, learner)), None)
         if names is None:
             found.append((learner, [branch.name]))
         else:
@@ -63,3 +68,11 @@ def groups_of(policy: Policy) -> dict[str, Group]:
     order = [branch.name for branch in policy.branches]
     groups = [Group(learner, tuple(sorted(names, key=order.index))) for learner, names in found]
     return {"+".join(group.names): group for group in sorted(groups, key=lambda group: group.learner.passes)}
+
+
+def _same(one: Learner, other: Learner) -> bool:
+    """Whether two learners are equal. Settings such as tensors have no plain answer; then only the same object is."""
+    try:
+        return one is other or bool(one == other)
+    except (RuntimeError, ValueError):
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from adaug._steps.groups import Group
 from adaug._steps.state import Drawn, State
 from adaug._views.view import View, concatenate
 from adaug.learners.learner import Rows, Seen, check_log_probs
-from adaug.learners.measures import GIVEN, LOSS, MAY_GROW, USERS, measured, name_of
+from adaug.learners.measures import GIVEN, LOSS, MAY_GROW, USERS, measured
 from adaug.learners.table import changes_size, sizes_of
 from adaug.learners.trials import Trial, Trials
 from adaug.policies import Branch, Policy
@@ -127,10 +127,8 @@ def learn(
     groups: Mapping[str, Group],
     drawn: Drawn,
     output: Any,
-    losses: Tensor | None,
-    difficulty: Difficulty | None,
-    *,
-    given: bool = False,
+    name: str | None,
+    own: Callable[[], Tensor],
 ) -> State:
     """The state after learners saw a training pass.
 
@@ -139,39 +137,27 @@ def learn(
         groups: The learners.
         drawn: The views that the model trained on, with the evidence of comparisons.
         output: What the model returned.
-        losses: The loss of each row, [B] float32, without graph.
-        difficulty: The user's measure, if there is one.
-        given: Whether `losses` are difficulties that the user gave as numbers.
+        name: What measures how hard views were, in words. None if no learner asks.
+        own: Gives the user's difficulty, the losses or the numbers that the user gave, [B] float32.
     """
-    hooks, about = None if state.bound is None else state.bound.hooks, state.measure
-    if given and groups:
-        about = about or GIVEN
-        if about != GIVEN:
-            raise ValueError(
-                f"Difficulties should be of one measure. Found numbers of your own after {about}; tell it always the same way."
-            )
+    hooks = None if state.bound is None else state.bound.hooks
+    other = name is not None and state.measure not in (None, name)  # different measures cannot be averaged
 
     def hidden(values: Tensor) -> Tensor:
         return values if hooks is None else hooks.nan_if_skipped(values)
 
     @functools.cache
     def comparison() -> Tensor:
-        values = losses if difficulty is None else difficulty(output, drawn.augmented)
-        assert values is not None
-        return hidden(values)
+        return hidden(own())
 
     @functools.cache
     def measure() -> Tensor:
-        nonlocal about
-        if given:
-            return comparison()
-        about = about or (USERS if difficulty is not None else name_of(output, drawn.augmented))
-        if difficulty is not None:
-            return comparison()
-        if state.measure is None and about == LOSS and any(map(changes_size, map(sizes_of, drawn.view.operations.values()))):
-            LOG.warning(MAY_GROW)
-        return hidden(measured(about, output, drawn.augmented, losses))
+        if other:
+            return torch.full((len(branch),), torch.nan, device=branch.device)
+        return comparison() if name in (USERS, GIVEN, LOSS) else hidden(measured(output, drawn.augmented))
 
+    if state.measure is None and name == LOSS and any(map(changes_size, map(sizes_of, drawn.view.operations.values()))):
+        LOG.warning(MAY_GROW)
     branch = drawn.branch.to(drawn.augmented.image.device, non_blocking=True)
     learners = {}
     for key, group in groups.items():
@@ -181,7 +167,8 @@ def learn(
             raise TypeError(
                 f"`observe` of {type(group.learner).__name__} should return the new state. Found None; end it with a return."
             )
-    return replace(state, learners=learners, measure=about)
+    unmeasured = state.unmeasured + (len(branch) if other else 0)
+    return replace(state, learners=learners, measure=state.measure or name, unmeasured=unmeasured)
 
 
 def metrics_of(state: State, groups: Mapping[str, Group]) -> dict[str, Tensor]:
@@ -189,21 +176,23 @@ def metrics_of(state: State, groups: Mapping[str, Group]) -> dict[str, Tensor]:
     metrics: dict[str, Tensor] = {}
     for key in list(groups)[::-1]:
         metrics |= groups[key].learner.metrics(state.learners[key])
+    if state.unmeasured:
+        metrics["unmeasured"] = torch.tensor(state.unmeasured)
     return metrics
 
 
-def losses_by_branch(losses: Tensor, branch: Tensor, owner: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def losses_by_branch(losses: Tensor, branch: Tensor, on_device: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """The mean loss of each branch that has rows: "loss/branch" -> [].
 
     Args:
         losses: [B], without graph.
         branch: The branch of each row, [B] long, on the CPU.
-        owner: The same, on the device of the losses.
+        on_device: The same, on the device of the losses.
         names: The names of the random share and of the branches.
     """
     present = sorted(set(branch.tolist()))
     if len(present) == 1:
         return {f"loss/{names[present[0]]}": losses.mean()}
-    mine = (owner == constant(tuple((i,) for i in present), owner)).to(losses.dtype)  # [branches, B]
+    mine = (on_device == constant(tuple((i,) for i in present), on_device)).to(losses.dtype)  # [branches, B]
     means = (mine @ losses / mine.sum(1)).unbind()
     return {f"loss/{names[i]}": mean for i, mean in zip(present, means, strict=True)}

@@ -60,6 +60,8 @@ class State:
         drawn: The views that wait for `observe`.
         view: The latest views.
         unobserved: How many draws nobody observed.
+        unmeasured: How many rows did not count, because their batch needs another measure.
+        agreed: Whether all ranks have the seed of the first.
     """
 
     seed: int | None = None
@@ -75,6 +77,8 @@ class State:
     drawn: Drawn | None = None
     view: View | None = None
     unobserved: int = 0
+    unmeasured: int = 0
+    agreed: bool = False
 
 
 def check_saved(saved: Any, policy: Policy, groups: Mapping[str, Group], *, users: bool) -> None:

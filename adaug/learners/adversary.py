@@ -160,10 +160,6 @@ class Adversary:
             for parameter in parameters:
                 parameter.grad = None
 
-    def follow(self, flat: Tensor) -> None:
-        """Takes one step with gradients that were summed over the rows of all ranks."""
-        self.move(self.means(flat))
-
     def _parameters(self) -> list[nn.Parameter]:
         return [p for p in self.generator.parameters() if p.requires_grad]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adaug._model.layers import Shape
-from adaug._runtime.checks import Rule, number
+from adaug._runtime.checks import Rule, as_text, number
 from adaug._runtime.random import Stream
 from adaug._runtime.states import check_state, tensor
 from adaug._views.view import View
@@ -150,19 +150,36 @@ class Learner:
         return {}
 
     def state_dict(self, state: Any) -> Any:
-        """Returns a state in tensors and plain values. By default the state itself: a mapping of such, or None."""
-        return None if state is None else {name: _copied(value) for name, value in state.items()}
+        """Returns a state in plain values. By default the state itself: a flat mapping of tensors and numbers, or None.
+
+        Raises TypeError for any other state: then write this method and `load_state_dict`.
+        """
+        if state is None:
+            return None
+        plain = isinstance(state, Mapping) and all(isinstance(value, (Tensor, int, float)) for value in state.values())
+        if not plain:
+            found = {name: type(value).__name__ for name, value in state.items()} if isinstance(state, Mapping) else state
+            raise TypeError(
+                f"A state of {type(self).__name__} should be a mapping of tensors and numbers, or None. Found "
+                f"{as_text(found)}; write `state_dict` and `load_state_dict` for others."
+            )
+        return {name: _copied(value) for name, value in state.items()}
 
     def load_state_dict(self, state: Any, saved: Any) -> Any:
-        """Returns the state that `saved` was made of. Raises ValueError unless it is like the present state."""
+        """Returns the state that `saved` was made of. Raises ValueError unless its names, shapes and types are right."""
         if state is None:
+            if saved is not None:
+                raise ValueError(
+                    f"A state of {type(self).__name__} should be None, as `start` returns it. Found {as_text(saved)}; let "
+                    "`start` return the first state."
+                )
             return None
         check_state(saved, {name: _like(value) for name, value in state.items()}, f"A state of {type(self).__name__}")
         return {name: _copied(saved[name], own) for name, own in state.items()}
 
 
 def _like(own: Any) -> Rule:
-    return tensor(own) if isinstance(own, Tensor) else number()
+    return tensor(own, finite=False) if isinstance(own, Tensor) else number(finite=False)
 
 
 def _copied(value: Any, own: Any = None) -> Any:
@@ -183,6 +200,9 @@ def check_log_probs(log_probs: Any, branch: Branch, n: int, learner: Learner) ->
         if not isinstance(value, Tensor) or value.shape != (n, operation.bins):
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{owner} should return [n, k] = {(n, operation.bins)} for {operation.name!r}. Found {found}.")
-        if value.device.type == "cpu" and bool(value.isnan().any()):
-            raise ValueError(f"{owner} should return log-probabilities. Found NaN for {operation.name!r}.")
+        if value.device.type == "cpu" and value.numel() and not bool(value.amax(1).isfinite().all()):
+            raise ValueError(
+                f"{owner} should return log-probabilities, in each row at least one above -inf. Found NaN or inf for "
+                f"{operation.name!r}."
+            )
     return dict(log_probs)

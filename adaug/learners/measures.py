@@ -38,14 +38,10 @@ MAY_GROW = (
 )
 
 
-def measured(known: str, output: Any, batch: Batch, losses: Tensor | None) -> Tensor:
-    """The difficulty of each row, [B], by the measure of this name. NaN if this batch needs another measure."""
+def measured(output: Any, batch: Batch) -> Tensor:
+    """The difficulty of each row, [B] float32, by the measure for this kind of output."""
     measure = measure_of(output, batch)
-    if known != (LOSS if measure is None else measure.about):  # different measures cannot be averaged
-        return torch.full((len(batch),), torch.nan, device=batch.image.device)
-    if measure is None:
-        assert losses is not None
-        return losses
+    assert measure is not None
     with torch.no_grad():
         return measure.function(output, batch).float()
 
@@ -58,8 +54,8 @@ def name_of(output: Any, batch: Batch) -> str:
 
 def measure_of(output: Any, batch: Batch) -> Measure | None:
     """A difficulty for this kind of output that does not grow with size. None if adaug knows none."""
-    last = _last(output)
-    if not isinstance(last, Tensor) or not last.is_floating_point() or len(last) != len(batch):
+    last = _last(output, batch)
+    if not isinstance(last, Tensor) or not last.is_floating_point() or not last.ndim or len(last) != len(batch):
         return None
     labels, points, masks = (batch.entries_of(kind) for kind in ("label", "keypoints", "mask"))
     if last.ndim == 2 and last.shape[1] > 1 and len(labels) == 1 and labels[0].ndim == 1 and not labels[0].is_floating_point():
@@ -73,14 +69,17 @@ def measure_of(output: Any, batch: Batch) -> Measure | None:
     return None
 
 
-def _last(output: Any) -> Any:
-    """What the last of several stacks returned, which is the one that counts."""
-    return output[-1] if isinstance(output, (list, tuple)) and output else output
+def _last(output: Any, batch: Batch) -> Any:
+    """What the last of several stacks returned, which is the one that counts. What has no rows, such as a sum, is no stack."""
+    if not isinstance(output, (list, tuple)):
+        return output
+    stacks = [one for one in output if isinstance(one, Tensor) and one.ndim and len(one) == len(batch)]
+    return stacks[-1] if stacks else None
 
 
 def _of_labels(output: Any, batch: Batch) -> Tensor:
     """1 - the probability of the true class: bounded, so that a few images do not decide. NaN for labels out of range."""
-    logits = _last(output)
+    logits = _last(output, batch)
     label = batch.entries_of("label")[0].to(logits.device)
     true = label[:, None] == torch.arange(logits.shape[1], device=logits.device)  # [B, classes]
     return 1 - (logits.float().softmax(1) * true).sum(1) / true.sum(1)  # 0 / 0 where no class is the true one
@@ -90,12 +89,12 @@ def _of_keypoints(output: Any, batch: Batch) -> Tensor:
     entries = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
     if batch.has("visibility"):
         entries["visibility"] = batch.entries_of("visibility")[0]
-    return normalized_error(output, entries)
+    return normalized_error(_last(output, batch), entries)
 
 
 def _of_masks(output: Any, batch: Batch) -> Tensor:
     """1 - IoU of logits [B, C, h, w] and integer masks, averaged over the classes that an image has. Others are ignored."""
-    logits = _last(output)  # [B, C, h, w]
+    logits = _last(output, batch)  # [B, C, h, w]
     mask = batch.entries_of("mask")[0]
     planes = (mask if mask.ndim == 4 else mask[:, None]).float()
     mask = F.interpolate(planes, logits.shape[-2:], mode="nearest").flatten(1).long()  # [B, h * w]

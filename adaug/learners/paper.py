@@ -187,7 +187,7 @@ class Paper(Learner):
         if evidence.reference is not None and evidence.adversarial is None:
             evidence = self._judged(replace(evidence, adversarial=seen.compared[evidence.trials.index]))
         if evidence.reference is not None:
-            learn(state.adversaries, evidence.updates)
+            move_all(state.adversaries, evidence.updates)
         return replace(state, metrics=dict(evidence.metrics))
 
     @override
@@ -212,7 +212,7 @@ class Paper(Learner):
         return PaperState(state.adversaries)
 
 
-def learn(adversaries: Mapping[str, Adversary], updates: Mapping[str, UpdateTargets]) -> None:
+def move_all(adversaries: Mapping[str, Adversary], updates: Mapping[str, UpdateTargets]) -> None:
     """Moves every generator that has update targets. With ranks all take part: others may have rows of their branch."""
     with no_inference():
         gradients = {

@@ -17,7 +17,7 @@ from adaug._runtime.checks import batches, integer, number, optional
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
 from adaug.learners.adversary import Adversary, UpdateTargets
-from adaug.learners.paper import learn
+from adaug.learners.paper import move_all
 from adaug.learners.reward import kl_divergence
 from adaug.operations import Operation
 from adaug.policies import Branch
@@ -59,7 +59,7 @@ class Pretraining:
             updates[name], divergence = self.update(adversary, batch, stream)
             divergences |= divergence
         with learning_rate([adversary.optimizer for adversary in adversaries.values()], lr):
-            learn(adversaries, updates)
+            move_all(adversaries, updates)
         return divergences
 
     def update(self, adversary: Adversary, batch: Batch, stream: Stream) -> tuple[UpdateTargets, dict[str, Tensor]]:

@@ -45,7 +45,8 @@ class Columns:
         centring: Subtracts an operation's mean from its bins, [C, C].
         uniform: Even probabilities, [O, K].
         limit: The largest probability of a bin, cap / k, [O, 1].
-        trust: What of the response is not the floor, 1 - floor, [O, 1]. 0 for operations of other learners.
+        trust: What of the response is not the floor, 1 - floor, [O, 1]. 0 for operations that draw otherwise.
+        own: The operations whose distribution this learner gives, even or not.
     """
 
     operations: dict[str, Operation]
@@ -56,6 +57,7 @@ class Columns:
     uniform: Tensor
     limit: Tensor
     trust: Tensor
+    own: frozenset[str]
 
     @staticmethod
     def of(start: Start, cap: float, floor: float) -> Columns:
@@ -82,7 +84,8 @@ class Columns:
             "trust": torch.where(learns, 1 - floor, 0.0).to(kind),
         }
         operations = {owner.full_name(operation): operation for owner, operation in owned}
-        return Columns(operations, shares, **{name: part.to(device) for name, part in parts.items()})
+        given = frozenset(owner.full_name(operation) for owner in start.branches for operation in owner.operations)
+        return Columns(operations, shares, **{name: part.to(device) for name, part in parts.items()}, own=given)
 
     @cached_property
     def bins(self) -> list[int]:
@@ -183,7 +186,8 @@ class Answer:
         entropies = torch.special.entr(probabilities).sum(1).unbind()
         metrics: dict[str, Tensor] = {}
         for name, bins, row, entropy in zip(columns.operations, columns.bins, probabilities.unbind(), entropies, strict=True):
-            metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
+            if name in columns.own:
+                metrics[f"entropy/{name}"], metrics[f"distribution/{name}"] = entropy, row[:bins]
         return metrics if self.difficulty is None else metrics | columns.named("difficulty", self.difficulty)
 
 

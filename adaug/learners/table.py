@@ -22,8 +22,8 @@ class DifficultyTable:
 
     Attributes:
         columns: "branch.operation" -> lists [k], an entry for each of its k bins or cells: "bin" (its name), "difficulty",
-            "error" (one standard error), "probability" (of being drawn), and "rows" (how many rows the difficulty comes from;
-            older rows count for less).
+            "error" (one standard error), "probability" (of being drawn; NaN where another learner draws), and "rows" (how many
+            rows the difficulty comes from; older rows count for less).
         measure: What the difficulty measures, in words.
         notes: Warnings.
     """
@@ -38,7 +38,8 @@ class DifficultyTable:
             width = max(len(name), *map(len, table["bin"]))
             lines.append(f"{name:{width}s}  difficulty           drawn    rows")
             for label, value, error, drawn, rows in zip(*table.values(), strict=True):
-                lines.append(f"{label:>{width}s}  {value:10.4g} ± {error:<7.2g} {100 * drawn:4.1f} % {rows:6.0f}")
+                share = "   – " if math.isnan(drawn) else f"{100 * drawn:4.1f} "
+                lines.append(f"{label:>{width}s}  {value:10.4g} ± {error:<7.2g} {share}% {rows:6.0f}")
         return "\n".join(lines)
 
 
@@ -62,11 +63,14 @@ def difficulty_table(states: Sequence[RunningState], measure: str, *, may_grow: 
             state.columns.operations, state.columns.operations.values(), probabilities, strict=True
         ):
             end = start + operation.bins
+            if name in columns and name not in state.columns.own:
+                start = end
+                continue
             columns[name] = {
                 "bin": operation.labels(),
                 "difficulty": difficulty[start:end],
                 "error": errors[start:end],
-                "probability": drawn[: operation.bins],
+                "probability": drawn[: operation.bins] if name in state.columns.own else [math.nan] * operation.bins,
                 "rows": rows[start:end],
             }
             start = end

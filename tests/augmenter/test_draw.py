@@ -192,8 +192,10 @@ def test_an_observation_belongs_to_one_draw():
 @pytest.mark.parametrize(("arguments", "message"), [
     ({}, "an output or a difficulty"), ({"output": 1, "difficulty": torch.ones(6)}, "an output or a difficulty"),
     ({"difficulty": torch.ones(5)}, r"shape \(6,\). Found shape \(5,\)"), ({"difficulty": 0.5}, "Found float"),
-    ({"output": torch.ones(6)}, "pass difficulty=losses"), ({"output": "text"}, "pass difficulty=losses"),
-    ({"output": torch.ones(5, 2, 8, 8)}, "pass difficulty=losses"),
+    ({"difficulty": [0.5] * 6}, "Found list"),
+    ({"output": torch.tensor(1.0)}, "Found a tensor of shape"),
+    ({"output": torch.ones(6)}, "or difficulty=losses"), ({"output": "text"}, "or difficulty=losses"),
+    ({"output": torch.ones(5, 2, 8, 8)}, "or difficulty=losses"),
 ])  # fmt: skip
 def test_a_wrong_observation_changes_nothing_and_may_be_followed_by_a_right_one(arguments, message):
     augmenter, model = made()
@@ -209,7 +211,7 @@ def test_one_measure_all_along():
     augmenter, model = made()
     augmenter.observe(model(augmenter.draw(nets.make_batch(6))["image"]))
     augmenter.draw(nets.make_batch(6))
-    with pytest.raises(ValueError, match="should be of one measure"):
+    with pytest.raises(ValueError, match="difficulties of one measure"):
         augmenter.observe(difficulty=torch.rand(6))
 
 
@@ -242,3 +244,79 @@ def test_warm_up_and_shares_follow_the_draws():
         augmenter.observe(difficulty=torch.rand(6))
         assert bool(augmenter.view.magnitudes["a.rotate"].any()) == (i >= 2)
         assert augmenter.progress == (i + 1) / 4
+
+
+def test_another_kind_of_batch_is_refused_by_observe_and_counted_by_step():
+    augmenter, model = made()
+    augmenter.observe(model(augmenter.draw(nets.make_batch(6))["image"]))
+    labelled = {"image": torch.rand(5, 3, 32, 32), "label": torch.randint(3, (5,))}
+    augmenter.draw(labelled)
+    with pytest.raises(ValueError, match="difficulties of one measure"):
+        augmenter.observe(torch.rand(5, 3))
+    before = augmenter.state_dict()["learners"]["asr+aho"]["pending"].clone()
+    result = augmenter.step(model, labelled, lambda output, batch: output.square().mean((1, 2, 3)))
+    assert result.metrics["unmeasured"] == 5
+    assert torch.equal(augmenter.state_dict()["learners"]["asr+aho"]["pending"], before)
+
+
+def test_a_function_of_the_augmenter_measures_alone_and_its_state_fits_it():
+    augmenter, model = made(difficulty=losses_of)
+    batch = augmenter.draw(nets.make_batch(6))
+    with pytest.raises(ValueError, match="has a `difficulty` function"):
+        augmenter.observe(difficulty=torch.rand(6))
+    augmenter.observe(model(batch["image"]))
+    made(difficulty=losses_of)[0].load_state_dict(augmenter.state_dict())
+
+
+def test_a_step_ends_a_draw_that_waits():
+    augmenter, model = made()
+    augmenter.draw(nets.make_batch(6))
+    result = augmenter.step(model, nets.make_batch(6, seed=1), losses_of)
+    assert augmenter.metrics["unobserved"] == 1
+    with pytest.raises(RuntimeError, match="should follow a `draw`"):
+        augmenter.observe(result.output)
+
+
+def test_draws_alone_are_counted_at_once():
+    augmenter, _ = made()
+    for _ in range(3):
+        augmenter.draw(nets.make_batch(6))
+    assert augmenter.metrics["unobserved"] == 2
+    with pytest.raises(RuntimeError, match="Found none that was seen"):
+        augmenter.difficulty_table()
+
+
+class Drawing(torch.utils.data.Dataset):
+    def __init__(self, augmenter):
+        self.augmenter = augmenter
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.augmenter.draw(nets.make_batch(2))["image"]
+
+
+def test_a_worker_of_a_loader_may_not_draw():
+    augmenter, _ = made()
+    assert len(list(torch.utils.data.DataLoader(Drawing(augmenter)))) == 2
+    with pytest.raises(RuntimeError, match=r"use adaug\.Augment in a Dataset"):
+        list(torch.utils.data.DataLoader(Drawing(augmenter), num_workers=1))
+
+
+def test_a_sum_beside_the_output_is_no_output():
+    augmenter, model = made()
+    batch = augmenter.draw(nets.make_batch(6))
+    maps = model(batch["image"])
+    augmenter.observe((maps, maps.sum()))
+    other, model = made()
+    other.draw(nets.make_batch(6))
+    other.observe(maps)
+    assert nets.same(augmenter.state_dict(), other.state_dict())
+
+
+def test_masks_on_the_image_need_no_model():
+    policy = policies.running(policies.paper(PAIRS))
+    augmenter, model = made(policy, occlude=())
+    augmenter.observe(model(augmenter.draw(nets.make_batch(9))["image"]))
+    assert augmenter.state_dict()["learners"]["asr+aho"]["steps"] == 1

@@ -326,7 +326,6 @@ def broken(state: Any, **parts: Any) -> Any:
 
 UNFIT = {
     "another shape": lambda s: broken(s, **{"turn.rotate": torch.zeros(4, 2)}),
-    "NaN": lambda s: broken(s, **{"turn.rotate": torch.full((5, 2), torch.nan)}),
     "a list": lambda s: broken(s, **{"turn.rotate": [0.0]}),
     "too much": lambda s: broken(s, more=torch.zeros(2)),
     "a text": lambda s: broken(s, steps="three"),

@@ -451,7 +451,7 @@ def test_the_table_reads_well():
 
 
 def test_a_table_follows_some_steps():
-    with pytest.raises(RuntimeError, match="should follow some steps"):
+    with pytest.raises(RuntimeError, match="should follow training passes"):
         nets.make_augmenter(policies.robust(PAIRS)).difficulty_table()
 
 
