@@ -112,10 +112,14 @@ def corrected_tables(groups: Mapping[str, Differences], names: Sequence[str]) ->
     tested = [known for pairs in numbers.values() for of_pair in pairs.values() for known in of_pair.values() if "p" in known]
     for known, p in zip(tested, holm([known["p"] for known in tested]), strict=True):
         known["p of one"], known["p"] = known["p"], p
-    text = [
-        f"Differences: mean ± deviation over the seeds, 95 % interval (t), p of a two-sided t-test, corrected for the "
-        f"{len(tested)} comparisons of these tables (Holm)"
-    ]
+    text = (
+        []
+        if not tested
+        else [
+            f"Differences: mean ± deviation over the seeds, 95 % interval (t), p of a two-sided t-test, corrected for the "
+            f"{len(tested)} comparisons of these tables (Holm)"
+        ]
+    )
     for heading, pairs in numbers.items():
         if pairs:
             rows = {

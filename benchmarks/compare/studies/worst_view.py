@@ -239,4 +239,5 @@ LEARNERS = Study(
         Arm("worst of 2", Views(WorstOf(2))),
         Arm("worst of 4", Views(WorstOf(4))),
     ],
+    against=["running"],
 )
