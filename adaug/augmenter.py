@@ -18,6 +18,7 @@ from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_policy
 from adaug._batches.kinds import TARGETS, Target
 from adaug._batches.parse import parse
+from adaug._batches.subclasses import plain
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind, check_losses
 from adaug._model.call import Call, Forward
 from adaug._model.locks import locked
@@ -168,10 +169,11 @@ class AdversarialAugmenter:
             output, losses = bound.train(model, drawn.augmented, result, drawn.view.feature_masks, loss_fn)
             # commit: only torch itself or the optimizers of generators can fail from here on
             own = None if self.difficulty is None else comparison
-            state = learn(state, self._groups, drawn, output, losses.detach().float(), own)
+            numbers = plain(losses).detach()
+            state = learn(state, self._groups, drawn, output, numbers.float(), own)
             branch = drawn.branch.to(bound.device, non_blocking=True)
             metrics = metrics_of(state, self._groups)
-            metrics |= losses_by_branch(losses.detach(), drawn.branch, branch, self.branch_names)
+            metrics |= losses_by_branch(numbers, drawn.branch, branch, self.branch_names)
             self._state = replace(state, steps=state.steps + 1, metrics=metrics, view=drawn.view)
         return StepResult(losses.mean(), losses, result, branch, metrics, drawn.view, output)
 
@@ -239,7 +241,7 @@ class AdversarialAugmenter:
             measure: Difficulty | None = None
             if difficulty is not None:
                 check_losses(difficulty, len(state.drawn.branch), "difficulty")
-                losses = difficulty.detach().float()
+                losses = plain(difficulty).detach().float()
             elif self.difficulty is not None:
                 measure = Difficulty(self.difficulty, "difficulty")
             elif self._groups and name_of(output, state.drawn.augmented) == LOSS:

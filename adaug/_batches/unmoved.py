@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from adaug._batches.kinds import CARRIED, KIND_OF, Key
+from adaug._batches.kinds import CARRIED, Key
+from adaug._batches.names import KIND_OF
 from adaug._batches.tree import Path, children, has_names, is_container, key_of
+from adaug._runtime.geometry import Size
+
+MOST_COORDINATES = 8  # integers in a last dimension of at most so many may be boxes, quadrangles or points
 
 
 def holds_numbers(entry: Any, *, within: bool = False, depth: int = 4) -> bool:
@@ -47,15 +53,55 @@ def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection
             continue
         named = kind if name is None else KIND_OF[name]
         belongs = named not in CARRIED
-        if not belongs and not (array.ndim > 2 - row and _of_pixels(array.shape[-2:], image.shape[-2:])):
+        if not belongs and not _holds_map(array.shape if row else array.shape[1:], image.shape[-2:]):
             continue
         where = key_of(path)
         what = f"{name!r} in it, a name of {named}" if belongs else f"shape {tuple(array.shape)}, a value for each pixel"
         remedy = f'pass targets={{{where!r}: "{named if belongs else "mask"}"}}' if not row else "stack its rows in one tensor"
-        raise ValueError(
-            f"{key!r} should hold nothing that moves with the pixels, because its name means that it stays as it is. Found "
-            f"{what}; {remedy} (or pass targets={{{key!r}: {kind!r}}} if it should stay)."
-        )
+        raise _refusal(key, kind, what, remedy)
+
+
+def check_numbers(key: Key, entry: Any, kind: str, size: Size, objects: Collection[int], said: Collection[Path] = ()) -> None:
+    """Raises ValueError if the name of an entry means "leave it as it is", but its numbers may be coordinates. Reads values.
+
+    Args:
+        key: The entry's key.
+        entry: The entry, with a dimension of rows.
+        kind: Its kind, by its name.
+        size: The size of the images.
+        objects: How many objects or keypoints an image has: one number for each of them is no coordinate.
+        said: Paths that are the user's decision.
+    """
+    for path, array, _, row in _arrays(entry, (key,), None, False):
+        known = any(path[: len(inner)] == inner for inner in said)
+        values = torch.from_numpy(array) if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" else array
+        if known or not isinstance(values, Tensor) or values.device.type == "meta":
+            continue
+        if may_be_coordinates(values.detach()[None] if row else values.detach(), size, objects):
+            remedy = f'pass targets={{{key_of(path)!r}: kind}} with "keypoints", "boxes" or what it is'
+            raise _refusal(key, kind, f"shape {tuple(array.shape)}, numbers that may be coordinates", remedy)
+
+
+def may_be_coordinates(values: Tensor, size: Size, objects: Collection[int]) -> bool:
+    """Whether numbers [n, ...] may be places in images of a size, rather than classes or one number for each object."""
+    if values.ndim < 2 or values.shape[-1] < 2 or not values.numel() or values.dtype == torch.bool or values.is_complex():
+        return False
+    if values.ndim == 2 and values.shape[1] in objects:
+        return False
+    low, high = (float(edge) for edge in values.aminmax())
+    if bool(((values == 0) | (values == 1)).all()):
+        return False  # classes, one-hot or several at once
+    if values.is_floating_point():
+        return low < 0 or not bool(((values.double().sum(-1) - 1).abs() < 1e-3).all())  # else probabilities
+    even = values.shape[-1] % 2 == 0 if values.ndim == 2 else values.shape[-1] <= MOST_COORDINATES
+    return even and low >= -1 and high <= max(size)
+
+
+def _refusal(key: Key, kind: str, what: str, remedy: str) -> ValueError:
+    return ValueError(
+        f"{key!r} should hold nothing that moves with the pixels, because its name means that it stays as it is. Found "
+        f"{what}; {remedy} (or pass targets={{{key!r}: {kind!r}}} if it should stay)."
+    )
 
 
 def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tuple[Path, Any, str | None, bool]]:
@@ -69,7 +115,13 @@ def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tup
             yield from _arrays(item, (*path, inner), called if called in KIND_OF else name, row or listed)
 
 
-def _of_pixels(size: Any, image: Any) -> bool:
+def _holds_map(shape: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether a row of some shape has a value for each pixel: two neighbouring sizes, in either order, or all in one line."""
+    either = itertools.chain(itertools.pairwise(shape), itertools.pairwise(shape[::-1]))
+    return any(_of_pixels(pair, image) for pair in either) or shape[-1:] == (image[0] * image[1],)
+
+
+def _of_pixels(size: Sequence[int], image: Sequence[int]) -> bool:
     """Whether a map has the aspect ratio of an image, up to whole pixels: h / w = H / W."""
     (h, w), (height, width) = size, image
     return min(h, w) > 1 and abs(h * width - w * height) <= max(height, width)
