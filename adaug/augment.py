@@ -16,11 +16,11 @@ from torch import Tensor
 from adaug import policies
 from adaug._batches.batch import UserBatch
 from adaug._batches.fits import check_policy
-from adaug._batches.forms import Channels, is_array
 from adaug._batches.kinds import MOVING, TARGETS, Key, Target
 from adaug._batches.names import guess
-from adaug._batches.readings import image_of, is_single
-from adaug._batches.samples import Lifted
+from adaug._batches.samples.forms import Channels, is_array
+from adaug._batches.samples.lifted import Lifted
+from adaug._batches.samples.readings import image_of, is_single
 from adaug._batches.tree import Path, children, has_names, has_rows, map_leaves
 from adaug._runtime.checks import checked, flag, instance, integer, number, one_of, optional
 from adaug._runtime.geometry import SIZE, Size

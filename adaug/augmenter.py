@@ -17,8 +17,8 @@ from adaug import policies
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_policy
 from adaug._batches.kinds import TARGETS, Target
+from adaug._batches.moving.subclasses import plain
 from adaug._batches.parse import parse
-from adaug._batches.subclasses import plain
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind, check_losses
 from adaug._model.call import Call, Forward
 from adaug._model.locks import locked

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaug._batches import flat, moves, tree
-from adaug._batches.colours import colour_channels
+from adaug._batches import tree
 from adaug._batches.kinds import Key, Target
-from adaug._batches.moves import Motion
+from adaug._batches.moving import flat, moves
+from adaug._batches.moving.colours import colour_channels
+from adaug._batches.moving.moves import Motion
+from adaug._batches.moving.subclasses import like
 from adaug._batches.rows import cut
-from adaug._batches.subclasses import like
 from adaug._batches.tree import Path
 from adaug._batches.units import box_to_pixels, to_pixels
 from adaug._runtime.geometry import Size, full_precision

@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from adaug._batches.checks.unmoved import holds_numbers
 from adaug._batches.kinds import CARRIED, PLAIN, Key, Target
 from adaug._batches.names import KIND_OF, as_it_says, guess, own_kind, refuse_unknown
 from adaug._batches.tree import Path, ancestors, has_names, is_container, leaves, walk
-from adaug._batches.unmoved import holds_numbers
 
 
 def nested_entries(

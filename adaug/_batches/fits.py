@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from adaug._batches.batch import Batch
-from adaug._batches.colours import check_colours
-from adaug._batches.flat import check_images, image_of
-from adaug._batches.moves import vector_parts
+from adaug._batches.checks.unmoved import check_numbers
+from adaug._batches.moving.colours import check_colours
+from adaug._batches.moving.flat import check_images, image_of
+from adaug._batches.moving.moves import vector_parts
 from adaug._batches.tree import walk
 from adaug._batches.units import check_boxes, check_points
-from adaug._batches.unmoved import check_numbers
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
 from adaug.policies import Policy
@@ -46,6 +46,9 @@ def check_values(batch: Batch, *, wait: bool = True) -> None:
         batch: The batch.
         wait: Whether to check values on a GPU too, which waits for it.
     """
+    if batch.image.device.type == "meta":
+        key = batch.keys_of("image")[0]
+        raise ValueError(f"Images should have values. Found {key!r} on the device meta; move the batch to a real device.")
     if batch.image.device.type != "cpu" and not wait:
         return
     objects = _numbers_of_objects(batch)

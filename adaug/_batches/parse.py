@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from adaug._batches.batch import Batch, UserBatch
+from adaug._batches.checks.shapes import check_entry, check_image
+from adaug._batches.checks.unmoved import check_guess
 from adaug._batches.entries import kinds_of, nested_entries, own_kinds
-from adaug._batches.flat import image_of
 from adaug._batches.kinds import PLAIN, Key, Target, as_targets
+from adaug._batches.moving.flat import image_of
+from adaug._batches.moving.subclasses import is_subclass, plain
 from adaug._batches.names import IMAGE_OF_OBJECT
 from adaug._batches.rows import declared, kinds_of_rows, listed_rows, padded
-from adaug._batches.shapes import check_entry, check_image
-from adaug._batches.subclasses import is_subclass, plain
 from adaug._batches.tree import key_of
-from adaug._batches.unmoved import check_guess
 
 
 def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from adaug._batches.checks.unmoved import holds_numbers
 from adaug._batches.kinds import PLAIN, Key, Target
 from adaug._batches.names import as_it_says, guess, refuse_unknown
 from adaug._batches.tree import Path, key_of, walk
-from adaug._batches.unmoved import holds_numbers
 
 
 def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, list[Any]]:

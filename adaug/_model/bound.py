@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adaug._batches.batch import Batch, UserBatch
-from adaug._batches.subclasses import plain
+from adaug._batches.moving.subclasses import plain
 from adaug._model.call import Call
 from adaug._model.finding.find import Found, find_layers
 from adaug._model.finding.leak import with_a_change

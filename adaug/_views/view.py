@@ -160,8 +160,9 @@ def divides(operation: Operation, size: Size) -> bool:
 
 @lru_cache(maxsize=256)
 def _known_to_divide(operation: Operation, size: Size) -> bool:
-    at = torch.cat([operation.at(centre, 1) for centre in operation.centres()])
-    matrix = operation.matrix(at, size)
+    with torch.device("cpu"), torch.no_grad():
+        at = torch.cat([operation.at(centre, 1) for centre in operation.centres()])
+        matrix = operation.matrix(at, size)
     return matrix is not None and bool((matrix[:, 2] != constant((0.0, 0.0, 1.0), matrix)).any())
 
 

@@ -32,6 +32,6 @@ def check_colours(target: Target, channels: int, operations: Sequence[Operation]
     names = [type(operation).__name__ for operation in operations if operation.of_colours == "named"]
     if names and (form == "bands" or (form is None and channels not in (1, 3))):
         raise ValueError(
-            f"{', '.join(names)} should get images of 3 channels (red, green, blue) or 1 (grey). Found {channels}; leave it out, "
-            'or pass adaug.Target("image", format="RGBA") if the last channel is alpha.'
+            f"{', '.join(names)} should get images of 3 channels (red, green, blue) or 1 (grey). Found {channels}; leave it "
+            'out, or pass adaug.Target("image", format="RGBA") if the last channel is alpha.'
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adaug._batches.forms import Channels, is_array, is_number, is_picture
+from adaug._batches.checks.shapes import BANDS, channels_last
 from adaug._batches.kinds import Key, Target
 from adaug._batches.names import guess
-from adaug._batches.shapes import BANDS, channels_last
+from adaug._batches.samples.forms import Channels, is_array, is_number, is_picture
 from adaug._batches.tree import children, has_rows, walk
 
 

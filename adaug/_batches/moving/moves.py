@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adaug._batches import tree
 from adaug._batches.kinds import Key, Target
-from adaug._batches.maps import size_in_view, stride_of
+from adaug._batches.moving.maps import size_in_view, stride_of
 from adaug._batches.units import DIRECTION, box_from_pixels, box_to_pixels, from_pixels, offset_and_scale, to_pixels
 from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size, inside

@@ -11,11 +11,11 @@ import numpy as np
 from torch import Tensor
 
 from adaug._batches.batch import Batch, UserBatch
-from adaug._batches.forms import Channels, Entry, is_array, is_number, is_picture, lift
+from adaug._batches.checks.shapes import check_fill
 from adaug._batches.kinds import MODES, PLAIN, Key, Target
 from adaug._batches.names import as_it_says, guess, own_kind
 from adaug._batches.parse import parse
-from adaug._batches.shapes import check_fill
+from adaug._batches.samples.forms import Channels, Entry, is_array, is_number, is_picture, lift
 from adaug._batches.tree import Path, is_container, key_of, map_leaves, replace
 from adaug._runtime.geometry import Size
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adaug._batches.checks.shapes import FLOATING, check_layout
 from adaug._batches.kinds import CARRIED, MAPS
-from adaug._batches.shapes import FLOATING, check_layout
-from adaug._batches.subclasses import like, plain
+from adaug._batches.moving.subclasses import like, plain
 from adaug._runtime.geometry import Size
 
 Channels = Literal["first", "last"]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaug._batches.colours import KNOWN
 from adaug._batches.kinds import CARRIED, MAPS, Key, Target
-from adaug._batches.maps import check_map
-from adaug._batches.moves import vector_parts
+from adaug._batches.moving.colours import KNOWN
+from adaug._batches.moving.maps import check_map
+from adaug._batches.moving.moves import vector_parts
 
 DIMENSIONS = {
     "image": (4,), "keypoints": (3, 4), "visibility": (2, 3), "heatmaps": (4,), "mask": (3, 4), "boxes": (3, 4),
@@ -116,8 +116,6 @@ def check_image(key: Key, image: Any, target: Target) -> None:
     if image.numel() == 0:
         what = "at least one row" if len(image) == 0 else "at least one pixel"
         raise ValueError(f"A batch should have {what}. Found an empty one, {tuple(image.shape)} at {key!r}.")
-    if image.device.type == "meta":
-        raise ValueError(f"Images should have values. Found {key!r} on the device meta; use a real device.")
 
 
 def channels_last(shape: Any, target: Target) -> bool:
