@@ -94,7 +94,7 @@ def may_be_coordinates(values: Tensor, size: Size, objects: Collection[int]) -> 
     if values.is_floating_point():
         return low < 0 or not bool(((values.double().sum(-1) - 1).abs() < 1e-3).all())  # else probabilities
     even = values.shape[-1] % 2 == 0 if values.ndim == 2 else values.shape[-1] <= MOST_COORDINATES
-    return even and low >= -1 and high <= max(size)
+    return even and -max(size) / 2 <= low and high <= 1.5 * max(size)  # others are far outside the image
 
 
 def _refusal(key: Key, kind: str, what: str, remedy: str) -> ValueError:
