@@ -56,12 +56,11 @@ class Entry:
         elif self.last:
             moved = moved.movedim(-3, -1)
         if self.frames is not None:
-            moved = moved.unflatten(0, self.frames)
-        if not isinstance(moved, (Tensor, np.ndarray)):
-            return moved  # what a function of the user's made
-        moved = moved[0] if self.single else moved
+            moved = moved.reshape(*self.frames, *moved.shape[1:])
+        if isinstance(moved, (Tensor, np.ndarray)) and self.single:
+            moved = moved[0]
         if self.kind == "other":
-            return moved
+            return moved  # what a function of the user's made
         if isinstance(self.given, np.ndarray):
             floats = self.kind in FLOATING and self.given.dtype.kind in "iu"
             return np.ascontiguousarray(moved.numpy().astype(np.float32 if floats else self.given.dtype))

@@ -63,19 +63,24 @@ class Lifted:
 
     def _lifted(self, path: Path, entry: Any) -> Any:
         target = self._said(path, entry) or PLAIN["other"]
-        array = is_array(entry)
-        if target.move is not None and not array:
-            self.entries[path] = Entry(entry, entry, target.kind)
-        elif not target.carried and (array or (target.kind == "label" and is_number(entry))):
+        if target.move is not None:
+            rows, frames = self._rows(entry)
+            self.entries[path] = Entry(entry, rows, "other", self.single, frames=frames)
+        elif not target.carried and (is_array(entry) or (target.kind == "label" and is_number(entry))):
             self.entries[path] = lift(entry, target.kind, self.single, self.channels, key_of(path), self.frames)
-        elif not isinstance(entry, (Tensor, np.ndarray)):
-            return entry
-        elif self.frames is None:
-            return entry[None] if self.single else entry
-        else:  # what belongs to no frame has no row
-            rows = tuple(entry.shape[: len(self.frames)]) == self.frames
-            return entry.reshape(-1, *entry.shape[len(self.frames) :]) if rows else None
+        else:
+            rows, frames = self._rows(entry)
+            return None if self.frames is not None and isinstance(rows, (Tensor, np.ndarray)) and frames is None else rows
         return self.entries[path].tensor
+
+    def _rows(self, entry: Any) -> tuple[Any, tuple[int, ...] | None]:
+        """An entry with one dimension of rows, and the dimensions of clips that became this one."""
+        if not isinstance(entry, (Tensor, np.ndarray)):
+            return entry, None
+        if self.frames is None:
+            return (entry[None] if self.single else entry), None
+        n = len(self.frames)
+        return (entry.reshape(-1, *entry.shape[n:]), self.frames) if tuple(entry.shape[:n]) == self.frames else (entry, None)
 
     def _said(self, path: Path, entry: Any) -> Target | None:
         """What the user says about an entry, or its type or its name."""
