@@ -65,7 +65,7 @@ class Lifted:
         target = self._said(path, entry) or PLAIN["other"]
         if target.move is not None:
             rows, frames = self._rows(entry)
-            self.entries[path] = Entry(entry, rows, "other", self.single, frames=frames)
+            self.entries[path] = Entry(entry, rows, "other", self.single and rows is not entry, frames=frames)
         elif not target.carried and (is_array(entry) or (target.kind == "label" and is_number(entry))):
             self.entries[path] = lift(entry, target.kind, self.single, self.channels, key_of(path), self.frames)
         else:
