@@ -26,6 +26,7 @@ from adaug._runtime.checks import checked, flag, instance, integer, number, one_
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream
 from adaug._runtime.ranks import dist_rank, dist_size
+from adaug._runtime.workers import this_pass, worker_seed
 from adaug._views.view import View
 from adaug.policies import Policy
 from adaug.policies._draw import draw_view
@@ -108,6 +109,7 @@ class Augment:
         self._seed: int | None = given["seed"]
         self._drawn = policies.uniform(policy).on_image()
         self._calls = 0
+        self._passes: dict[int, tuple[Any, int]] = {}  # in a worker: an epoch -> its latest pass, and how many there were
 
     @property
     def progress(self) -> float:
@@ -139,7 +141,7 @@ class Augment:
             batch: A mapping or a tuple of tensors whose first dimension counts the rows, or a single sample.
             index: The number of this sample (or batch), from 0. The same index gets the same view. It needs a `seed`.
             epoch: The number of the epoch, so that each epoch draws another view for the same index. By default the attribute
-                `epoch`, which also reaches workers that persist.
+                `epoch`, which workers that persist read too. If they get an old number, they count on by themselves.
             view: Whether to return the View as well, as (batch, view). A batch of lists gives a list of views.
                 `adaug.apply_view` repeats a view.
 
@@ -211,14 +213,22 @@ class Augment:
         """The numbers that select the noise, without the seed."""
         self._calls += 1
         if index is None:
-            worker = torch.utils.data.get_worker_info()
-            return (DRAWN, self._calls, _rank(), 0 if worker is None else worker.seed % 2**63)
+            return (DRAWN, self._calls, _rank(), worker_seed())
         if not self._named:
             raise ValueError(
                 "`index` should come with a seed, or nothing repeats. Found seed=None; use Augment(policy, seed=0)."
             )
         given = checked({"index": index, "epoch": self.epoch if epoch is None else epoch}, NUMBERS)
-        return (NAMED, given["epoch"], given["index"])
+        return (NAMED, given["epoch"] + (0 if epoch is None else self._passes_since(given["epoch"])), given["index"])
+
+    def _passes_since(self, epoch: int) -> int:
+        """How often a worker that persists went through the data since it got this epoch, because it sees no new one."""
+        now = this_pass()
+        if now is None:
+            return 0
+        before, count = self._passes.get(epoch, (now, 0))
+        self._passes[epoch] = (now, count + (before is not now))
+        return self._passes[epoch][1]
 
 
 def _rank() -> int:

@@ -40,12 +40,13 @@ def test_a_seed_is_repeated_and_a_copy_goes_on():
 class Named(torch.utils.data.Dataset):
     def __init__(self, augment, named=True):
         self.augment, self.named = augment, named
+        self.epoch = None
 
     def __len__(self):
         return 6
 
     def __getitem__(self, i):
-        return self.augment(SAMPLE, index=i) if self.named else self.augment(SAMPLE)
+        return self.augment(SAMPLE, index=i, epoch=self.epoch) if self.named else self.augment(SAMPLE)
 
 
 def epochs_of(dataset, workers, epochs=3, **options):
@@ -71,6 +72,21 @@ def test_persistent_workers_know_the_epoch_and_repeat_it_by_seed(context):
     assert torch.equal(found, expected)
     augment = Augment(TURN, seed=0)
     assert torch.equal(augment(SAMPLE, index=2, epoch=1)["keypoints"], expected[1, 2])
+
+
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("persistent", [True, False])
+def test_workers_that_see_an_old_epoch_count_on(start, persistent):
+    """The data set's own attribute stays as it was when a worker that persists started."""
+    dataset, found = Named(Augment(TURN, seed=0)), []
+    loader = torch.utils.data.DataLoader(dataset, batch_size=1, num_workers=2, persistent_workers=persistent, shuffle=True)
+    expected = [torch.stack([Augment(TURN, seed=0)(SAMPLE, index=i, epoch=start + e)["keypoints"] for i in range(6)]) for e in range(3)]
+    for epoch in range(3):
+        dataset.epoch = start + epoch
+        found.append(torch.cat([batch["keypoints"] for batch in loader]))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours.flatten(1).sort(0).values, theirs.flatten(1).sort(0).values)
+    assert len(torch.cat(found).flatten(1).unique(dim=0)) == 18
 
 
 @pytest.mark.parametrize("value", [50, -0.1, 1.5, torch.nan, torch.inf])
