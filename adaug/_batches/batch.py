@@ -162,9 +162,9 @@ class Batch:
                 own[path] = entry if key == image else tree.replace(entry, {}, copies=True)
         for key, (given, came) in self.classes.items():
             path = key if self._is_nested(key) else (key,)
-            same = self.entries[key] is came
-            made = given if same else like(given, self.entries[key], self.size)
-            own[path] = made if key == image else made.clone() if same else like(given, self.entries[key].clone(), self.size)
+            entry = self.entries[key]
+            same = key == image and entry is came
+            own[path] = given if same else like(given, entry if key == image else entry.clone(), self.size)
         top = {key: entry for key, entry in self.entries.items() if not self._is_nested(key)}
         return tree.with_children(self.source, tree.replace(top, own, copies=True))
 

@@ -158,7 +158,7 @@ def warp_points(points: Tensor, matrix: Tensor, *, perspective: bool = False) ->
 
     Points behind the observer of a perspective go far outside the frame.
     """
-    flat = points.reshape(points.shape[0], -1, 1, 2).to(matrix.dtype)
+    flat = points.reshape(points.shape[0], points.shape[1:-1].numel(), 1, 2).to(matrix.dtype)
     moved = (matrix[:, None, :2, :2] * flat).sum(-1) + matrix[:, None, :2, 2]  # no kernel for matrices: see `product`
     if perspective:
         depth = (matrix[:, None, 2:, :2] * flat).sum(-1) + matrix[:, None, 2:, 2]

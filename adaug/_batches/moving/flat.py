@@ -16,6 +16,8 @@ def image_of(entries: dict[Key, Any], rows: Key) -> Tensor:
     found = entries[rows]
     index = torch.from_numpy(found) if isinstance(found, np.ndarray) else found
     numbers = isinstance(index, Tensor) and index.ndim > 0 and index.numel() == len(index) and index.dtype != torch.bool
+    if numbers and index.is_floating_point() and index.device.type == "cpu":
+        numbers = bool((index == index.round()).all())
     if not numbers:
         shape = f"{tuple(found.shape)} {found.dtype}" if hasattr(found, "shape") else type(found).__name__
         raise TypeError(f"{rows!r} should hold the image of each object, [N] integers. Found {shape}.")
