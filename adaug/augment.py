@@ -131,8 +131,12 @@ class Augment:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._now = self._now.clone() if not self._now.is_shared() else self._now
         self._now.share_memory_()
+
+    def __copy__(self) -> Augment:
+        made = object.__new__(type(self))
+        made.__setstate__({**vars(self), "_now": self._now.clone()})
+        return made
 
     def __call__(self, batch: UserBatch, *, index: int | None = None, epoch: int | None = None, view: bool = False) -> Any:
         """Draws views for a batch or a sample and returns the result. What you pass stays as it is.

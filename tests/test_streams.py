@@ -35,6 +35,9 @@ def test_a_seed_is_repeated_and_a_copy_goes_on():
     other = pickle.loads(pickle.dumps(first))
     assert torch.equal(drawn(other), drawn(first))
     assert torch.equal(drawn(copy.deepcopy(first)), drawn(first))
+    for made in (copy.copy(first), copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        made.progress, made.epoch = 0.5, 3
+    assert (first.progress, first.epoch) == (0, 0)
 
 
 class Named(torch.utils.data.Dataset):

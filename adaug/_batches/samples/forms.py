@@ -120,10 +120,10 @@ def lift(given: Any, kind: str, single: bool, channels: Channels, key: Any, fram
     elif kind == "image" and not tensor.is_floating_point():
         remedy = "image.float() / 255" if isinstance(given, Tensor) else ".astype(np.float32) and divide by the largest value"
         raise TypeError(f"{key!r} should hold floating point numbers, uint8 or uint16. Found {tensor.dtype}; use {remedy}.")
-    elif tensor.dtype in UNSIGNED:
-        tensor = tensor.long()
     elif kind in FLOATING and not tensor.is_floating_point():
         tensor = tensor.to(torch.float32)
+    elif tensor.dtype in UNSIGNED:
+        tensor = tensor.long()
     return Entry(given, tensor, kind, single, last, flat, most, frames, dtype)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adaug._batches.checks.shapes import BANDS, channels_last
+from torch import Tensor
+
+from adaug._batches.checks.shapes import BANDS, channels_last, check_layout
 from adaug._batches.kinds import Key, Target
 from adaug._batches.names import guess
 from adaug._batches.samples.forms import Channels, is_array, is_number, is_picture
@@ -13,7 +15,14 @@ from adaug._batches.tree import children, has_rows, walk
 
 
 def image_of(batch: Any, given: Mapping[Key, Target]) -> tuple[Key, Any]:
-    """The key and the image of a batch or a sample. (None, None) if no entry is one."""
+    """The key and the image of a batch or a sample. (None, None) if no entry is one. Raises TypeError if it is not dense."""
+    key, image = _found(batch, given)
+    if isinstance(image, Tensor):
+        check_layout(key, image)
+    return key, image
+
+
+def _found(batch: Any, given: Mapping[Key, Target]) -> tuple[Key, Any]:
     for key, target in given.items():
         if target.kind == "image":
             for path in ((key,), key):
