@@ -231,7 +231,7 @@ class Augment:
         if now is None:
             return 0
         before, count = self._passes.get(epoch, (now, 0))
-        self._passes[epoch] = (now, count + (before is not now))
+        self._passes[epoch] = (now, count + (before != now))
         return self._passes[epoch][1]
 
 

@@ -17,7 +17,12 @@ FORMS = {
     "xywh": lambda low, high: np.concatenate([low, high - low], -1),
     "cxcywh": lambda low, high: np.concatenate([(low + high) / 2, high - low], -1),
 }
-UNITS = {"pixels": lambda e, s: e, "unit": lambda e, s: e / s, "signed": lambda e, s: 2 * e / s - 1, (5, 2): lambda e, s: (e - 5) / 2}
+UNITS = {
+    "pixels": lambda e, s: e,
+    "unit": lambda e, s: e / s,
+    "signed": lambda e, s: 2 * e / s - 1,
+    (5, 2): lambda e, s: (e - 5) / 2,
+}
 
 
 def flipped(boxes, size, **options):
@@ -92,7 +97,9 @@ def test_tv_tensors_are_read_by_their_own_type_and_format(name, form):
     low, high = np.array([[[2.0, 3]]]), np.array([[[8.0, 12]]])
     boxes = torch.from_numpy(FORMS[form](low, high)).float()
     pairs = [(Rotate(-90, 90, 9), 90.0)]
-    expected, _ = view_of({"image": torch.rand(1, 3, 20, 20), "boxes": boxes}, pairs, targets={"boxes": Target("boxes", format=form)})
+    expected, _ = view_of(
+        {"image": torch.rand(1, 3, 20, 20), "boxes": boxes}, pairs, targets={"boxes": Target("boxes", format=form)}
+    )
     own = {"image": torch.rand(1, 3, 20, 20), name: tv("BoundingBoxes", boxes, format=form.upper(), canvas_size=(20, 20))}
     made = adaug.apply_view(own, pairs)[name]
     assert type(made).__name__ == "BoundingBoxes"

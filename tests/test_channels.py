@@ -28,7 +28,9 @@ def test_alpha_stays(name, channels, colours):
 
 
 @pytest.mark.parametrize("name", COLOURS)
-@pytest.mark.parametrize(("form", "channels", "colours"), [("LA", 2, 1), ("RGBA", 4, 3), ("RGBX", 4, 3), ("RGB", 3, 3), ("L", 1, 1)])
+@pytest.mark.parametrize(
+    ("form", "channels", "colours"), [("LA", 2, 1), ("RGBA", 4, 3), ("RGBX", 4, 3), ("RGB", 3, 3), ("L", 1, 1)]
+)
 def test_named_colours_are_touched(name, form, channels, colours):
     image = torch.rand(2, channels, 8, 8)
     made = dimmed(image, name, Target("image", format=form))
@@ -80,7 +82,9 @@ def test_modes_without_colours_are_refused_and_say_what_to_do():
     pil = pytest.importorskip("PIL.Image")
     for mode in ("P", "1", "PA"):
         with pytest.raises(ValueError, match=rf"0 should be a colour or grey picture. Found mode '{mode}'; use .convert"):
-            Augment(Policy((), (Flip(p=1.0),)), seed=0)((pil.new("L", (16, 12)).convert("P") if mode == "P" else pil.new(mode, (16, 12)),))
+            Augment(Policy((), (Flip(p=1.0),)), seed=0)(
+                (pil.new("L", (16, 12)).convert("P") if mode == "P" else pil.new(mode, (16, 12)),)
+            )
     with pytest.raises(ValueError, match=r"`format` should be given for image, if it is 'RGB'. Found it for boxes"):
         Target("boxes", format="RGB")
     assert all(Target("image", format=mode) for mode in MODES)

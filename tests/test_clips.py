@@ -20,7 +20,12 @@ def test_all_frames_of_a_clip_get_one_view(channels, form):
     clip, points = torch.rand(7, 3, 16, 20), torch.rand(7, 4, 2) * 16
     given = clip.movedim(1, -1) if channels == "last" else clip
     given = (255 * given).byte() if form == "uint8" else given
-    sample = {"image": given.numpy() if form == "array" else given, "keypoints": points, "mask": torch.randint(0, 3, (7, 16, 20)), "label": 3}
+    sample = {
+        "image": given.numpy() if form == "array" else given,
+        "keypoints": points,
+        "mask": torch.randint(0, 3, (7, 16, 20)),
+        "label": 3,
+    }
     made, view = Augment(TURN, seed=0, clips=True, channels=channels)(sample, view=True)
     assert made["label"] == 3
     assert made["image"].shape == given.shape
@@ -28,7 +33,9 @@ def test_all_frames_of_a_clip_get_one_view(channels, form):
     assert torch.equal(view.matrix, view.matrix[:1].expand(7, 3, 3))
     exact = clip if form != "uint8" else (255 * clip).byte() / 255
     for i in range(7):
-        frame = adaug.apply_view({"image": exact[i : i + 1], "keypoints": points[i : i + 1], "mask": sample["mask"][i : i + 1]}, single(view, i))
+        frame = adaug.apply_view(
+            {"image": exact[i : i + 1], "keypoints": points[i : i + 1], "mask": sample["mask"][i : i + 1]}, single(view, i)
+        )
         found = torch.as_tensor(np.asarray(made["image"]))[i]
         found = found.movedim(-1, 0) if channels == "last" else found
         torch.testing.assert_close(found / (255 if form == "uint8" else 1), frame["image"][0], atol=3e-3, rtol=0)
@@ -46,7 +53,9 @@ def test_clips_of_a_batch_get_different_views():
     assert torch.equal(matrices, matrices[:, :1].expand_as(matrices))
     assert len({float(matrix[0, 0, 0]) for matrix in matrices}) == 3
     for i in range(3):
-        alone = adaug.apply_view({"image": batch["image"][i], "keypoints": batch["keypoints"][i]}, view.select(torch.arange(5 * i, 5 * i + 5)))
+        alone = adaug.apply_view(
+            {"image": batch["image"][i], "keypoints": batch["keypoints"][i]}, view.select(torch.arange(5 * i, 5 * i + 5))
+        )
         torch.testing.assert_close(made["image"][i], alone["image"])
         torch.testing.assert_close(made["keypoints"][i], alone["keypoints"])
     assert all(torch.equal(batch[name], value) for name, value in before.items())

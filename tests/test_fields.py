@@ -52,8 +52,14 @@ def test_a_mirrored_flow_points_to_the_other_side():
 
 
 def test_normals_keep_their_length():
-    normals = torch.nn.functional.normalize(torch.tensor([0.6, 0.0, 0.8]), dim=0)[:, None, None].expand(2, 3, 24, 24).contiguous()
-    made = adaug.apply_view({"image": torch.rand(2, 3, 24, 24), "normals": normals}, [(Rotate(-90, 90, 9), 90.0), (Scale(0.5, 2, 9), 1.7)], targets={"normals": "vectors"})
+    normals = (
+        torch.nn.functional.normalize(torch.tensor([0.6, 0.0, 0.8]), dim=0)[:, None, None].expand(2, 3, 24, 24).contiguous()
+    )
+    made = adaug.apply_view(
+        {"image": torch.rand(2, 3, 24, 24), "normals": normals},
+        [(Rotate(-90, 90, 9), 90.0), (Scale(0.5, 2, 9), 1.7)],
+        targets={"normals": "vectors"},
+    )
     torch.testing.assert_close(made["normals"][0, :, 12, 12], torch.tensor([0.0, -0.6, 0.8]), atol=1e-4, rtol=0)
 
 
@@ -74,7 +80,9 @@ def test_sums_of_densities_stay(views, rows, columns, stride, dots, seed):
 def test_densities_turn_exactly(turns, shape):
     density = torch.rand(shape)
     made = adaug.apply_view(
-        {"image": torch.rand(2, 3, 24, 24), "density": density}, [(Rotate(-90, 90, 9), 90.0 * turns)], targets={"density": "density"}
+        {"image": torch.rand(2, 3, 24, 24), "density": density},
+        [(Rotate(-90, 90, 9), 90.0 * turns)],
+        targets={"density": "density"},
     )["density"]
     torch.testing.assert_close(made, density.rot90(turns, (-2, -1)), atol=1e-5, rtol=0)
 
@@ -116,7 +124,11 @@ def test_functions_move_angles_areas_and_cameras(turn, scale):
     batch = {"image": torch.rand(3, 3, 24, 24), "angle": torch.tensor([0.0, 20, 40]), "area": torch.tensor([1.0, 2, 3])}
     batch["camera"] = torch.eye(3).expand(3, 3, 3).clone()
     before = {name: value.clone() for name, value in batch.items()}
-    targets = {"angle": Target(move=angle_after), "area": Target(move=area_after), "camera": Target("other", move=intrinsics_after)}
+    targets = {
+        "angle": Target(move=angle_after),
+        "area": Target(move=area_after),
+        "camera": Target("other", move=intrinsics_after),
+    }
     made, matrix = view_of(batch, [(Rotate(-90, 90, 9), turn), (Scale(0.5, 2, 9), scale)], targets=targets)
     wrapped = (made["angle"] - batch["angle"] - turn + 180) % 360 - 180
     torch.testing.assert_close(wrapped, torch.zeros(3), atol=1e-2, rtol=0)
@@ -150,7 +162,9 @@ def test_a_function_must_keep_the_rows():
 
 def test_the_error_for_an_unknown_entry_names_what_there_is():
     batch = {"image": torch.rand(3, 3, 24, 24), "flow": torch.rand(3, 2, 24, 24)}
-    with pytest.raises(ValueError, match=r"'flow' without one.*vectors, density, label, other, or with adaug.Target\(move=\.\.\.\)"):
+    with pytest.raises(
+        ValueError, match=r"'flow' without one.*vectors, density, label, other, or with adaug.Target\(move=\.\.\.\)"
+    ):
         adaug.apply_view(batch, [])
 
 

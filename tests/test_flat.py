@@ -30,7 +30,13 @@ KINDS = ["boxes", "keypoints", "mask", "heatmaps", "vectors", "density", "label"
 def test_objects_move_with_their_image(index, kind, form, seed):
     value, image = objects(len(index), kind), torch.rand(B, 3, SIDE, SIDE)
     numbers = torch.tensor(index, dtype=torch.long)
-    given_ = {"[N]": numbers, "[N, 1]": numbers[:, None], "float": numbers.float(), "array": numbers.numpy(), "nested": {"at": numbers}}[form]
+    given_ = {
+        "[N]": numbers,
+        "[N, 1]": numbers[:, None],
+        "float": numbers.float(),
+        "array": numbers.numpy(),
+        "nested": {"at": numbers},
+    }[form]
     key = ("of", "at") if form == "nested" else "of"
     pairs = [(0, 1)] if kind in ("keypoints", "heatmaps", "label") else None
     targets = {"it": Target(kind, rows=key, pairs=pairs)} | ({} if form == "nested" else {"of": "other"})
@@ -46,7 +52,12 @@ def test_objects_move_with_their_image(index, kind, form, seed):
 @given(INDEX, st.lists(st.integers(0, B - 1), min_size=1, max_size=6))
 def test_objects_are_picked_and_joined_by_image(index, rows):
     numbers = torch.tensor(index, dtype=torch.long)
-    batch = {"image": torch.rand(B, 3, SIDE, SIDE), "boxes": objects(len(index), "boxes"), "of": numbers, "which": torch.arange(len(index))}
+    batch = {
+        "image": torch.rand(B, 3, SIDE, SIDE),
+        "boxes": objects(len(index), "boxes"),
+        "of": numbers,
+        "which": torch.arange(len(index)),
+    }
     targets = {"boxes": Target("boxes", rows="of"), "which": Target("label", rows="of")}
     parsed = parse(batch, targets)
     chosen = parsed.select(torch.tensor(rows))
@@ -68,7 +79,9 @@ def test_without_rows_objects_are_refused(n, name):
             continue  # one number for each row, which stays as it is
         with pytest.raises(ValueError, match=rf"'{kind}'.*rows="):
             AdversarialAugmenter(POLICY, seed=0).random(batch)
-        made = Augment(POLICY, seed=0, targets={kind: Target(kind, rows=name, pairs=() if kind in ("keypoints", "mask") else None)})(batch)
+        made = Augment(
+            POLICY, seed=0, targets={kind: Target(kind, rows=name, pairs=() if kind in ("keypoints", "mask") else None)}
+        )(batch)
         assert made[kind].shape == batch[kind].shape
     one_each = {"image": torch.rand(B, 3, SIDE, SIDE), "keypoints": objects(B, "keypoints"), name: torch.arange(B)}
     assert AdversarialAugmenter(Policy((), (Rotate(20, 40, 2),)), seed=0).random(one_each)
@@ -83,7 +96,12 @@ def test_learners_with_passes_of_their_own_see_the_objects_of_their_rows():
         sums = torch.zeros(len(output)).index_add(0, batch["of"], batch["boxes"].sum(1))
         return output.mean((1, 2, 3)) + 0 * sums
 
-    policy = Policy([Branch("turn", [Rotate(-30, 30, 3)], 0.25, adaug.learners.Paper(features=())), Branch("hide", [OccludeImage()], 0.25, False)])
+    policy = Policy(
+        [
+            Branch("turn", [Rotate(-30, 30, 3)], 0.25, adaug.learners.Paper(features=())),
+            Branch("hide", [OccludeImage()], 0.25, False),
+        ]
+    )
     targets = {"boxes": Target("boxes", rows="of"), "number": Target("label", rows="of")}
     batch = {"image": torch.rand(B, 3, SIDE, SIDE), "boxes": objects(8, "boxes"), "of": torch.tensor([3, 3, 0, 1, 2, 0, 1, 2])}
     batch["number"] = torch.arange(8)

@@ -57,7 +57,12 @@ def test_maps_without_pixels_are_named(name):
 
 
 def test_no_objects_are_legal():
-    batch = {**make_batch(), "boxes": torch.zeros(N, 0, 4), "mask": torch.zeros(N, 0, SIDE, SIDE), "keypoints": torch.zeros(N, 0, 2)}
+    batch = {
+        **make_batch(),
+        "boxes": torch.zeros(N, 0, 4),
+        "mask": torch.zeros(N, 0, SIDE, SIDE),
+        "keypoints": torch.zeros(N, 0, 2),
+    }
     del batch["heatmaps"]
     for call in (AdversarialAugmenter(FLIP, seed=0).random, Augment(FLIP, seed=0), Augment(TURN, seed=0)):
         made = call(batch)

@@ -25,10 +25,14 @@ def seen(batch, **options):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["float", "double", "unit", "integers"])
-@pytest.mark.parametrize("shape", [(N, 68, 2), (N, 136), (N, 7, 5), (N, 4), (N, 3, 4), (N, 2), (N, 2, 3, 2), (N, 1, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(N, 68, 2), (N, 136), (N, 7, 5), (N, 4), (N, 3, 4), (N, 2), (N, 2, 3, 2), (N, 1, 4)], ids=str
+)
 def test_coordinates_are_asked_for_whatever_their_name(name, kind, shape):
     batch = {"image": torch.rand(N, 3, SIDE, SIDE), name: coordinates(shape, kind)}
-    with pytest.raises(ValueError, match=rf"'{name}' should hold nothing that moves.*(coordinates|a value for each pixel).*pass"):
+    with pytest.raises(
+        ValueError, match=rf"'{name}' should hold nothing that moves.*(coordinates|a value for each pixel).*pass"
+    ):
         seen(batch)
     assert torch.equal(seen(batch, targets={name: "label"})[name], batch[name])  # who says so means it
 

@@ -9,7 +9,9 @@ import adaug
 from adaug import AdversarialAugmenter, Augment, Flip, Policy, Target
 
 N, SIDE = 3, 24
-PAIRS = st.permutations(range(6)).flatmap(lambda order: st.integers(0, 3).map(lambda k: [tuple(order[2 * i : 2 * i + 2]) for i in range(k)]))
+PAIRS = st.permutations(range(6)).flatmap(
+    lambda order: st.integers(0, 3).map(lambda k: [tuple(order[2 * i : 2 * i + 2]) for i in range(k)])
+)
 
 
 def swapped(count, pairs):
@@ -24,7 +26,11 @@ def flipped(batch, pairs, **targets):
     return AdversarialAugmenter(policy, seed=0, targets=targets).random({"image": torch.rand(N, 3, SIDE, SIDE), **batch})
 
 
-@given(PAIRS, PAIRS, st.sampled_from(["keypoints", "heatmaps", "mask", "vectors", "density", "visibility", "ids", "label ids", "one-hot"]))
+@given(
+    PAIRS,
+    PAIRS,
+    st.sampled_from(["keypoints", "heatmaps", "mask", "vectors", "density", "visibility", "ids", "label ids", "one-hot"]),
+)
 def test_an_entry_has_its_own_pairs(own, of_flip, what):
     body = torch.rand(N, 6, 2) * (SIDE - 1)
     order = swapped(6, own)
@@ -61,7 +67,9 @@ def test_one_list_for_two_sets_is_refused():
 
 def test_part_masks_beside_a_skeleton_are_asked_for():
     batch = {"keypoints": torch.rand(N, 6, 2) * SIDE, "mask": torch.randint(0, 2, (N, 6, SIDE, SIDE))}
-    with pytest.raises(ValueError, match=r"'mask', of kind mask, should say what changes places.*pairs=\[\(0, 1\)\].*pairs=\(\)"):
+    with pytest.raises(
+        ValueError, match=r"'mask', of kind mask, should say what changes places.*pairs=\[\(0, 1\)\].*pairs=\(\)"
+    ):
         flipped(batch, [(0, 1)])
     assert torch.equal(flipped(batch, [(0, 1)], mask=Target("mask", pairs=()))["mask"], batch["mask"].flip(-1))
     moved = flipped(batch, [(0, 1)], mask=Target("mask", pairs=[(0, 1)]))["mask"]
@@ -86,7 +94,8 @@ def test_labels_of_a_sample_change_sides(label):
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape"), [("mask", (N, 6, SIDE, SIDE)), ("keypoints", (N, 6, 2)), ("heatmaps", (N, 6, 6, 6)), ("vectors", (N, 12, 6, 6))]
+    ("kind", "shape"),
+    [("mask", (N, 6, SIDE, SIDE)), ("keypoints", (N, 6, 2)), ("heatmaps", (N, 6, 6, 6)), ("vectors", (N, 12, 6, 6))],
 )
 def test_own_pairs_beyond_an_entry_are_refused(kind, shape):
     with pytest.raises(ValueError, match=r"`pairs` of 'it' should be from 0 to 5. Found 6"):

@@ -32,8 +32,15 @@ class Tilt(Geometric):
         return made * self.times
 
 
-TILTS = st.tuples(st.floats(-0.7, 0.7), st.floats(-0.7, 0.7), st.sampled_from([1.0, 2.0, -0.5]), st.floats(-40, 40), st.floats(0.7, 1.4)).map(
-    lambda v: [(Tilt(-1, 1, 4, times=v[2]), v[0]), (Rotate(-90, 90, 9), v[3]), (Tilt(-1, 1, 4, along=1), v[1]), (Scale(0.5, 2, 9), v[4])]
+TILTS = st.tuples(
+    st.floats(-0.7, 0.7), st.floats(-0.7, 0.7), st.sampled_from([1.0, 2.0, -0.5]), st.floats(-40, 40), st.floats(0.7, 1.4)
+).map(
+    lambda v: [
+        (Tilt(-1, 1, 4, times=v[2]), v[0]),
+        (Rotate(-90, 90, 9), v[3]),
+        (Tilt(-1, 1, 4, along=1), v[1]),
+        (Scale(0.5, 2, 9), v[4]),
+    ]
 )
 
 
@@ -53,7 +60,9 @@ def test_pixels_points_boxes_and_masks_are_divided(views, seed):
     np.testing.assert_allclose(made["keypoints"][0].numpy(), places, atol=5e-3)
     border = np.abs(places + 0.5).min() < 1e-2 or np.abs(places + 0.5 - np.array([SIZE[1], SIZE[0]])).min() < 1e-2
     assert border or np.array_equal(made["visibility"][0].numpy() == 1, reference.visible(places, SIZE))
-    np.testing.assert_allclose(made["boxes"][0].numpy(), reference.boxes(matrix, batch["boxes"][0].double().numpy(), SIZE), atol=5e-3)
+    np.testing.assert_allclose(
+        made["boxes"][0].numpy(), reference.boxes(matrix, batch["boxes"][0].double().numpy(), SIZE), atol=5e-3
+    )
     expected, _ = reference.warped(image[0, 0].double().numpy(), matrix, SIZE, 1)
     np.testing.assert_allclose(made["image"][0, 0].numpy(), expected, atol=5e-3)
     expected, sure = reference.warped(batch["mask"][0].double().numpy(), matrix, SIZE, 0)
@@ -104,7 +113,11 @@ def test_usual_views_divide_nothing(views):
 
 
 def test_boxes_and_points_of_any_unit_are_divided():
-    batch = {"image": torch.rand(1, 1, 32, 32), "keypoints": torch.tensor([[[20.0, 10.0]]]), "boxes": torch.tensor([[[20.5, 10.5, 24, 14]]])}
+    batch = {
+        "image": torch.rand(1, 1, 32, 32),
+        "keypoints": torch.tensor([[[20.0, 10.0]]]),
+        "boxes": torch.tensor([[[20.5, 10.5, 24, 14]]]),
+    }
     plain = adaug.apply_view(batch, [(Tilt(-1, 1, 4), 0.5)])
     unit = {**batch, "keypoints": (batch["keypoints"] + 0.5) / 32, "boxes": batch["boxes"] / 32}
     targets = {"keypoints": Target("keypoints", unit="unit"), "boxes": Target("boxes", unit="unit")}

@@ -61,12 +61,14 @@ def epochs_of(dataset, workers, epochs=3, **options):
     return torch.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [None, 0])
 def test_persistent_workers_draw_new_views_in_every_epoch(seed):
     found = epochs_of(Named(Augment(TURN, seed=seed), named=False), 2)
     assert len(found.flatten(0, 1).flatten(1).unique(dim=0)) == 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_persistent_workers_know_the_epoch_and_repeat_it_by_seed(context):
     expected = epochs_of(Named(Augment(TURN, seed=0)), 0)
@@ -77,13 +79,16 @@ def test_persistent_workers_know_the_epoch_and_repeat_it_by_seed(context):
     assert torch.equal(augment(SAMPLE, index=2, epoch=1)["keypoints"], expected[1, 2])
 
 
+@pytest.mark.slow  # torch takes seconds to end such workers
 @pytest.mark.parametrize("start", [0, 5])
 @pytest.mark.parametrize("persistent", [True, False])
 def test_workers_that_see_an_old_epoch_count_on(start, persistent):
     """The data set's own attribute stays as it was when a worker that persists started."""
     dataset, found = Named(Augment(TURN, seed=0)), []
     loader = torch.utils.data.DataLoader(dataset, batch_size=1, num_workers=2, persistent_workers=persistent, shuffle=True)
-    expected = [torch.stack([Augment(TURN, seed=0)(SAMPLE, index=i, epoch=start + e)["keypoints"] for i in range(6)]) for e in range(3)]
+    expected = [
+        torch.stack([Augment(TURN, seed=0)(SAMPLE, index=i, epoch=start + e)["keypoints"] for i in range(6)]) for e in range(3)
+    ]
     for epoch in range(3):
         dataset.epoch = start + epoch
         found.append(torch.cat([batch["keypoints"] for batch in loader]))
@@ -134,20 +139,32 @@ def test_large_integers_turn_as_small_ones_do(fill):
 
 @pytest.mark.parametrize("name", ["image", "mask", "keypoints"])
 def test_masked_arrays_are_refused(name):
-    sample = {"image": np.ones((3, 8, 8), np.float32), "mask": np.zeros((8, 8), np.uint8), "keypoints": np.ones((4, 2), np.float32)}
+    sample = {
+        "image": np.ones((3, 8, 8), np.float32),
+        "mask": np.zeros((8, 8), np.uint8),
+        "keypoints": np.ones((4, 2), np.float32),
+    }
     masked = {**sample, name: np.ma.masked_array(sample[name], mask=sample[name] > 0.5)}
     with pytest.raises(TypeError, match=rf"'{name}' should hold a value everywhere. Found a masked array; use .filled"):
         Augment(FLIP.__class__((), (Flip(()),)), seed=0)(masked)
     Augment(Policy((), (Flip(()),)), seed=0)({**sample, name: masked[name].filled(0)})
 
 
-@pytest.mark.parametrize(("fill", "fits"), [(0, True), (128, True), (255, True), (255.0, True), (300, False), (0.5, False), (-1, False), (torch.nan, False)])
+@pytest.mark.parametrize(
+    ("fill", "fits"),
+    [(0, True), (128, True), (255, True), (255.0, True), (300, False), (0.5, False), (-1, False), (torch.nan, False)],
+)
 @pytest.mark.parametrize("form", ["tensor", "array", "picture"])
 def test_images_of_integers_take_integers_as_fill(fill, fits, form):
     array = np.full((16, 16, 3), 200, np.uint8)
     pil = pytest.importorskip("PIL.Image")
     image = {"tensor": torch.from_numpy(array), "array": array, "picture": pil.fromarray(array)}[form]
-    away = Augment(Policy([Branch("away", [Translate(0.4, 0.5, 2)], 1.0)]), seed=0, channels="last", targets={0: Target("image", fill=fill)})
+    away = Augment(
+        Policy([Branch("away", [Translate(0.4, 0.5, 2)], 1.0)]),
+        seed=0,
+        channels="last",
+        targets={0: Target("image", fill=fill)},
+    )
     if fits:
         assert set(np.unique(np.asarray(away((image,))[0])[:, :4])) == {int(fill)}
     else:
@@ -155,7 +172,9 @@ def test_images_of_integers_take_integers_as_fill(fill, fits, form):
             away((image,))
 
 
-@pytest.mark.parametrize(("dtype", "fill", "fits"), [(np.uint16, 65535, True), (np.uint16, 70000, False), (np.uint8, 256, False)])
+@pytest.mark.parametrize(
+    ("dtype", "fill", "fits"), [(np.uint16, 65535, True), (np.uint16, 70000, False), (np.uint8, 256, False)]
+)
 def test_masks_take_what_their_dtype_holds(dtype, fill, fits):
     away = Augment(Policy([Branch("away", [Translate(0.4, 0.5, 2)], 1.0)]), seed=0, targets={"mask": Target("mask", fill=fill)})
     sample = {"image": np.ones((3, 16, 16), np.float32), "mask": np.zeros((16, 16), dtype)}

@@ -10,7 +10,10 @@ from adaug import AdversarialAugmenter, Policy, Rotate, Scale, Target, Translate
 
 N, SIDE = 4, 32
 VIEWS = st.lists(
-    st.sampled_from([(Rotate(-90, 90, 9), 40.0), (Scale(0.3, 3, 9), 2.9), (Translate(-1, 1, 9), 0.6)]), min_size=1, max_size=3, unique_by=str
+    st.sampled_from([(Rotate(-90, 90, 9), 40.0), (Scale(0.3, 3, 9), 2.9), (Translate(-1, 1, 9), 0.6)]),
+    min_size=1,
+    max_size=3,
+    unique_by=str,
 )
 FLAGS = [-1, 0, 1, 2]
 
@@ -38,9 +41,7 @@ def test_maps_that_nobody_labelled_stay_unlabelled():
     assert adaug.apply_view(batch, [(Scale(0.3, 3, 9), 2.5)])["visibility"].tolist() == [[0, 2, -1]]
 
 
-@pytest.mark.parametrize(
-    "value", [torch.nan, -0.3, -2.0, 3.0, 1.5, 7.25, 40.0, torch.inf, -torch.inf], ids=str
-)
+@pytest.mark.parametrize("value", [torch.nan, -0.3, -2.0, 3.0, 1.5, 7.25, 40.0, torch.inf, -torch.inf], ids=str)
 def test_what_cannot_be_a_visibility_is_declared_or_refused(value):
     points = torch.cat([torch.rand(N, 5, 2) * SIDE, torch.ones(N, 5, 1)], -1)
     points[1, 2, 2] = value
@@ -56,7 +57,9 @@ def test_what_cannot_be_a_visibility_is_declared_or_refused(value):
 
 def test_confidences_are_visibilities():
     points = torch.cat([torch.rand(N, 5, 2) * SIDE, torch.rand(N, 5, 1)], -1)
-    made = adaug.apply_view({"image": torch.rand(N, 3, SIDE, SIDE), "keypoints": points}, [(Scale(0.5, 2, 5), 1.9)])["keypoints"]
+    made = adaug.apply_view({"image": torch.rand(N, 3, SIDE, SIDE), "keypoints": points}, [(Scale(0.5, 2, 5), 1.9)])[
+        "keypoints"
+    ]
     inside = ((made[..., :2] >= -0.5) & (made[..., :2] < SIDE - 0.5)).all(-1)
     assert torch.equal(made[..., 2], torch.where(inside, points[..., 2], 0))
 

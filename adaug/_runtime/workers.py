@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import Any
 
 from torch.utils.data import get_worker_info
@@ -23,4 +24,4 @@ def this_pass() -> Any:
     frame = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != FETCHES:
         frame = frame.f_back  # type: ignore[assignment]
-    return None if frame is None else frame.f_locals.get("self")
+    return None if frame is None else weakref.ref(frame.f_locals["self"])
