@@ -23,7 +23,10 @@ def seen(batch, policy, **targets):
     return adaug.AdversarialAugmenter(policy, seed=0, targets=targets).random({"image": torch.rand(2, 3, 24, 24), **batch})
 
 
-@given(VIEWS, st.integers(3, 6), st.integers(3, 6), st.sampled_from([1, 2, 4]), st.sampled_from(["pixels", "unit", "signed", "direction", (0, 4)]),
+UNITS = st.sampled_from(["pixels", "unit", "signed", "direction", (0, 4)])
+
+
+@given(VIEWS, st.integers(3, 6), st.integers(3, 6), st.sampled_from([1, 2, 4]), UNITS,
        st.sampled_from(["xy", "xyz", None]), st.integers(1, 3))  # fmt: skip
 def test_vectors_turn_with_their_image(views, rows, columns, stride, unit, form, count):
     size, side = (4 * rows, 4 * columns), (4 * rows * stride, 4 * columns * stride)

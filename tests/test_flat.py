@@ -18,8 +18,10 @@ INDEX = st.lists(st.integers(0, B - 1), min_size=0, max_size=9)
 def objects(n, kind):
     low = torch.rand(n, 2) * 15
     return {
-        "boxes": torch.cat([low, low + 6], -1), "keypoints": torch.rand(n, 3, 2) * SIDE, "mask": torch.randint(0, 5, (n, SIDE, SIDE)),
-        "heatmaps": torch.rand(n, 3, 6, 6), "vectors": torch.rand(n, 2, 6, 6), "density": torch.rand(n, 6, 6), "label": torch.arange(n) % 5,
+        "boxes": torch.cat([low, low + 6], -1), "keypoints": torch.rand(n, 3, 2) * SIDE,
+        "mask": torch.randint(0, 5, (n, SIDE, SIDE)),
+        "heatmaps": torch.rand(n, 3, 6, 6), "vectors": torch.rand(n, 2, 6, 6),
+        "density": torch.rand(n, 6, 6), "label": torch.arange(n) % 5,
     }[kind]  # fmt: skip
 
 

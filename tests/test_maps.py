@@ -89,7 +89,7 @@ def test_a_mark_of_one_pixel_is_not_lost_in_a_sample(layout):
     mask[5, 3] = 1
     wrong = {"[H, W, 1] beside CHW": mask[..., None], "[W, H]": mask.T, "[H, W, N]": mask[..., None].repeat(1, 1, 3)}[layout]
     turn = Augment(Policy([adaug.Branch("turn", [Rotate(89.9, 90.1, 2)], 1.0)]), seed=0)
-    with pytest.raises(ValueError, match="'mask'.*should have last sizes"):
+    with pytest.raises(ValueError, match=r"'mask'.*should have last sizes"):
         turn({"image": torch.rand(3, 24, 16), "mask": wrong})
     square = torch.zeros(24, 24, dtype=torch.uint8)
     square[5, 3] = 1

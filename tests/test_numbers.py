@@ -41,13 +41,15 @@ def test_coordinates_are_asked_for_whatever_their_name(name, kind, shape):
 def test_coordinates_are_asked_for_wherever_they_stand(where):
     points = coordinates((N, 6, 2), "float")
     image = torch.rand(N, 3, SIDE, SIDE)
+    sample = {"image": image[0], "labels": points[0].numpy() if where == "an array" else points[0]}
+    call = {
+        "a sample": lambda: Augment(TURN, seed=0)(sample),
+        "an array": lambda: Augment(TURN, seed=0)(sample),
+        "a list": lambda: seen((list(image), [{"labels": row} for row in points])),
+        "meta": lambda: seen({"image": image, "meta": {"centre": points[:, 0]}}),
+    }[where]
     with pytest.raises(ValueError, match="should hold nothing that moves"):
-        if where in ("a sample", "an array"):
-            Augment(TURN, seed=0)({"image": image[0], "labels": points[0] if where == "a sample" else points[0].numpy()})
-        elif where == "a list":
-            seen((list(image), [{"labels": row} for row in points]))
-        else:
-            seen({"image": image, "meta": {"centre": points[:, 0]}})
+        call()
 
 
 CLASSES = {

@@ -41,7 +41,7 @@ def test_an_entry_has_its_own_pairs(own, of_flip, what):
         "ids": (torch.randint(0, 6, (N, SIDE, SIDE)), "mask"), "label ids": (torch.randint(0, 6, (N, 4)), "label"),
         "one-hot": (torch.eye(6)[torch.randint(0, 6, (N,))], "label"),
     }[what]  # fmt: skip
-    batch = {"keypoints": body, "it": value} if what != "visibility" else {"keypoints": body, "it": value}
+    batch = {"keypoints": body, "it": value}
     made = flipped(batch, of_flip, it=Target(kind, pairs=own))
     if kind == "keypoints":
         expected = value[:, order] * torch.tensor([-1.0, 1]) + torch.tensor([SIDE - 1.0, 0])

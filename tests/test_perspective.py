@@ -51,7 +51,8 @@ def test_pixels_points_boxes_and_masks_are_divided(views, seed):
     points = torch.rand(2, 6, 2, generator=noise) * torch.tensor([SIZE[1], SIZE[0]])
     low = points * 0.7
     batch = {
-        "image": image, "keypoints": points, "visibility": torch.ones(2, 6), "mask": torch.randint(0, 5, (2, *SIZE), generator=noise),
+        "image": image, "keypoints": points, "visibility": torch.ones(2, 6),
+        "mask": torch.randint(0, 5, (2, *SIZE), generator=noise),
         "boxes": torch.cat([low, low + 6], -1), "heatmaps": torch.rand(2, 1, 20, 16, generator=noise),
         "flow": torch.rand(2, 2, 20, 16, generator=noise) - 0.5, "density": torch.rand(2, *SIZE, generator=noise),
     }  # fmt: skip
@@ -77,7 +78,8 @@ def test_pixels_points_boxes_and_masks_are_divided(views, seed):
 
 def test_what_lies_behind_the_observer_is_gone():
     batch = {
-        "image": torch.ones(1, 1, 32, 32), "keypoints": torch.tensor([[[2.0, 16.0], [28.0, 16.0]]]), "visibility": torch.ones(1, 2),
+        "image": torch.ones(1, 1, 32, 32), "keypoints": torch.tensor([[[2.0, 16.0], [28.0, 16.0]]]),
+        "visibility": torch.ones(1, 2),
         "boxes": torch.tensor([[[0.0, 8, 6, 24], [24, 8, 31, 24], [0, 0, 32, 32]]]),
     }  # fmt: skip
     made = adaug.apply_view(batch, [(Tilt(-4, 4, 4), 4.0)])  # divided by 0 at x = 7.5
