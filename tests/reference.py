@@ -25,7 +25,7 @@ def boxes(matrix: Array, edges: Array, size: tuple[int, int], least: float = 0.0
     frame = np.array([size[1], size[0]])
     cut_low, cut_high = low.clip(0, frame), high.clip(0, frame)
     there = (cut_high - cut_low).prod(-1)
-    gone = (there <= 0) | (there < least * (high - low).prod(-1)) | (x2 <= x1) | (y2 <= y1)
+    gone = (there < least * (high - low).prod(-1)) | (x2 <= x1) | (y2 <= y1)
     middle = (cut_low + cut_high) / 2
     return np.concatenate([np.where(gone[..., None], middle, edge) for edge in (cut_low, cut_high)], -1)
 

@@ -90,9 +90,10 @@ def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill:
     Pixels outside the canvas get `fill`. Bilinear sampling mixes it into the pixels at the border, and into no others.
     """
     points = grid.points(size)
-    if _needs_every_bit(image):
+    dtype = _precision(image, points.dtype)
+    if dtype is None:
         return _gathered(image, points, int(fill))
-    points = points.to(_precision(image, points.dtype))
+    points = points.to(dtype)
     if mode == "nearest":  # exactly between two pixels it would round to the even one, and take every second pixel twice
         points = points + max(1e-4 / max(image.shape[-2:]), 1e-6)  # and float32 would lose a smaller step
     sampled = F.grid_sample(image.to(points.dtype), points, mode=mode, padding_mode="zeros", align_corners=False)
@@ -106,25 +107,19 @@ def warp(image: Tensor, grid: Grid, size: Size, *, mode: str = "bilinear", fill:
     return torch.where(covered == 1, sampled, sampled + (1 - covered) * fill).to(image.dtype)
 
 
-def _precision(image: Tensor, usual: torch.dtype) -> torch.dtype:
-    """The floating dtype that holds all values of an image. float32 holds integers up to 2^24."""
+def _precision(image: Tensor, usual: torch.dtype) -> torch.dtype | None:
+    """The floating dtype that holds all values of an image: float32 holds integers up to 2^24, float64 up to 2^53.
+
+    None if none may hold them. On a GPU, looking at integers would wait for the device.
+    """
     if image.dtype == torch.float64:
         return torch.float64
     if image.dtype not in (torch.int32, torch.int64) or not image.numel():
         return usual
-    return torch.float64 if _largest(image) > 2**24 else usual
-
-
-def _needs_every_bit(image: Tensor) -> bool:
-    """Whether float64 may not hold the integers of an image. On a GPU, looking at them would wait for the device."""
-    if image.dtype not in (torch.int32, torch.int64) or not image.numel():
-        return False
-    return image.device.type != "cpu" or (image.dtype == torch.int64 and _largest(image) > 2**53)
-
-
-def _largest(image: Tensor) -> int:
-    low, high = image.aminmax()
-    return max(-int(low), int(high))
+    if image.device.type != "cpu":
+        return None
+    largest = max(abs(int(edge)) for edge in image.aminmax())
+    return usual if largest <= 2**24 else torch.float64 if largest <= 2**53 else None
 
 
 def _gathered(image: Tensor, points: Tensor, fill: int) -> Tensor:
@@ -176,15 +171,18 @@ def warp_boxes(
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).reshape(*boxes.shape[:-1], 4, 2).to(matrix.dtype) - 0.5
-    seen = None
+    empty = (x2 <= x1) | (y2 <= y1)
     if perspective:
         corners, seen = _in_front(corners, matrix)
-    moved = warp_points(corners, matrix, perspective=perspective) + 0.5
+        moved = warp_points(corners, matrix, perspective=True)
+        first, last = torch.where(seen, moved, torch.inf).amin(-2), torch.where(seen, moved, -torch.inf).amax(-2)
+        empty = empty | ~seen.any(-2)[..., 0]
+    else:
+        moved = warp_points(corners, matrix)
+        first, last = moved.amin(-2), moved.amax(-2)
+    first, last = first + 0.5, last + 0.5
     limit = constant((view_size[1], view_size[0]), moved)
-    first = (moved if seen is None else torch.where(seen, moved, torch.inf)).amin(-2)
-    last = (moved if seen is None else torch.where(seen, moved, -torch.inf)).amax(-2)
     low, high = (edge.clamp(min=0).minimum(limit) for edge in (first, last))
-    empty = (x2 <= x1) | (y2 <= y1) | (high <= low).any(-1)
     if min_visibility:
         empty = empty | ((high - low).prod(-1) < min_visibility * (last - first).prod(-1))
     middle = (low + high) / 2

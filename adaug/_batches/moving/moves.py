@@ -87,12 +87,14 @@ def boxes(entry: Tensor, target: Target, motion: Motion) -> Tensor:
 
 def keypoints(entry: Tensor, target: Target, motion: Motion, pairs: Pairs) -> tuple[Tensor, Tensor]:
     """Keypoints [n, ..., K, 2 or 3] in the user's unit, and which of them left the frame, bool [n, ..., K]."""
-    moved = motion.points(to_pixels(entry[..., :2], target.unit, motion.canvas))
-    gone = ~inside(moved, motion.view_size)
-    third = entry[..., 2:] if target.format == "xyz" or entry.shape[-1] == 2 else invisible(entry[..., 2:], gone)
-    xy = from_pixels(moved, target.unit, motion.view_size, entry.dtype)
-    swapped = motion.swapped(torch.cat([xy, third.to(xy.dtype)], -1), pairs, entry.ndim - 2)
-    return swapped, motion.swapped(gone, pairs, gone.ndim - 1)
+    moved = torch.cat([motion.points(to_pixels(entry[..., :2], target.unit, motion.canvas)), entry[..., 2:]], -1)
+    moved = motion.swapped(moved, pairs, entry.ndim - 2)
+    gone = ~inside(moved[..., :2], motion.view_size)
+    third = moved[..., 2:]
+    if third.shape[-1] and target.format != "xyz":
+        third = invisible(third, gone)
+    xy = from_pixels(moved[..., :2], target.unit, motion.view_size, entry.dtype)
+    return torch.cat([xy, third.to(xy.dtype)], -1), gone
 
 
 def invisible(visibility: Tensor, gone: Tensor) -> Tensor:
