@@ -114,6 +114,8 @@ def box_to_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size
 def box_from_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size, dtype: torch.dtype) -> Tensor:
     """The way back from pixels, to `dtype`."""
     wide = torch.promote_types(dtype, torch.float32)
+    if offset_and_scale(unit, size) is None:
+        return from_corners(boxes.to(wide), form).to(dtype)
     corners = from_pixels(boxes.unflatten(-1, (2, 2)) - _edge(unit), unit, size, wide).flatten(-2)
     return from_corners(corners, form).to(dtype)
 
