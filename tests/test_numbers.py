@@ -37,7 +37,9 @@ def test_coordinates_are_asked_for_whatever_their_name(name, kind, shape):
     assert torch.equal(seen(batch, targets={name: "label"})[name], batch[name])  # who says so means it
 
 
-@pytest.mark.parametrize("where", ["a sample", "an array", "a list", "meta"])
+@pytest.mark.parametrize(
+    "where", ["a sample", "an array", "a list", "meta", "lists", "a list in a sample", "integers in lists"]
+)
 def test_coordinates_are_asked_for_wherever_they_stand(where):
     points = coordinates((N, 6, 2), "float")
     image = torch.rand(N, 3, SIDE, SIDE)
@@ -47,6 +49,9 @@ def test_coordinates_are_asked_for_wherever_they_stand(where):
         "an array": lambda: Augment(TURN, seed=0)(sample),
         "a list": lambda: seen((list(image), [{"labels": row} for row in points])),
         "meta": lambda: seen({"image": image, "meta": {"centre": points[:, 0]}}),
+        "lists": lambda: seen({"image": image, "labels": points.tolist()}),
+        "a list in a sample": lambda: Augment(TURN, seed=0)({"image": image[0], "labels": points[0, 0].tolist()}),
+        "integers in lists": lambda: seen({"image": image, "meta": {"corners": points.long().tolist()}}),
     }[where]
     with pytest.raises(ValueError, match="should hold nothing that moves"):
         call()
@@ -102,3 +107,10 @@ def test_lists_of_labels_for_objects_are_carried():
     rows = [{"boxes": torch.tensor([[2.0, 3, 9, 8]]).repeat(n, 1), "labels": torch.arange(5, 5 + n)} for n in (2, 0, 4)]
     _, made = adaug.AdversarialAugmenter(TURN, seed=0).random((images, rows))
     assert all(torch.equal(a["labels"], b["labels"]) for a, b in zip(made, rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    "value", [[3, 1, 4, 2], [0.5, 20.0, 3.0, 90.0], ["a"] * N, [[0.0, 1.0], [1.0, 0.0]] * 2, [(1, 0)] * N], ids=str
+)
+def test_lists_of_classes_are_carried(value):
+    assert seen({"image": torch.rand(N, 3, SIDE, SIDE), "labels": value})["labels"] == value

@@ -62,7 +62,9 @@ def check_values(batch: Batch, *, wait: bool = True) -> None:
             check_boxes(repr(key), entry.detach(), target.unit, target.format, batch.size)
     said = [key for key in batch.kinds if isinstance(key, tuple)]
     for key, entry in batch.guessed.items():
-        check_numbers(key, entry, batch.kinds[key].kind if key in batch.kinds else "label", batch.size, objects, said)
+        check_numbers(
+            key, entry, batch.kinds[key].kind if key in batch.kinds else "label", len(batch), batch.size, objects, said
+        )
     for key in batch.flat:
         check_images(key, image_of(batch.entries, key), len(batch))
 

@@ -48,7 +48,7 @@ def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection
     """
     if kind not in CARRIED:
         return
-    for path, array, name, row in _arrays(entry, (key,), None, False):
+    for path, array, name, row in _arrays(entry, (key,), None, False, len(image)):
         if any(path[: len(inner)] == inner for inner in said):
             continue
         named = kind if name is None else KIND_OF[name]
@@ -61,18 +61,21 @@ def check_guess(key: Key, entry: Any, kind: str, image: Tensor, said: Collection
         raise _refusal(key, kind, what, remedy)
 
 
-def check_numbers(key: Key, entry: Any, kind: str, size: Size, objects: Collection[int], said: Collection[Path] = ()) -> None:
+def check_numbers(
+    key: Key, entry: Any, kind: str, n: int, size: Size, objects: Collection[int], said: Collection[Path] = ()
+) -> None:
     """Raises ValueError if the name of an entry means "leave it as it is", but its numbers may be coordinates. Reads values.
 
     Args:
         key: The entry's key.
         entry: The entry, with a dimension of rows.
         kind: Its kind, by its name.
+        n: The number of rows.
         size: The size of the images.
         objects: How many objects or keypoints an image has: one number for each of them is no coordinate.
         said: Paths that are the user's decision.
     """
-    for path, array, _, row in _arrays(entry, (key,), None, False):
+    for path, array, _, row in _arrays(entry, (key,), None, False, n):
         known = any(path[: len(inner)] == inner for inner in said)
         values = torch.from_numpy(array) if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" else array
         if known or not isinstance(values, Tensor) or values.device.type == "meta":
@@ -104,15 +107,34 @@ def _refusal(key: Key, kind: str, what: str, remedy: str) -> ValueError:
     )
 
 
-def _arrays(entry: Any, path: Path, name: str | None, row: bool) -> Iterator[tuple[Path, Any, str | None, bool]]:
-    """Tensors and arrays in an entry: (path, array, last usual name on the path, whether it is the first row of a list)."""
+def _arrays(entry: Any, path: Path, name: str | None, row: bool, n: int) -> Iterator[tuple[Path, Any, str | None, bool]]:
+    """Tensors, arrays and lists of numbers in an entry: (path, array, last usual name on the path, whether it has no rows)."""
     if isinstance(entry, (Tensor, np.ndarray)):
         yield path, entry, name, row
     elif is_container(path, entry):
         listed = not has_names(path, entry)
+        numbers = _as_array(entry) if listed else None
+        if numbers is not None:
+            yield path, numbers, name, row or len(numbers) != n
+            return
         for inner, item in children(entry)[:1] if listed else children(entry):
             called = entry._fields[inner] if hasattr(entry, "_fields") else inner
-            yield from _arrays(item, (*path, inner), called if called in KIND_OF else name, row or listed)
+            yield from _arrays(item, (*path, inner), called if called in KIND_OF else name, row or listed, n)
+
+
+def _as_array(entry: Any) -> Any:
+    """A list of numbers as an array, if it may hold coordinates: fractions, or lists of integers. Else None."""
+    first = entry
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    nested = bool(entry) and isinstance(entry[0], (list, tuple))
+    if not isinstance(first, (float, np.floating)) and not (nested and isinstance(first, (int, np.integer))):
+        return None
+    try:
+        array = np.asarray(entry)
+    except ValueError:  # rows of different lengths
+        array = np.asarray(entry[0]) if nested else np.zeros(0)
+    return array if array.dtype.kind in "iuf" else None
 
 
 def _holds_map(shape: Sequence[int], image: Sequence[int]) -> bool:
