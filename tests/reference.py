@@ -16,11 +16,27 @@ def points(matrix: Array, places: Array) -> Array:
     return whole[..., :2] / whole[..., 2:]
 
 
+def depth(matrix: Array, places: Array) -> Array:
+    """What places [..., 2] are divided by; below 0 they lie behind the observer."""
+    found: Array = places @ matrix[2, :2] + matrix[2, 2]
+    return found
+
+
+def scaled(matrix: Array, size: tuple[int, int]) -> Array:
+    """The same matrix, which divides the middle of an image of this size by 1."""
+    return matrix / depth(matrix, np.array([(size[1] - 1) / 2, (size[0] - 1) / 2]))
+
+
+def corners_of(edges: Array) -> Array:
+    """The four corners of boxes (x1, y1, x2, y2 as edges) as pixel centres, [..., 4, 2]."""
+    x1, y1, x2, y2 = np.moveaxis(edges, -1, 0)
+    return np.stack([np.stack(pair, -1) for pair in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))], -2) - 0.5
+
+
 def boxes(matrix: Array, edges: Array, size: tuple[int, int], least: float = 0.0) -> Array:
     """Boxes [..., 4] (x1, y1, x2, y2 as edges) under a matrix, cut to a frame (height, width)."""
     x1, y1, x2, y2 = np.moveaxis(edges, -1, 0)
-    corners = np.stack([np.stack(pair, -1) for pair in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))], -2) - 0.5
-    moved = points(matrix, corners) + 0.5
+    moved = points(matrix, corners_of(edges)) + 0.5
     low, high = moved.min(-2), moved.max(-2)
     frame = np.array([size[1], size[0]])
     cut_low, cut_high = low.clip(0, frame), high.clip(0, frame)
@@ -51,6 +67,8 @@ def warped(plane: Array, matrix: Array, size: tuple[int, int], order: int, fill:
     """A plane [h, w] under a matrix, and where its values are sure (not between two pixels at order 0)."""
     at = sources(matrix, size)
     found = ndimage.map_coordinates(plane, [at[..., 1], at[..., 0]], order=order, mode="grid-constant", cval=fill)
+    y, x = np.mgrid[: size[0], : size[1]]
+    found = np.where(depth(np.linalg.inv(matrix), np.stack([x, y], -1)) > 0, found, fill)
     to_tie = np.abs(at - np.floor(at) - 0.5).min(-1)
     return found, np.ones(size, bool) if order else to_tie > 0.02
 

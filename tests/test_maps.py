@@ -28,7 +28,8 @@ def view_of(batch, pairs, **options):
 
     parsed = parse(batch, options.get("targets"))
     view = view_of(parsed, pairs, parsed.size)
-    return adaug.apply_view(batch, view, **options), view.matrix[0].double().numpy()
+    matrix = reference.scaled(view.matrix[0].double().numpy(), parsed.size)
+    return adaug.apply_view(batch, view, **options), matrix
 
 
 @given(SIDES, SIDES, st.integers(1, 6), st.integers(1, 5), st.sampled_from(["mask", "heatmaps"]))

@@ -52,7 +52,8 @@ def moved(batch: Any, pairs: Any, targets: Any = None) -> tuple[Any, Any]:
     """What a view makes of a batch, and its matrix in float64, scaled to 1 at the middle."""
     parsed = parse(batch, targets)
     view = view_of(parsed, pairs, parsed.size)
-    return adaug.apply_view(batch, view, targets=targets), view.matrix[0].double().numpy()  # type: ignore[index]
+    matrix = reference.scaled(view.matrix[0].double().numpy(), parsed.size)  # type: ignore[index]
+    return adaug.apply_view(batch, view, targets=targets), matrix
 
 
 def differs(name: str, found: Any, expected: Any, slack: float, sure: Any = True) -> str:
@@ -129,9 +130,8 @@ def boxes(noise: Any) -> Case:
     def wrong(made: Any) -> str:
         edges = np.concatenate([low, high], -1)[0]
         expected, more, fewer = (reference.boxes(made[1], edges, size, part) for part in (least, least * 1.001, least * 0.999))
-        extent = expected[:, 2:] - expected[:, :2]
-        touches = ((extent < 1e-3).any(-1) & (extent > 0).any(-1))[:, None]  # the frame, by less than float32 tells
-        sure = (np.abs(more - fewer) < 1e-9) & ~touches
+        before = (reference.depth(made[1], reference.corners_of(edges)) > 0.05).all(-1)[:, None]  # all of it, the observer
+        sure = (np.abs(more - fewer) < 1e-9) & before
         return differs("a box", made[0]["it"][0], as_given(expected[:, :2], expected[:, 2:]), 2e-2, sure)
 
     return f"{form} {unit} {n} {least}", lambda: moved({"image": images(size), "it": value}, pairs, {"it": target}), wrong, None
