@@ -133,3 +133,13 @@ def test_rows_name_an_entry():
     batch = {"image": torch.rand(B, 3, SIDE, SIDE), "boxes": objects(3, "boxes"), "of": torch.zeros(3).long()}
     with pytest.raises(ValueError, match=r"should name entries of the batch. Found 'off'.*'of'"):
         adaug.apply_view(batch, [], targets={"boxes": Target("boxes", rows="off"), "of": "other"})
+
+
+def test_a_measure_of_one_person_an_image_leaves_flat_objects_out():
+    batch = {"image": torch.rand(B, 3, SIDE, SIDE), "keypoints": objects(B, "keypoints"), "of": torch.tensor([1, 1, 0, 2])}
+    targets = {"keypoints": Target("keypoints", rows="of"), "of": "other"}
+    augmenter, model = AdversarialAugmenter(POLICY, seed=0, targets=targets), torch.nn.Conv2d(3, 3, 3, padding=1)
+    augmenter.step(model, batch, lambda output, batch: output.mean((1, 2, 3)))
+    assert augmenter.difficulty_table().measure == "the loss"
+    report = adaug.audit(model, [batch], lambda output, batch: output.mean((1, 2, 3)), [Rotate(-9, 9, 2)], targets=targets)
+    assert report.scores.shape[0] == B

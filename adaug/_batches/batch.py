@@ -70,15 +70,13 @@ class Batch:
         return bool(self.keys_of(kind))
 
     def entries_of(self, kind: str) -> list[Tensor]:
-        """The entries of a kind: keypoints in pixels and boxes as xyxy in pixels, whatever the user's unit is."""
-        return [self._in_pixels(key) for key in self.keys_of(kind)]
+        """The entries of a kind with a row for each image. Keypoints and boxes are in pixels (xyxy), whatever the user has."""
+        return [self._in_pixels(key) for key in self.keys_of(kind) if self.kinds[key].rows is None]
 
     def labelled_keypoints(self) -> tuple[Tensor, Tensor] | None:
         """The first keypoints in pixels, [B, ..., K, 2 or 3], and which of them count, [B, ..., K]. None without keypoints."""
-        if not self.has("keypoints"):
-            return None
-        points = self.entries_of("keypoints")[0]
-        return points, labelled(points, self.entries_of("visibility")[0] if self.has("visibility") else None)
+        sets, visible = self.entries_of("keypoints"), self.entries_of("visibility")
+        return (sets[0], labelled(sets[0], visible[0] if visible else None)) if sets else None
 
     def joint_dim(self, visibility: Tensor) -> int:
         """The dimension of a visibility that counts the keypoints."""

@@ -81,8 +81,8 @@ def _labels(seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
         points, visible = known
         labels |= {"keypoints": points[0, ..., :2].reshape(-1, 2).float(), "visible": visible[0].flatten()}
     for kind in ("mask", "label"):
-        if seen.has(kind):
-            labels[kind] = torch.as_tensor(seen.entries_of(kind)[0][0])
+        for entry in seen.entries_of(kind)[:1]:
+            labels[kind] = torch.as_tensor(entry[0])
     return {name: value.detach().cpu().numpy() for name, value in labels.items()}
 
 
@@ -96,7 +96,7 @@ def _predictions(output: Any, seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]
         return {}
     predictions: dict[str, Tensor] = {}
     output = output.detach()
-    if seen.has("keypoints") and output.ndim in (3, 4):
+    if seen.entries_of("keypoints") and output.ndim in (3, 4):
         points = seen.entries_of("keypoints")[0]
         stride = told_stride(output.shape[-2:], seen.size) if output.ndim == 4 else None
         if stride is not None and output.shape[1] == points.shape[-2]:

@@ -91,8 +91,8 @@ def _of_labels(output: Any, batch: Batch) -> Tensor:
 
 def _of_keypoints(output: Any, batch: Batch) -> Tensor:
     shown = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
-    if batch.has("visibility"):
-        shown["visibility"] = batch.entries_of("visibility")[0]
+    for visible in batch.entries_of("visibility"):
+        shown["visibility"] = visible
     return normalized_error(output, shown)
 
 
