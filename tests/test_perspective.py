@@ -126,3 +126,22 @@ def test_boxes_and_points_of_any_unit_are_divided():
     made = adaug.apply_view(unit, [(Tilt(-1, 1, 4), 0.5)], targets=targets)
     torch.testing.assert_close(made["keypoints"], (plain["keypoints"] + 0.5) / 32)
     torch.testing.assert_close(made["boxes"], plain["boxes"] / 32)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_that_go_behind_the_observer_hold_what_is_seen_of_them(seed):
+    """Their box in the frame is that of many points inside them which are seen."""
+    noise = np.random.default_rng(seed)
+    low = noise.random((6, 2)) * np.array([SIZE[1], SIZE[0]]) * 0.8
+    edges = np.concatenate([low, low + 4 + noise.random((6, 2)) * 20], -1)
+    batch = {"image": torch.rand(1, 1, *SIZE), "boxes": torch.from_numpy(edges)[None]}
+    tilts = [(Tilt(-9, 9, 4), float(noise.uniform(2, 4))), (Tilt(-9, 9, 4, along=1), float(noise.uniform(-2, 2)))]
+    made, matrix = view_of(batch, tilts)
+    for box, found in zip(edges, made["boxes"][0].numpy(), strict=True):
+        steps = np.linspace(0, 1, 400)
+        inside = box[:2] - 0.5 + np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2) * (box[2:] - box[:2])
+        seen = reference.points(matrix, inside[reference.depth(matrix, inside) > 1e-4]) + 0.5
+        seen = seen[((seen >= 0) & (seen <= np.array([SIZE[1], SIZE[0]]))).all(-1)]
+        if len(seen) > 50:
+            assert (found[:2] <= seen.min(0) + 0.1).all()
+            assert (found[2:] >= seen.max(0) - 0.1).all()
