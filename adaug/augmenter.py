@@ -18,6 +18,7 @@ from adaug import policies
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_policy
 from adaug._batches.kinds import TARGETS, Target
+from adaug._batches.moving.subclasses import plain
 from adaug._batches.parse import parse
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
 from adaug._model.call import Call, Forward
@@ -168,12 +169,12 @@ class AdversarialAugmenter:
                 meet("step", state.steps)
             output, losses = bound.train(model, drawn.augmented, result, drawn.view.feature_masks, loss_fn)
             # commit: only torch itself or the optimizers of generators can fail from here on
-            augmented, trained = drawn.augmented, losses.detach().float()
-            own = (lambda: trained) if comparison is loss else (lambda: comparison(output, augmented))
+            augmented, trained = drawn.augmented, plain(losses).detach()
+            own = trained.float if comparison is loss else (lambda: comparison(output, augmented))
             state = learn(state, self._groups, drawn, output, self._measure(output, augmented), own)
             branch = drawn.branch.to(bound.device, non_blocking=True)
             metrics = metrics_of(state, self._groups)
-            metrics |= losses_by_branch(losses.detach(), drawn.branch, branch, self.branch_names)
+            metrics |= losses_by_branch(trained, drawn.branch, branch, self.branch_names)
             unobserved = state.unobserved + (state.drawn is not None)
             self._state = replace(
                 state, steps=state.steps + 1, metrics=metrics, view=drawn.view, drawn=None, unobserved=unobserved
@@ -251,7 +252,7 @@ class AdversarialAugmenter:
         with no_inference():
             if difficulty is not None:
                 check_difficulty(difficulty, len(augmented), function=self.difficulty is not None)
-                numbers = difficulty.detach().to(augmented.image.device, torch.float32)
+                numbers = plain(difficulty).detach().to(augmented.image.device, torch.float32)
                 name, own = GIVEN, lambda: numbers
             else:
                 name = self._measure(output, augmented) or USERS

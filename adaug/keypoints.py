@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adaug._runtime.checks import checked, either, function, instance, integer, number, several
+from adaug._runtime.geometry import told_stride
 
 __all__ = [
     "PCK",
@@ -132,6 +133,7 @@ def normalized_error(
     image: str = "image",
     keypoints: str = "keypoints",
     visibility: str = "visibility",
+    stride: float | None = None,
 ) -> Tensor:
     """A difficulty that does not grow with the person's size in pixels: the mean error of the labelled joints over that size.
 
@@ -146,12 +148,13 @@ def normalized_error(
         image: Key of the images.
         keypoints: Key of the keypoints.
         visibility: Key of the visibility.
+        stride: Image pixels per heat-map pixel. By default their sizes tell it; both sides should be the same multiple.
 
     Returns:
         [B]. A person without labelled joints gets NaN; nothing learns from that row.
 
     Raises:
-        ValueError: The output does not fit the keypoints, or an image has several people.
+        ValueError: The output does not fit the keypoints, an image has several people, or the sizes do not tell the stride.
     """
     if isinstance(output, (list, tuple)):
         output = output[-1]
@@ -162,7 +165,14 @@ def normalized_error(
     predicted = output.detach().float()
     _check_predicted(predicted, truth)
     if predicted.ndim == 4:
-        predicted, _ = decode_heatmaps(predicted, stride=batch[image].shape[-1] / predicted.shape[-1])
+        known = stride or told_stride(predicted.shape[-2:], batch[image].shape[-2:])
+        if known is None:
+            raise ValueError(
+                "The stride of heat maps should divide the image, or be given. Found heat maps of "
+                f"{tuple(predicted.shape[-2:])} for images of {tuple(batch[image].shape[-2:])}; pass stride=..., such as "
+                "functools.partial(normalized_error, stride=4)."
+            )
+        predicted, _ = decode_heatmaps(predicted, stride=known)
     counts = labelled(batch[keypoints], batch.get(visibility))
     low, high = (torch.where(counts[..., None], truth, fill) for fill in (torch.inf, -torch.inf))
     side = (high.amax(1) - low.amin(1)).amax(1).clamp(min=1.0)  # [B]

@@ -30,6 +30,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from attacks.files import files  # noqa: E402
 from attacks.inputs import inputs  # noqa: E402
 from attacks.kills import kills  # noqa: E402
+from attacks.labels import labels  # noqa: E402
 from attacks.ranks import ranks  # noqa: E402
 from attacks.states import states  # noqa: E402
 from attacks.tally import Process, Tally  # noqa: E402
@@ -38,7 +39,7 @@ BAD = ("silent", "half-done", "crash")
 OUTCOMES = ("held", "unhelpful", *BAD)
 UNHELPFUL = 5 / 650  # of all attempts, at most
 SHOWN = 12  # of what did not hold, a family
-FAMILIES = {"inputs": inputs, "states": states, "files": files, "kills": kills, "ranks": ranks}
+FAMILIES = {"inputs": inputs, "labels": labels, "states": states, "files": files, "kills": kills, "ranks": ranks}
 
 
 def attack(families: list[str], seconds: float, seed: int, most: int = 10**9) -> dict[str, dict[str, Any]]:
@@ -51,7 +52,9 @@ def attack(families: list[str], seconds: float, seed: int, most: int = 10**9) ->
             def act(family: str = family, file: Path = file, tally: Tally = tally) -> None:
                 with np.errstate(all="ignore"):
                     FAMILIES[family](tally)
-                torch.save({"counts": dict(tally.counts), "found": list(tally.found.values())}, file)
+                torch.save(
+                    {"counts": dict(tally.counts), "found": list(tally.found.values()), "notes": dict(tally.notes)}, file
+                )
 
             code = Process(act).wait(time.monotonic() + 2 * seconds + 400)
             lost = {"counts": {"crash": 1}, "found": [f"crash: the family's process ended with {code}"]}
@@ -74,6 +77,8 @@ def main() -> None:
             f"| {family} | " + " | ".join(str(n) for n in (sum(counts.values()), *(counts.get(o, 0) for o in OUTCOMES))) + " |"
         )
     for family, result in results.items():
+        if result.get("notes"):
+            print(f"\n{family}: {', '.join(f'{count} {what}' for what, count in result['notes'].items())}")
         for line in result["found"][:SHOWN]:
             print(f"  {family}: {line}")
     sys.exit(any(together[bad] for bad in BAD) or together["unhelpful"] > UNHELPFUL * together.total())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
 
+import attacks.labels as labels_attack
 import pytest
 import torch
 from attacks.inputs import follows
 from attacks.tally import Process, Tally
+
+from adaug._views.view import View
+from adaug._views.warp import warp_boxes as ORIGINAL
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,7 +23,7 @@ import attack
 NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-@pytest.mark.parametrize(("family", "most"), [("inputs", 60), ("states", 60), ("files", 40)])
+@pytest.mark.parametrize(("family", "most"), [("inputs", 60), ("labels", 300), ("states", 60), ("files", 40)])
 def test_nothing_is_silent_or_half_done(family, most):
     tally = Tally(120, 0, most)
     attack.FAMILIES[family](tally)
@@ -71,6 +76,62 @@ def test_labels_that_do_not_follow_are_noticed(dtype):
     assert "keypoint" in follows(batch, {**flipped, "keypoints": right.flip(1)}, "")
     assert "keypoint" in follows(batch, {**flipped, "keypoints": right + 0.5}, "")
     assert "mask" in follows(batch, {**flipped, "keypoints": right, "mask": mask}, "")
+
+
+MISTAKES = {
+    "boxes are centres": (
+        "boxes",
+        "adaug._views.warp.warp_boxes",
+        lambda boxes, matrix, size, **options: _beside(boxes, matrix, size),
+    ),
+    "points drift": ("perspective", "adaug._views.warp.warp_points", lambda points, matrix, **options: points + 0.1),
+    "pairs are lost": ("sides", "adaug._views.warp.swap_pairs", lambda values, flipped, pairs, dim: values),
+    "-1 becomes 0": (
+        "flags",
+        "adaug._batches.moving.moves.invisible",
+        lambda visibility, gone: visibility * ~gone.reshape(visibility.shape),
+    ),
+    "vectors stay": ("fields", "adaug._views.fields.turn_vectors", lambda fields, *args, **options: fields),
+    "sums change": ("maps", "adaug._views.fields.move_density", lambda maps, *args, **options: 2 * maps),
+    "strides are guessed": (
+        "maps",
+        "adaug._runtime.geometry.told_stride",
+        lambda size, image: image[0] / size[0] if size[0] else None,
+    ),
+    "names exempt": ("names", "adaug._batches.fits.check_numbers", lambda *args: None),
+    "alpha is a colour": ("channels", "adaug._batches.moving.colours.colour_channels", lambda target, channels: channels),
+    "frames are rows": ("clips", "adaug._views.view.View.select", lambda view, index: view),
+    "objects are rows": (
+        "flat",
+        "adaug._batches.moving.flat.image_of",
+        lambda entries, rows: torch.arange(len(entries[rows])) % 2,
+    ),
+    "bits are lost": (
+        "forms",
+        "adaug._views.warp._gathered",
+        lambda image, points, fill: image.flip(-1).float().to(image.dtype),
+    ),
+}
+
+
+def _beside(boxes, matrix, size):
+    return ORIGINAL(boxes + 0.5, matrix, size) - 0.5
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_labels_that_go_wrong_are_noticed(mistake, monkeypatch):
+    """Each mistake is put into the library, and the attack's family calls it silent (or a crash)."""
+    family, path, wrong = MISTAKES[mistake]
+    module, name = path.rsplit(".", 1)
+    owner = View if module.endswith("View") else importlib.import_module(module)
+    original = vars(owner)[name]
+    for other in [owner, *(part for key, part in sys.modules.items() if key.startswith("adaug"))]:
+        if vars(other).get(name) is original:
+            monkeypatch.setattr(other, name, wrong)
+    monkeypatch.setattr("attacks.labels.FAMILIES", [member for member in labels_attack.FAMILIES if member.__name__ == family])
+    tally = Tally(60, 0, 60)
+    attack.FAMILIES["labels"](tally)
+    assert tally.counts["silent"] + tally.counts["unhelpful"] > 0
 
 
 @NEEDS_FORK

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from adaug._batches import tree
 from adaug._batches.kinds import Key, Target
+from adaug._batches.moving import flat, moves
+from adaug._batches.moving.colours import colour_channels
+from adaug._batches.moving.moves import Motion
+from adaug._batches.moving.subclasses import like
 from adaug._batches.rows import cut
 from adaug._batches.tree import Path
-from adaug._batches.units import box_from_pixels, box_to_pixels, from_pixels, to_pixels
-from adaug._runtime.geometry import Size, full_precision, inside
+from adaug._batches.units import box_to_pixels, to_pixels
+from adaug._runtime.geometry import Size, full_precision
 from adaug._views.view import View
-from adaug._views.warp import Grid, sampling_grid, swap_pairs, warp, warp_boxes, warp_points
 from adaug.keypoints import Pairs, labelled
 
 UserBatch = Any  # a user's batch: a mapping, a tuple or a list
@@ -33,12 +35,16 @@ class Batch:
         kinds: The kind of each entry.
         source: The user's own object, for its structure.
         listed: The entries that came as lists of rows. Here they are padded tensors.
+        guessed: The entries that stay as they are because of their name or position alone. Of lists, the first row.
+        classes: Entries of a subclass of Tensor: as they came, and without their class.
     """
 
     entries: dict[Key, Any]
     kinds: dict[Key, Target]
     source: UserBatch
     listed: frozenset[Key] = frozenset()
+    guessed: Mapping[Key, Any] = field(default_factory=dict)
+    classes: Mapping[Key, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def image(self) -> Tensor:
@@ -64,15 +70,13 @@ class Batch:
         return bool(self.keys_of(kind))
 
     def entries_of(self, kind: str) -> list[Tensor]:
-        """The entries of a kind: keypoints in pixels and boxes as xyxy in pixels, whatever the user's unit is."""
-        return [self._in_pixels(key) for key in self.keys_of(kind)]
+        """The entries of a kind with a row for each image. Keypoints and boxes are in pixels (xyxy), whatever the user has."""
+        return [self._in_pixels(key) for key in self.keys_of(kind) if self.kinds[key].rows is None]
 
     def labelled_keypoints(self) -> tuple[Tensor, Tensor] | None:
         """The first keypoints in pixels, [B, ..., K, 2 or 3], and which of them count, [B, ..., K]. None without keypoints."""
-        if not self.has("keypoints"):
-            return None
-        points = self.entries_of("keypoints")[0]
-        return points, labelled(points, self.entries_of("visibility")[0] if self.has("visibility") else None)
+        sets, visible = self.entries_of("keypoints"), self.entries_of("visibility")
+        return (sets[0], labelled(sets[0], visible[0] if visible else None)) if sets else None
 
     def joint_dim(self, visibility: Tensor) -> int:
         """The dimension of a visibility that counts the keypoints."""
@@ -86,7 +90,10 @@ class Batch:
         entry, target = self.entries[key], self.kinds[key]
         if target.kind == "boxes":
             return box_to_pixels(entry, target.unit, target.format, self.size)
-        if target.kind != "keypoints" or target.unit in (None, "pixels"):
+        if target.kind != "keypoints":
+            return entry
+        entry = entry[..., :2] if target.format == "xyz" else entry
+        if target.unit in (None, "pixels"):
             return entry
         xy = to_pixels(entry[..., :2], target.unit, self.size)
         return torch.cat([xy, entry[..., 2:].to(xy.dtype)], -1)
@@ -101,15 +108,33 @@ class Batch:
 
     # ---- other batches
 
+    @property
+    def flat(self) -> dict[Key, list[Key]]:
+        """The entries with objects of all images, by the key of the entry that holds the image of each object."""
+        found: dict[Key, list[Key]] = {}
+        for key, target in self.kinds.items():
+            if target.rows is not None:
+                found.setdefault(target.rows, [target.rows]).append(key)
+        return found
+
     def select(self, index: Tensor) -> Batch:
         """The batch of the rows `index` [n] long."""
         rows = partial(_select, index=index, n=len(self))
-        return replace(self, entries=tree.map_leaves(rows, self.entries, opens=tree.has_names))
+        entries = tree.map_leaves(rows, self.entries, opens=tree.has_names)
+        for image, keys in self.flat.items():
+            objects, numbers = flat.picked(flat.image_of(self.entries, image), index)
+            entries = entries | {key: flat.take(self.entries[key], objects) for key in keys}
+            entries[image] = flat.like(self.entries[image], numbers)
+        return replace(self, entries=entries)
 
     def joined(self, first: Batch, second: Batch) -> Batch:
         """Joins two batches that were made from rows of this one."""
         rows = partial(_joined, n=len(self))
-        return replace(self, entries=tree.map_leaves(rows, self.entries, first.entries, second.entries, opens=tree.has_names))
+        entries = tree.map_leaves(rows, self.entries, first.entries, second.entries, opens=tree.has_names)
+        for image, keys in self.flat.items():
+            entries = entries | {key: flat.join(first.entries[key], second.entries[key]) for key in keys}
+            entries[image] = flat.join(first.entries[image], second.entries[image] + len(first))
+        return replace(self, entries=entries)
 
     def with_image(self, image: Tensor) -> Batch:
         """The same batch with other images."""
@@ -118,7 +143,9 @@ class Batch:
     def image_only(self) -> Batch:
         """The batch with only its images, for a look."""
         key = self._image_key
-        return Batch({key: self.entries[key]}, {key: self.kinds[key]}, {}, self.listed & {key})
+        return replace(
+            self, entries={key: self.entries[key]}, kinds={key: self.kinds[key]}, source={}, listed=self.listed & {key}
+        )
 
     def to_user(self) -> UserBatch:
         """The batch in the user's structure. Labels are copies, so writing to them changes no other batch; images are not."""
@@ -131,6 +158,11 @@ class Batch:
             elif key == image or self._is_nested(key):
                 path = key if self._is_nested(key) else (key,)
                 own[path] = entry if key == image else tree.replace(entry, {}, copies=True)
+        for key, (given, came) in self.classes.items():
+            path = key if self._is_nested(key) else (key,)
+            entry = self.entries[key]
+            same = key == image and entry is came
+            own[path] = given if same else like(given, entry if key == image else entry.clone(), self.size)
         top = {key: entry for key, entry in self.entries.items() if not self._is_nested(key)}
         return tree.with_children(self.source, tree.replace(top, own, copies=True))
 
@@ -151,85 +183,56 @@ class Batch:
         view.check(len(self), self.size, view_size)
         with full_precision(self.image.device):
             entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size)
-            entries[self._image_key] = view.paint(entries[self._image_key])
+            key = self._image_key
+            entries[key] = view.paint(entries[key], colour_channels(self.kinds[key], entries[key].shape[1]))
             return replace(self, entries=entries)
 
     # ---- what a view moves
 
+    def pairs_of(self, key: Key, pairs: Pairs | None) -> Pairs | None:
+        """What changes places in an entry: its own pairs, those of the keypoints for a visibility, or those of a flip."""
+        target = self.kinds[key]
+        if target.pairs is None and target.kind == "visibility" and self.has("keypoints"):
+            target = self.kinds[self.keys_of("keypoints")[0]]
+        return pairs if target.pairs is None else target.pairs
+
     def _moved(self, view: View, matrix: Tensor, view_size: Size) -> dict[Key, Any]:
         """The entries after the matrix and the flip of a view."""
-        entries = dict(self.entries)
-        flipped, pairs = view.flipped, view.pairs or ()
-        grid = sampling_grid(matrix, self.size, view_size)
-        for key, target in self.kinds.items():
-            if target.kind in ("image", "heatmaps", "mask"):
-                entries[key] = self._warped(entries[key], target, grid, view_size)
-                if target.kind == "heatmaps" and flipped is not None:
-                    entries[key] = swap_pairs(entries[key], flipped, pairs, 1)
-            elif target.kind == "boxes":
-                moved = warp_boxes(self._in_pixels(key), matrix, view_size)
-                entries[key] = box_from_pixels(moved, target.unit, target.format, view_size, entries[key].dtype)
+        entries, whole = dict(self.entries), Motion.of(view, matrix, self.size, view_size)
+        motions = {image: whole.select(flat.image_of(self.entries, image)) for image in self.flat}
         gone: Tensor | None = None
-        for key in self.keys_of("heatmaps")[:1] if self.has("visibility") else ():
-            gone = _gone_peaks(self.entries[key], matrix, self.size, view_size)
-            gone = gone if flipped is None else swap_pairs(gone, flipped, pairs, 1)
+        for key, target in self.kinds.items():
+            entry, motion = entries[key], motions.get(target.rows, whole)
+            pairs = self.pairs_of(key, view.pairs) or ()
+            if target.kind == "image":
+                entries[key] = moves.image(entry, target, motion)
+            elif target.kind == "heatmaps":
+                entries[key] = moves.heatmaps(key, entry, target, motion, pairs)
+                if gone is None and self.has("visibility"):
+                    gone = moves.gone_peaks(entry, target, motion, pairs)
+            elif target.kind == "boxes":
+                entries[key] = moves.boxes(entry, target, motion)
+            elif target.kind in moves.MAPS:
+                entries[key] = moves.MAPS[target.kind](key, entry, target, motion)
+            elif target.move is not None:
+                entries[key] = moves.by_function(key, entry, target.move, view, len(self))
+            elif target.kind == "label" and target.pairs is not None:
+                entries[key] = moves.label(entry, target, motion)
         for key in self.keys_of("keypoints"):
-            moved, gone = _moved_points(self._in_pixels(key), matrix, flipped, pairs, view_size)
-            xy = from_pixels(moved[..., :2], self.kinds[key].unit, view_size, entries[key].dtype)
-            entries[key] = torch.cat([xy, moved[..., 2:].to(xy.dtype)], -1)
+            target, pairs = self.kinds[key], self.pairs_of(key, view.pairs) or ()
+            entries[key], gone = moves.keypoints(entries[key], target, motions.get(target.rows, whole), pairs)
         for key in self.keys_of("visibility"):
-            visible = entries[key]
-            if flipped is not None:
-                visible = swap_pairs(visible, flipped, pairs, self.joint_dim(visible))
-            entries[key] = visible if gone is None else _invisible(visible, gone)
+            visible, pairs = entries[key], self.pairs_of(key, view.pairs) or ()
+            visible = motions.get(self.kinds[key].rows, whole).swapped(visible, pairs, self.joint_dim(visible))
+            entries[key] = visible if gone is None else moves.invisible(visible, gone)
         return entries
-
-    def _warped(self, entry: Tensor, target: Target, grid: Grid, view_size: Size) -> Tensor:
-        planes = entry if entry.ndim == 4 else entry[:, None]
-        height, width = self.size
-        size = (round(planes.shape[-2] * view_size[0] / height), round(planes.shape[-1] * view_size[1] / width))
-        mode = "nearest" if target.kind == "mask" else "bilinear"
-        warped = warp(planes, grid, size, mode=mode, fill=target.fill)
-        return warped if entry.ndim == 4 else warped[:, 0]
-
-
-def _moved_points(
-    points: Tensor, matrix: Tensor, flipped: Tensor | None, pairs: Pairs, view_size: Size
-) -> tuple[Tensor, Tensor]:
-    """Moves keypoints as a view does, and says which left the frame."""
-    moved = torch.cat([warp_points(points[..., :2], matrix), points[..., 2:]], -1)
-    if flipped is not None:
-        moved = swap_pairs(moved, flipped, pairs, moved.ndim - 2)
-    gone = ~inside(moved[..., :2], view_size)
-    return torch.cat([moved[..., :2], _invisible(moved[..., 2:], gone)], -1) if moved.shape[-1] == 3 else moved, gone
-
-
-def _invisible(visibility: Tensor, gone: Tensor) -> Tensor:
-    """Sets the visibility of what left the frame to 0. Keeps shape and dtype."""
-    return torch.where(gone.reshape(visibility.shape), torch.zeros_like(visibility), visibility)
-
-
-def _gone_peaks(maps: Tensor, matrix: Tensor, canvas: Size, view_size: Size) -> Tensor:
-    """Which heat maps [n, K, h, w] have a peak that leaves the frame, [n, K] bool. A flat map has no peak."""
-    h, w = maps.shape[-2:]
-    peak, index = maps.flatten(2).max(2)
-    at = torch.stack([(index % w + 0.5) * (canvas[1] / w), (index // w + 0.5) * (canvas[0] / h)], -1) - 0.5
-    return ~inside(warp_points(at, matrix), view_size) & (peak > maps.flatten(2).amin(2))
 
 
 def _select(path: Path, entry: Any, index: Tensor, n: int) -> Any:
     """Some rows of an entry with n rows. An entry without rows stays as it is."""
-    if not tree.has_rows(entry, n):
-        return entry
-    if isinstance(entry, Tensor):
-        return entry[index.to(entry.device)]
-    return entry[index.cpu().numpy()] if isinstance(entry, np.ndarray) else type(entry)([entry[i] for i in index.tolist()])
+    return flat.take(entry, index) if tree.has_rows(entry, n) else entry
 
 
 def _joined(path: Path, entry: Any, first: Any, second: Any, n: int) -> Any:
     """Joins two entries that were selected from one with n rows. An entry without rows stays as it is."""
-    if not tree.has_rows(entry, n):
-        return entry
-    if isinstance(entry, Tensor):
-        return torch.cat([first, second])
-    return np.concatenate([first, second]) if isinstance(entry, np.ndarray) else type(entry)([*first, *second])
+    return flat.join(first, second) if tree.has_rows(entry, n) else entry

@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from adaug._batches.kinds import CARRIED, KIND_OF, PLAIN, Key, Target, as_it_says, guess, refuse_unknown
-from adaug._batches.tree import Path, ancestors, is_container, leaves, walk
-from adaug._batches.unmoved import holds_numbers
+from adaug._batches.checks.unmoved import holds_numbers
+from adaug._batches.kinds import CARRIED, PLAIN, Key, Target
+from adaug._batches.names import KIND_OF, as_it_says, guess, own_kind, refuse_unknown
+from adaug._batches.tree import Path, ancestors, has_names, is_container, leaves, walk
 
 
 def nested_entries(
@@ -42,6 +43,17 @@ def nested_entries(
             f"are {', '.join(map(repr, dict.fromkeys(near or list(names.values())[:8])))}."
         )
     return found
+
+
+def own_kinds(entries: Mapping[Key, Any]) -> dict[Key, Target]:
+    """The kinds that entries inside others tell themselves (torchvision's tv_tensors)."""
+    inside = [
+        (path, leaf)
+        for key, entry in entries.items()
+        if has_names((key,), entry)
+        for path, leaf in leaves(entry, (key,), has_names)
+    ]
+    return {path: kind for path, leaf in inside if (kind := own_kind(leaf)) is not None}
 
 
 def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapping[Key, Target]) -> dict[Key, Target]:

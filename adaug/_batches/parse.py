@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from adaug._batches.batch import Batch, UserBatch
-from adaug._batches.entries import kinds_of, nested_entries
-from adaug._batches.kinds import CARRIED, PLAIN, Key, Target, as_targets, check_entry
+from adaug._batches.checks.shapes import check_entry, check_image
+from adaug._batches.checks.unmoved import check_guess
+from adaug._batches.entries import kinds_of, nested_entries, own_kinds
+from adaug._batches.kinds import PLAIN, Key, Target, as_targets
+from adaug._batches.moving.flat import image_of
+from adaug._batches.moving.subclasses import is_subclass, plain
+from adaug._batches.names import IMAGE_OF_OBJECT
 from adaug._batches.rows import declared, kinds_of_rows, listed_rows, padded
 from adaug._batches.tree import key_of
-from adaug._batches.unmoved import check_guess
 
 
 def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:
@@ -29,52 +33,72 @@ def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: 
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
     given = as_targets(targets)
+    asked = frozenset(given)
+    given = own_kinds(entries) | given
+    given |= {target.rows: PLAIN["other"] for target in given.values() if target.rows not in (None, *given)}
     rows = listed_rows(entries, given)
     row_kinds = kinds_of_rows(rows, given)
-    moving = {path: padded(path, rows[path], target) for path, target in row_kinds.items() if target.kind not in CARRIED}
+    moving = {path: plain(padded(path, rows[path], target)) for path, target in row_kinds.items() if not target.carried}
     tops = {path[0] for path in rows}
     outside = {key: target for key, target in given.items() if key not in tops and key not in rows}
     nested = nested_entries(batch, entries, outside, rows)
     kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, outside)
     kinds |= dict.fromkeys(tops, PLAIN["other"]) | {path: row_kinds[path] for path in moving}
-    parsed = Batch(entries | nested | moving, kinds, batch, frozenset(moving))
-    _check_images(parsed, device)
+    found = entries | nested | moving
+    classes = {key: (found[key], plain(found[key])) for key, target in kinds.items() if is_subclass(found[key])}
+    found |= {key: bare for key, (_, bare) in classes.items()}
+    guessed = {key: found[key] for key, target in kinds.items() if target.carried and key not in asked and key not in tops}
+    listed = [path for path in rows if path not in moving and declared(path, given) is None]
+    guessed |= {path: _longest(rows[path]) for path in listed}
+    parsed = Batch(found, kinds, batch, frozenset(moving), guessed, classes)
+    image_key = _image_of(parsed, device)
     image = parsed.image
+    objects = {key: len(image_of(found, target.rows)) for key, target in kinds.items() if target.rows is not None}
     for key, target in kinds.items():
-        check_entry(key, parsed.entries[key], target, image)
-        if key not in given and key not in tops:
-            check_guess(key, parsed.entries[key], target.kind, image, nested)
-    for path, each in rows.items():
-        if path not in moving and declared(path, given) is None:
-            first = each[0][None] if isinstance(each[0], Tensor) else each
-            check_guess(key_of(path), first, row_kinds[path].kind, image)
+        if key != image_key:
+            check_entry(key, found[key], target, image, objects.get(key))
+    for key, entry in guessed.items():
+        kind = row_kinds[key].kind if key in row_kinds else kinds[key].kind
+        check_guess(key_of(key) if key in rows else key, entry, kind, image, nested)
     _check_joints(parsed)
+    _check_objects(parsed)
     return parsed
 
 
-def _check_images(batch: Batch, device: torch.device | None) -> None:
+def _longest(rows: list[Any]) -> Any:
+    """The row of a list that tells most about all of them, as a batch of one."""
+    tensors = [row for row in rows if isinstance(row, Tensor)]
+    return max(tensors, key=Tensor.numel)[None] if tensors else rows[:1]
+
+
+def _image_of(batch: Batch, device: torch.device | None) -> Key:
+    """The key of the images. Raises TypeError or ValueError unless there is one entry of images, on the device."""
     images = batch.keys_of("image")
     if len(images) != 1:
         raise ValueError(
             f"A batch should hold one entry of kind image. Found {len(images)} among {list(batch.entries)}; "
             'say which it is with targets={key: "image"}.'
         )
-    image = batch.entries[images[0]]
-    if not isinstance(image, Tensor):
-        raise TypeError(f"Images should be a tensor [B, C, H, W]. Found {type(image).__name__} at {images[0]!r}.")
-    if image.ndim != 4:
-        raise ValueError(f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}.")
-    if image.shape[3] in (1, 3, 4) and image.shape[1] > 4 and image.shape[2] > 4:
-        raise ValueError(
-            f"Images should have shape [B, C, H, W]. Found {tuple(image.shape)} at {images[0]!r}, whose colours seem to come "
-            "last; use image.permute(0, 3, 1, 2)."
-        )
-    if not image.is_floating_point():
-        raise TypeError(f"Images should be floating point. Found {image.dtype}; use image.float() / 255.")
-    if len(image) == 0:
-        raise ValueError("A batch should have at least one row. Found an empty one.")
-    if device is not None and image.device != device:
-        raise ValueError(f"The batch should be on the model's device, {device}. Found images on {image.device}.")
+    check_image(images[0], batch.entries[images[0]], batch.kinds[images[0]])
+    if device is not None and batch.image.device != device:
+        raise ValueError(f"The batch should be on the model's device, {device}. Found images on {batch.image.device}.")
+    return images[0]
+
+
+def _check_objects(batch: Batch) -> None:
+    """Raises ValueError if objects of all images would be moved by row number, as if there were one for each image."""
+    names = {key: key[-1] if isinstance(key, tuple) else key for key in batch.entries}
+    for index in [key for key, name in names.items() if name in IMAGE_OF_OBJECT and hasattr(batch.entries[key], "shape")]:
+        image = image_of(batch.entries, index)
+        if len(image) != len(batch) or image.tolist() == list(range(len(batch))):
+            continue
+        for key, target in batch.kinds.items():
+            if target.kind != "image" and not target.carried and target.rows is None:
+                raise ValueError(
+                    f"{key!r} should say whether its rows are images or objects, because {index!r} names the image of each "
+                    f"object. Found {tuple(batch.entries[key].shape)} for {len(batch)} images; pass "
+                    f"adaug.Target({target.kind!r}, rows={index!r}), or leave {index!r} out."
+                )
 
 
 def _check_joints(batch: Batch) -> None:

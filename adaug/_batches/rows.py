@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from adaug._batches.kinds import PLAIN, Key, Target, as_it_says, guess, refuse_unknown
+from adaug._batches.checks.unmoved import holds_numbers
+from adaug._batches.kinds import PLAIN, Key, Target
+from adaug._batches.names import as_it_says, guess, refuse_unknown
 from adaug._batches.tree import Path, key_of, walk
-from adaug._batches.unmoved import holds_numbers
 
 
 def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, list[Any]]:
@@ -64,6 +65,10 @@ def padded(path: Path, rows: Sequence[Any], target: Target) -> Tensor:
     Raises TypeError or ValueError if rows do not fit together.
     """
     name = repr(key_of(path))
+    if target.rows is not None:
+        raise ValueError(
+            f"`rows` should be given for objects of all images in one tensor. Found it for {name}, a list; leave it out."
+        )
     for row in rows:
         if not isinstance(row, Tensor) or not row.ndim:
             raise TypeError(f"Rows of {name}, of kind {target.kind}, should be tensors. Found {type(row).__name__} among them.")

@@ -1,4 +1,7 @@
-"""Units of points and formats of boxes: to pixels (xyxy) before a view moves them, and back to the user's."""
+"""Units of points and formats of boxes: to pixels (xyxy) before a view moves them, and back to the user's.
+
+Points are pixel centres, (0, 0) is the centre of the first pixel. Boxes are edges, [0, 0, W, H] is the whole image.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,16 @@ from torch import Tensor
 from adaug._runtime.geometry import Size
 
 UNITS = ("pixels", "unit", "signed")
+DIRECTION = "direction"  # of vectors that keep their length
 FORMATS = ("xyxy", "xywh", "cxcywh")
 NEAR = 16  # all points of an image cannot lie within this part (1 / NEAR) of its shorter side around the first pixel
 Unit = str | tuple[Any, Any]  # a name, or (offset, scale), each a number or a pair (x, y)
 
 
-def check_unit(unit: Any, owner: str) -> None:
-    """Raises ValueError unless `unit` is None, one of UNITS or (offset, scale)."""
-    if unit is None or (isinstance(unit, str) and unit in UNITS):
+def check_unit(unit: Any, owner: str, *, vectors: bool = False) -> None:
+    """Raises ValueError unless `unit` is None, one of UNITS or (offset, scale); vectors may also have a direction alone."""
+    names = (*UNITS, DIRECTION) if vectors else UNITS
+    if unit is None or (isinstance(unit, str) and unit in names):
         return
     try:
         if isinstance(unit, str):
@@ -29,7 +34,7 @@ def check_unit(unit: Any, owner: str) -> None:
             raise ValueError
     except (TypeError, ValueError):
         raise ValueError(
-            f"`unit` of {owner} should be one of {', '.join(UNITS)}, or (offset, scale) with pixel = offset + scale * value. "
+            f"`unit` of {owner} should be one of {', '.join(names)}, or (offset, scale) with pixel = offset + scale * value. "
             f"Found {unit!r}."
         ) from None
 
@@ -99,14 +104,25 @@ def from_corners(boxes: Tensor, form: str | None) -> Tensor:
 
 
 def box_to_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size) -> Tensor:
-    """Boxes [..., 4] as xyxy in pixels."""
-    return to_pixels(to_corners(boxes, form).unflatten(-1, (2, 2)), unit, size).flatten(-2)
+    """Boxes [..., 4] as xyxy in pixels, their edges: [0, 0, W, H] is the whole image."""
+    corners = to_corners(boxes, form)
+    if offset_and_scale(unit, size) is None:
+        return corners
+    return (to_pixels(corners.unflatten(-1, (2, 2)), unit, size) + _edge(unit)).flatten(-2)
 
 
 def box_from_pixels(boxes: Tensor, unit: Unit | None, form: str | None, size: Size, dtype: torch.dtype) -> Tensor:
     """The way back from pixels, to `dtype`."""
     wide = torch.promote_types(dtype, torch.float32)
-    return from_corners(from_pixels(boxes.unflatten(-1, (2, 2)), unit, size, wide).flatten(-2), form).to(dtype)
+    if offset_and_scale(unit, size) is None:
+        return from_corners(boxes.to(wide), form).to(dtype)
+    corners = from_pixels(boxes.unflatten(-1, (2, 2)) - _edge(unit), unit, size, wide).flatten(-2)
+    return from_corners(corners, form).to(dtype)
+
+
+def _edge(unit: Unit | None) -> float:
+    """How far edges lie from what a unit says of pixel centres. A unit of the user's own is one of edges."""
+    return 0.5 if unit in ("unit", "signed") else 0.0
 
 
 # ---- what cannot be what it says

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adaug._batches.batch import Batch, UserBatch
+from adaug._batches.moving.subclasses import plain
 from adaug._model.call import Call
 from adaug._model.finding import Map, find, maps_of, with_a_change
 from adaug._model.hooks import FeatureMasks, Hooks
@@ -40,7 +41,7 @@ class Difficulty:
         with torch.no_grad():
             values = self.function(output, batch.with_own_image().to_user())
         check_losses(values, len(batch), self.argument)
-        return values.detach().float()
+        return plain(values).detach().float()
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class BoundModel:
         if not self.hooks.features:
             return [batch.image]
         with quiet(self.model, self.device, "look"):
-            return self.hooks.look(lambda: self.call(self.model, batch))
+            return [plain(features) for features in self.hooks.look(lambda: self.call(self.model, batch))]
 
     def score(
         self, batch: Batch, masks: FeatureMasks, difficulties: Sequence[Difficulty], *, training: bool = False

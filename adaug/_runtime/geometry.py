@@ -33,6 +33,14 @@ def as_size(size: Sequence[int] | int | None) -> Size | None:
     return sides
 
 
+def told_stride(size: Sequence[int], image: Sequence[int]) -> float | None:
+    """Image pixels per pixel of a map (h, w): a whole number or one over it, the same along both sides, else None."""
+    (h, w), (height, width) = size, image
+    if min(h, w) == 0 or h * width != w * height or (height % h and h % height):
+        return None
+    return float(height / h)
+
+
 # ---- matrices
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size, centred, full_precision, mirror, product
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
@@ -27,6 +29,7 @@ class View:
         magnitudes: "branch.operation" -> its magnitude in each row: numbers [n], or masks [n, ...] (1 keeps, 0 hides).
         canvas: The size (h, w) of the images that it is for. None means any size.
         size: The size of the images that it makes.
+        perspective: Whether the last row of a matrix is not 0 0 1. None: its values tell, which waits for a GPU.
     """
 
     matrix: Tensor | None = None
@@ -36,6 +39,7 @@ class View:
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
     canvas: Size | None = None
     size: Size | None = None
+    perspective: bool | None = None
 
     def check(self, n: int, canvas: Size, view_size: Size) -> None:
         """Raises ValueError if the view was made for other rows, for images of another size, or for another view size."""
@@ -78,10 +82,25 @@ class View:
         hiding = [(name, operation) for name, operation in self.operations.items() if operation.hides == "features"]
         return [(operation, self.magnitudes[name]) for name, operation in hiding]
 
-    def paint(self, image: Tensor) -> Tensor:
-        """Changes colours, then hides cells, of images [n, C, H, W] that the matrix has moved already. Keeps the dtype."""
+    @property
+    def divides(self) -> bool:
+        """Whether its matrices are those of a perspective."""
+        if self.perspective is not None:
+            return self.perspective
+        return self.matrix is not None and bool((self.matrix[:, 2] != constant((0.0, 0.0, 1.0), self.matrix)).any())
+
+    def paint(self, image: Tensor, colours: int | None = None) -> Tensor:
+        """Changes colours, then hides cells, of images [n, C, H, W] that the matrix has moved already. Keeps the dtype.
+
+        Operations on colours change the first `colours` channels, by default all.
+        """
         for name, operation in sorted(self.operations.items(), key=lambda item: item[1].hides is not None):
-            image = operation.apply(image, self.magnitudes[name]).to(image.dtype)
+            magnitude = self.magnitudes[name]
+            if operation.of_colours and colours is not None and colours < image.shape[1]:
+                changed = operation.apply(image[:, :colours], magnitude).to(image.dtype)
+                image = torch.cat([changed, image[:, colours:]], 1)
+            else:
+                image = operation.apply(image, magnitude).to(image.dtype)
         return image
 
 
@@ -118,6 +137,7 @@ def make_view(
         if matrix is None and canvas != view_size:
             matrix = torch.eye(3, device=device).expand(n, 3, 3)
         matrix = None if matrix is None else centred(matrix, canvas, view_size)
+        perspective = any(divides(operation, view_size) for _, operation, _ in drawn if operation.moves)
     return View(
         matrix=matrix,
         flipped=flipped,
@@ -126,7 +146,24 @@ def make_view(
         magnitudes={name: magnitude for name, _, magnitude in drawn},
         canvas=canvas,
         size=view_size,
+        perspective=perspective,
     )
+
+
+def divides(operation: Operation, size: Size) -> bool:
+    """Whether an operation's matrices are those of a perspective. Its bins tell, on the CPU."""
+    try:
+        return _known_to_divide(operation, size)
+    except TypeError:  # it cannot be hashed
+        return _known_to_divide.__wrapped__(operation, size)
+
+
+@lru_cache(maxsize=256)
+def _known_to_divide(operation: Operation, size: Size) -> bool:
+    with torch.device("cpu"), torch.no_grad():
+        at = torch.cat([operation.at(centre, 1) for centre in operation.centres()])
+        matrix = operation.matrix(at, size)
+    return matrix is not None and bool((matrix[:, 2] != constant((0.0, 0.0, 1.0), matrix)).any())
 
 
 def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
@@ -151,4 +188,5 @@ def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
         magnitudes={name: magnitudes(name) for name in operations},
         canvas=views[0].canvas,
         size=views[0].size,
+        perspective=None if any(view.perspective is None for view in views) else any(view.perspective for view in views),
     )

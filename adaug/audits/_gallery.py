@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adaug._batches.batch import Batch
+from adaug._runtime.geometry import told_stride
 from adaug.audits.records import Picture
 from adaug.audits.statistics import worst_view
 from adaug.audits.table import Table
@@ -80,8 +81,8 @@ def _labels(seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]:
         points, visible = known
         labels |= {"keypoints": points[0, ..., :2].reshape(-1, 2).float(), "visible": visible[0].flatten()}
     for kind in ("mask", "label"):
-        if seen.has(kind):
-            labels[kind] = torch.as_tensor(seen.entries_of(kind)[0][0])
+        for entry in seen.entries_of(kind)[:1]:
+            labels[kind] = torch.as_tensor(entry[0])
     return {name: value.detach().cpu().numpy() for name, value in labels.items()}
 
 
@@ -95,10 +96,11 @@ def _predictions(output: Any, seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]
         return {}
     predictions: dict[str, Tensor] = {}
     output = output.detach()
-    if seen.has("keypoints") and output.ndim in (3, 4):
+    if seen.entries_of("keypoints") and output.ndim in (3, 4):
         points = seen.entries_of("keypoints")[0]
-        if output.ndim == 4 and output.shape[1] == points.shape[-2]:
-            predictions["keypoints"] = decode_heatmaps(output, stride=seen.size[1] / output.shape[-1])[0][0]
+        stride = told_stride(output.shape[-2:], seen.size) if output.ndim == 4 else None
+        if stride is not None and output.shape[1] == points.shape[-2]:
+            predictions["keypoints"] = decode_heatmaps(output, stride=stride)[0][0]
         elif output.shape[-1] == 2 and output.shape[1] == points.shape[-2]:
             predictions["keypoints"] = output[0]
     elif seen.has("mask") and output.ndim == 4:

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaug._batches.batch import Batch
+from adaug._batches.moving.subclasses import plain
+from adaug._runtime.geometry import told_stride
 from adaug.keypoints import normalized_error
 
 __all__ = ["Measure", "measure_of"]
@@ -43,7 +45,7 @@ def measured(output: Any, batch: Batch) -> Tensor:
     measure = measure_of(output, batch)
     assert measure is not None
     with torch.no_grad():
-        return measure.function(output, batch).float()
+        return plain(measure.function(output, batch)).float()
 
 
 def name_of(output: Any, batch: Batch) -> str:
@@ -62,7 +64,8 @@ def measure_of(output: Any, batch: Batch) -> Measure | None:
         return Measure("1 - the probability of the true class", _of_labels)
     if last.ndim != 4:
         return None
-    if len(points) == 1 and points[0].ndim == 3 and points[0].shape[1] == last.shape[1]:
+    fits = told_stride(last.shape[-2:], batch.size) is not None
+    if len(points) == 1 and points[0].ndim == 3 and points[0].shape[1] == last.shape[1] and fits:
         return Measure("the error of the heat maps' peaks over the size of the keypoints' box", _of_keypoints)
     if len(masks) == 1 and not masks[0].is_floating_point() and (masks[0].ndim == 3 or masks[0].shape[1] == 1):
         return Measure("1 - the mean IoU of the classes in the image", _of_masks)
@@ -87,8 +90,8 @@ def _of_labels(output: Any, batch: Batch) -> Tensor:
 
 def _of_keypoints(output: Any, batch: Batch) -> Tensor:
     entries = {"image": batch.image, "keypoints": batch.entries_of("keypoints")[0]}
-    if batch.has("visibility"):
-        entries["visibility"] = batch.entries_of("visibility")[0]
+    if visibility := batch.entries_of("visibility"):
+        entries["visibility"] = visibility[0]
     return normalized_error(_last(output, batch), entries)
 
 

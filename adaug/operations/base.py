@@ -34,11 +34,13 @@ class Operation(ABC):
         hides: Whether it hides parts of the "image", of the network's "features", or nothing (None).
         moves: Whether it moves pixels.
         unit_range: Whether it needs images in [0, 1].
+        of_colours: Whether it changes colours, so that alpha stays: "all" colours alike, or "named" ones, such as red.
     """
 
     moves: ClassVar[bool] = False
     hides: ClassVar[Literal["image", "features"] | None] = None
     unit_range: ClassVar[bool] = False
+    of_colours: ClassVar[Literal["all", "named"] | None] = None
 
     # ---- what it is called
 

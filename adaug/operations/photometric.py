@@ -33,6 +33,8 @@ class Photometric(Binned):
 class Brightness(Photometric):
     """Multiplies the brightness by a factor; 1 changes nothing."""
 
+    of_colours = "all"
+
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         return enhance.adjust_brightness_accumulative(image, magnitude)
@@ -42,6 +44,8 @@ class Brightness(Photometric):
 class Contrast(Photometric):
     """Multiplies each pixel's difference from the mean grey by a factor; 1 changes nothing."""
 
+    of_colours = "all"
+
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
         return enhance.adjust_contrast_with_mean_subtraction(image, magnitude)
@@ -50,6 +54,8 @@ class Contrast(Photometric):
 @dataclass(frozen=True)
 class Saturation(Photometric):
     """Multiplies the difference from the grey image by a factor; 1 changes nothing, 0 gives a grey image."""
+
+    of_colours = "named"
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:

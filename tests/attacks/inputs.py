@@ -27,7 +27,9 @@ MAKERS: dict[Callable[..., Any], list[str]] = {
     adaug.Translate: ["low", "high", "bins"], adaug.Brightness: ["low", "high", "bins"],
     adaug.OccludeFeatures: ["grid", "cells", "variant"], adaug.OccludeImage: ["grid", "cells"],
     adaug.Branch: ["name", "operations", "share", "learned"], adaug.Policy: ["branches", "common"],
-    adaug.RewardPenalty: ["alpha", "beta", "cap"], adaug.Target: ["kind", "fill", "unit", "format"],
+    adaug.RewardPenalty: ["alpha", "beta", "cap"], adaug.Target: [
+        "kind", "fill", "unit", "format", "pairs", "stride", "rows", "min_visibility", "move",
+    ],
     adaug.AdversarialAugmenter: [
         "policy", "occlude", "targets", "output_size", "difficulty", "forward", "warmup_steps", "total_steps", "seed",
     ],
@@ -165,7 +167,8 @@ def follows(batch: dict[str, Any], seen: dict[str, Any], change: str) -> str:
     image, height, width = seen["image"].double(), *batch["image"].shape[-2:]
     scale = 1.0 if batch["image"].is_floating_point() else 255.0
     slack = {torch.float16: 0.2, torch.bfloat16: 0.4}.get(batch["image"].dtype, 0.2 if scale > 1 else 0.02)  # of a pixel
-    came = torch.stack([image[:, 0] * (width - 1), image[:, 1] * (height - 1)], 1) / scale  # [n, 2, h, w]
+    came = torch.stack([image[:, 0] * (width - 1), image[:, 1] * (height - 1)], 1)  # [n, 2, h, w]
+    came = came / image[:, 2:].clamp(min=0.01 * scale)  # at the border all colours fade alike
     whole = image[:, 2] > 0.995 * scale
     for i, (row, new) in enumerate(zip(came, seen["keypoints"].double(), strict=True)):
         across, down = row[:, :, 1:] - row[:, :, :-1], row[:, 1:] - row[:, :-1]

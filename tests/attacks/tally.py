@@ -19,6 +19,7 @@ class Tally:
     def __init__(self, seconds: float, seed: int, most: int = 10**9) -> None:
         self.counts: Counter[str] = Counter()
         self.found: dict[str, str] = {}  # a kind of failure -> the first one
+        self.notes: Counter[str] = Counter()  # what else a family counts
         self.random, self.seed = random.Random(seed), seed
         self.seconds, self.most = seconds, most
         self.start()

@@ -20,6 +20,11 @@ UNITS = {
     (100, 50): lambda points, size: (points - 100) / 50,
     ((3.0, -2.0), (10.0, -5.0)): lambda points, size: (points - points.new_tensor([3, -2])) / points.new_tensor([10, -5]),
 }
+EDGES = {  # the same for the edges of boxes
+    "pixels": lambda edges, size: edges,
+    "unit": lambda edges, size: edges / torch.tensor([size[1], size[0]]),
+    "signed": lambda edges, size: 2 * edges / torch.tensor([size[1], size[0]]) - 1,
+}
 FORMATS = {
     "xyxy": lambda low, high: torch.cat([low, high], -1),
     "xywh": lambda low, high: torch.cat([low, high - low], -1),
@@ -77,9 +82,9 @@ def test_boxes_of_any_unit_and_format_move_as_pixels_do(unit, form):
     low = points(k=3) * 0.5
     high = low + 3 + 10 * torch.rand(6, 3, 2)
     plain = seen({"image": images(), "boxes": torch.cat([low, high], -1)})["boxes"]
-    given = FORMATS[form](UNITS[unit](low, CANVAS), UNITS[unit](high, CANVAS))
+    given = FORMATS[form](EDGES[unit](low, CANVAS), EDGES[unit](high, CANVAS))
     result = seen({"image": images(), "boxes": given}, targets={"boxes": Target("boxes", unit=unit, format=form)})["boxes"]
-    expected = FORMATS[form](UNITS[unit](plain[..., :2], SIZE), UNITS[unit](plain[..., 2:], SIZE))
+    expected = FORMATS[form](EDGES[unit](plain[..., :2], SIZE), EDGES[unit](plain[..., 2:], SIZE))
     torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-5)
 
 

@@ -150,16 +150,16 @@ def test_heatmaps_of_stride_4_follow_the_keypoints(name, canvas, output):
 def test_boxes_hold_their_moved_corners_and_their_pixels(common, canvas, output):
     points = near_centre(canvas)
     low, high = points - 4, points + torch.tensor([6.0, 3.0])
-    boxes = torch.cat([low, high], -1)
+    boxes = torch.cat([low, high], -1) + 0.5  # edges, not centres
     filled = ((pixels(canvas) >= low[:, :, None, None]) & (pixels(canvas) <= high[:, :, None, None])).all(-1)
-    x1, y1, x2, y2 = boxes.unbind(-1)
+    x1, y1, x2, y2 = torch.cat([low, high], -1).unbind(-1)
     corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], -1).unflatten(-1, (4, 2))
     batch = {"image": filled.float(), "boxes": boxes, "keypoints": corners.flatten(1, 2)}
     flipless = tuple(Flip((), p=op.p) if isinstance(op, Flip) else op for op in common)
     result = seen(batch, flipless, output)
-    moved = result["keypoints"].unflatten(1, (3, 4))
-    frame = torch.tensor([output[1], output[0]]) - 0.5
-    torch.testing.assert_close(result["boxes"][..., :2], moved.amin(2).clamp(min=-0.5), atol=1e-3, rtol=0)
+    moved = result["keypoints"].unflatten(1, (3, 4)) + 0.5
+    frame = torch.tensor([output[1], output[0]])
+    torch.testing.assert_close(result["boxes"][..., :2], moved.amin(2).clamp(min=0), atol=1e-3, rtol=0)
     torch.testing.assert_close(result["boxes"][..., 2:], moved.amax(2).minimum(frame), atol=1e-3, rtol=0)
     at = pixels(output)
     x1y1, x2y2 = result["boxes"][:, :, None, None].split(2, -1)
@@ -178,7 +178,7 @@ def test_a_box_that_leaves_the_frame_stays_in_the_list_without_area():
 def test_a_box_is_cut_to_the_frame_at_the_outer_edges_of_its_pixels():
     batch = {"image": torch.rand(1, 3, 32, 24), "boxes": torch.tensor([[[10.0, 10, 22, 14], [12, 14, 13, 30]]])}
     boxes = seen(batch, (Scale(3.9999, 4.0001, 2),), (32, 24))["boxes"]
-    expected = torch.tensor([[[5.5, -0.5, 23.5, 9.5], [13.5, 9.5, 17.5, 31.5]]])
+    expected = torch.tensor([[[4.0, 0, 24, 8], [12, 8, 16, 32]]])
     torch.testing.assert_close(boxes, expected, atol=5e-3, rtol=0)
 
 
@@ -359,7 +359,7 @@ def test_a_flip_mirrors_everything_and_exchanges_left_and_right():
     assert torch.equal(result["visibility"], batch["visibility"][:, [2, 1, 0]])
     assert torch.equal(result["mask"], batch["mask"].flip(-1))
     x1, y1, x2, y2 = batch["boxes"].unbind(-1)
-    torch.testing.assert_close(result["boxes"], torch.stack([59 - x2, y1, 59 - x1, y2], -1))
+    torch.testing.assert_close(result["boxes"], torch.stack([60 - x2, y1, 60 - x1, y2], -1))
 
 
 def test_a_flip_is_an_involution():

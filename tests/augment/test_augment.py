@@ -249,7 +249,7 @@ def detection(n=3):
         {
             "boxes": torch.tensor([[2.0, 3, 8, 9]]).repeat(i, 1),
             "masks": torch.ones(i, *size, dtype=torch.uint8),
-            "keypoints": torch.rand(i, 5, 3) * 8,
+            "keypoints": torch.cat([torch.rand(i, 5, 2) * 8, torch.ones(i, 5, 1)], -1),
             "labels": torch.ones(i, dtype=torch.long),
             "image_id": i,
         }
