@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,20 +16,15 @@ from adaug._model.wrappers import device_of, refuse_fsdp1, unwrap
 
 
 class AuditedModel:
-    """Runs a model and leaves no trace on it.
-
-    Attributes:
-        fingerprint: A fingerprint of its weights. Empty if it is not a torch.nn.Module.
-    """
+    """Runs a model and leaves no trace on it."""
 
     def __init__(self, model: nn.Module | Callable[[Tensor], Any]) -> None:
         self._model: Any = model
         self._device: torch.device | None = None  # None: that of the images
-        self.fingerprint = ""
         if isinstance(model, nn.Module):
             inner = self._model = unwrap(model)
             refuse_fsdp1(inner.modules())
-            self._device, self.fingerprint = device_of(inner, None), _weights_of(inner)
+            self._device = device_of(inner, None)
 
     def __call__(self, inputs: Any) -> Any:
         """What the model returns. Call it inside `untouched`."""
@@ -54,12 +48,3 @@ class AuditedModel:
 
     def _moved(self, entry: Any) -> Any:
         return entry.to(self._device, non_blocking=True) if isinstance(entry, Tensor) else entry
-
-
-def _weights_of(model: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(tensor, Tensor):
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

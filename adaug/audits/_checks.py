@@ -1,8 +1,7 @@
-"""The checks of an audit, and fingerprints of its images."""
+"""The checks of an audit."""
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +13,6 @@ from adaug._batches.batch import Batch
 from adaug._batches.kinds import Target
 from adaug._runtime.geometry import inside
 from adaug.audits.plan import Plan
-
-
-def fingerprints(image: Tensor) -> list[str]:
-    """A fingerprint of each image, [n]."""
-    return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in image.detach().float().cpu().numpy()]
 
 
 def check_scores(scores: Any, n: int) -> None:

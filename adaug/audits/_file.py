@@ -19,7 +19,8 @@ from adaug.audits.plan import Axis
 from adaug.audits.records import FamilyTable, Picture
 from adaug.audits.table import Table
 
-VERSION = 3  # of the file. 3: higher_is_better
+VERSION = 4  # of the file. 4: identity and labels
+FIELDS = "higher_is_better", "groups", "images", "seed", "excluded", "labels", "identity"
 MARK = b"sha256 "
 COMMENT = len(MARK) + 64
 
@@ -36,12 +37,7 @@ def write(audit: Table, path: Path) -> Path:
     described = {
         "version": VERSION,
         "families": [dataclasses.asdict(family) for family in audit.families],
-        "higher_is_better": audit.higher_is_better,
-        "groups": {name: list(map(int, parts)) for name, parts in audit.groups.items()},
-        "images": list(audit.images),
-        "seed": audit.seed,
-        "model": audit.model,
-        "excluded": dict(audit.excluded),
+        **{name: getattr(audit, name) for name in FIELDS},
         "pictures": pictures,
     }
     archive = io.BytesIO()
@@ -115,7 +111,7 @@ def _fields(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str
         Picture(picture["image"], picture["view"], arrays[f"picture{i}"], parts(i, "labels"), parts(i, "predictions"))
         for i, picture in enumerate(described["pictures"])
     )
-    kept = {name: described[name] for name in ("higher_is_better", "groups", "images", "seed", "model", "excluded")}
+    kept = {name: described[name] for name in FIELDS}
     if arrays["scores"].shape[:2] != (len(kept["images"]), sum(len(family.views) for family in families)):
         raise ValueError(f"scores of shape {arrays['scores'].shape}")
     return {"scores": arrays["scores"], "families": families, "pictures": pictures, **kept}

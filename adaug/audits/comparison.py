@@ -74,8 +74,12 @@ class Comparison:
         for audit in (before, after):
             if not isinstance(audit, Table):
                 raise TypeError(f"An Audit should be compared with an Audit. Found {type(audit).__name__}.")
-        for what in ("families", "higher_is_better", "groups"):
-            if getattr(before, what) != getattr(after, what):
+        known = before.identity.keys() & after.identity.keys() & {"views", "output_size"}
+        for what, differ in {
+            **{name: getattr(before, name) != getattr(after, name) for name in ("families", "higher_is_better", "groups")},
+            **{name: before.identity[name] != after.identity[name] for name in sorted(known)},
+        }.items():
+            if differ:
                 raise ValueError(
                     f"Two audits should have the same {what} to be compared. Found different ones; audit both with the "
                     "same arguments."

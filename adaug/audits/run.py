@@ -20,8 +20,9 @@ from adaug._model.audited import AuditedModel
 from adaug._runtime.checks import batches, checked, flag, function, instance, integer, mapping, optional, several
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.progress import with_bar
-from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, without_what_left
+from adaug.audits._checks import check_groups, check_scores, warn_of_fill, without_what_left
 from adaug.audits._gallery import Gallery
+from adaug.audits._identity import UNKNOWN, check_same, identity_of, images_of, labels_of
 from adaug.audits.audit import Audit
 from adaug.audits.plan import VIEWS, Plan, plan_of
 from adaug.audits.records import FamilyTable
@@ -89,8 +90,10 @@ def audit(
         pairs: Whether to try pairs of geometric operations together, with up to 49 views for each pair.
         num_pictures: How many images to keep for the HTML page, as the network saw them: those that a view hurts most.
         seed: The seed of the joint draws.
-        path: A file that the audit is saved in, from time to time and at its end. If it already has scores of the same model
-            and the same views, these are not computed again.
+        path: A file that the audit is saved in, from time to time and at its end. If it already has scores of the same model,
+            score, views, images and labels, these are not computed again. Settings, weights and code count, also of functions
+            and of what they refer to. What nobody can read does not: what a function of C does, global objects, files, the
+            precision of the process. If an argument holds such a thing, an existing file is refused.
         progress: Whether to show a progress bar (needs tqdm). By default only on a terminal.
 
     Raises:
@@ -113,6 +116,7 @@ def audit(
         given["groups"] or {},
         given["seed"],
         given["num_pictures"],
+        identity_of(model, score, plan, targets, given["higher_is_better"], given["seed"]),
     )
     if path is not None:
         run.resume(Path(path))
@@ -146,11 +150,14 @@ class _Run:
     groups: dict[str, Sequence[int]]
     seed: int
     num_pictures: int
+    identity: dict[str, str]
 
     def __post_init__(self) -> None:
         self.families = _families(self.plan)
         self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
         self.images: list[str] = []
+        self.labels: list[str] = []
+        self.sizes: set[str] = set()  # of views
         self.excluded: dict[str, int] = {}
         self.gallery = Gallery(self.higher_is_better, self.num_pictures)
         self.known: Audit | None = None  # the audit that the file held before
@@ -169,9 +176,10 @@ class _Run:
             self.groups,
             tuple(self.images),
             self.seed,
-            self.model.fingerprint,
             dict(self.excluded),
             self.gallery.pictures(),
+            tuple(self.labels),
+            self.identity | {"output_size": ", ".join(sorted(self.sizes))},
         )
 
     def save(self, path: Path, *, least: float = 1.0) -> None:
@@ -185,16 +193,7 @@ class _Run:
         if not path.is_file():
             return
         known = Audit.load(path)
-        if (known.families, known.higher_is_better, known.seed) != (self.families, self.higher_is_better, self.seed):
-            raise ValueError(
-                f"{path} should hold an audit of the same views. Found other views, `higher_is_better` or `seed`; name another "
-                "file."
-            )
-        if known.model != self.model.fingerprint:
-            raise ValueError(
-                f"{path} should hold an audit of the same model. Found one whose weights differ; name another file for another "
-                "model, also for the same one after more training."
-            )
+        check_same(path, known.identity, self.identity)
         self.known, self.saved = known, len(known)
 
     def finish(self) -> None:
@@ -204,7 +203,7 @@ class _Run:
         if self.known is not None and len(self.images) < len(self.known):
             raise ValueError(
                 f"`loader` should give the {len(self.known)} images that the file holds. Found that it ended after "
-                f"{len(self.images)}; name another file."
+                f"{len(self.images)}; delete the file or name another one."
             )
 
     # ---- one batch
@@ -212,8 +211,10 @@ class _Run:
     def take(self, batch: UserBatch) -> None:
         """Scores one batch under every view."""
         parsed = self._parsed(batch)
-        prints = fingerprints(parsed.image)
-        if self._skipped(prints):
+        size = self.view_size or parsed.size
+        self.sizes.add(f"{size[0]} × {size[1]}")
+        images, labels = images_of(parsed), labels_of(parsed, size)
+        if self._skipped(images, labels):
             return
         columns: dict[int, Tensor] = {}  # scores [n] or [n, K] of all views that differ
         most = max(1, ROWS // len(parsed))
@@ -226,7 +227,8 @@ class _Run:
         self._count(table)
         self.tables.append(table)
         first_image = len(self.images)
-        self.images += prints
+        self.images += images
+        self.labels += labels
         self._picture(parsed, table, first_image)
 
     def _parsed(self, batch: UserBatch) -> Batch:
@@ -239,24 +241,31 @@ class _Run:
             warn_of_fill(parsed, self.plan, self.targets)
         return parsed
 
-    def _skipped(self, prints: list[str]) -> bool:
+    def _skipped(self, images: list[str], labels: list[str]) -> bool:
         """Takes the scores of these images from the file if it has them, and says whether it did."""
-        start, end = len(self.images), len(self.images) + len(prints)
+        start, end = len(self.images), len(self.images) + len(images)
         if self.known is None or start >= len(self.known):
             return False
-        expected = list(self.known.images[start:end])
-        if prints[: len(expected)] != expected:
-            raise ValueError(
-                "`loader` should give the images that the file holds, in their order. Found others from image "
-                f"{start} on; do not shuffle, or name another file."
-            )
-        if len(expected) < len(prints):
+        known = min(end, len(self.known)) - start
+        for what, own, held in (
+            ("images", images, self.known.images),
+            ("labels or another `output_size`", labels, self.known.labels),
+        ):
+            unread = [print for print in own if print.startswith(UNKNOWN)]
+            if unread or own[:known] != list(held[start : start + known]):
+                raise ValueError(
+                    "`loader` should give the images that the file holds, in their order, with the same labels. Found "
+                    + (f"labels of {unread[0]}" if unread else f"other {what} from image {start} on")
+                    + "; do not shuffle, delete the file or name another one."
+                )
+        if known < len(images):
             return False  # the file ends within this batch
         self.tables.append(torch.from_numpy(self.known.scores[start:end]))
         self.parts = tuple(self.known.scores.shape[2:])
         check_groups(self.groups, self.parts)
         self._count(self.tables[-1])
-        self.images += prints
+        self.images += images
+        self.labels += labels
         self.gallery.keep([picture for picture in self.known.pictures if start <= picture.image < end], self.known)
         return True
 

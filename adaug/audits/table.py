@@ -42,9 +42,26 @@ class Table:
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
     images: Sequence[str] = ()
     seed: int = 0
-    model: str = ""
     excluded: Mapping[str, int] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    labels: Sequence[str] = ()
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kept = {
+            "scores": np.asarray(self.scores, dtype=np.float32),
+            "families": tuple(self.families),
+            "higher_is_better": bool(self.higher_is_better),
+            "groups": {str(name): tuple(map(int, parts)) for name, parts in self.groups.items()},
+            "images": tuple(map(str, self.images)),
+            "seed": int(self.seed),
+            "excluded": {str(reason): int(times) for reason, times in self.excluded.items()},
+            "pictures": tuple(self.pictures),
+            "labels": tuple(map(str, self.labels)),
+            "identity": {str(name): str(known) for name, known in self.identity.items()},
+        }
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
 
     # ---- the table
 
