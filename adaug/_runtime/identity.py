@@ -23,7 +23,21 @@ from torch import Tensor, nn
 from adaug._runtime.functions import codes, global_values, held_by, of_library, version_of
 from adaug._runtime.version import __version__
 
-_PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, bytearray, range, slice, type(...), enum.Enum, PurePath)
+_PLAIN: tuple[type, ...] = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bytearray,
+    range,
+    slice,
+    type(...),
+    enum.Enum,
+    PurePath,
+)
 _PLAIN += (torch.dtype, torch.device, torch.layout, torch.memory_format, np.generic, np.dtype)
 _OF_C = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, np.ufunc)
 _MADE_BY_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE

@@ -28,6 +28,8 @@ from adaug.audits.statistics import (
 
 __all__ = ["Table"]
 
+SHARE = 0.1  # of an image's views: the tail that `cvar` averages
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
@@ -156,7 +158,7 @@ class Table:
         worst = nanmin(self.sign * self.table(views, group), axis=1)
         return self._turned(mean_of(worst, self.drawn))
 
-    def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
+    def cvar(self, share: float = SHARE, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
         """Conditional value at risk: like `worst_per_image`, but the mean over the worst `share` of each image's views."""
         if not 0 < share <= 1:
             raise ValueError(f"`share` should be in (0, 1]. Found {share}.")
