@@ -107,7 +107,7 @@ def audit(
     given = checked(arguments | {"progress": progress}, RULES)
     plan = plan_of(given["views"], given["num_draws"], given["seed"], pairs=pairs)
     run = _Run(
-        AuditedModel(model),
+        AuditedModel(model, score),
         score,
         plan,
         given["higher_is_better"],
