@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from adaug._batches.batch import Batch
 from adaug._batches.kinds import Target
 from adaug._runtime.geometry import inside
 from adaug.audits.plan import Plan
+
+SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def check_order(loader: Any, path: Path | None) -> None:
+    """Tells at once if a DataLoader shuffles: other audits then hold other orders. With a file this is a ValueError."""
+    samplers = [getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)]
+    shuffling = [s for s in samplers if isinstance(s, SHUFFLING) or getattr(s, "shuffle", False) is True]
+    if not shuffling:
+        return
+    said = (
+        f"`loader` should give its images in one order, to {'continue' if path else 'compare'} audits. Found "
+        f"{type(shuffling[0]).__name__}; use DataLoader(..., shuffle=False)."
+    )
+    if path is not None:
+        raise ValueError(said)
+    warnings.warn(said, stacklevel=3)
 
 
 def check_scores(scores: Any, n: int) -> None:

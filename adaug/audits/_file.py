@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adaug._runtime.files import replace_file
 from adaug.audits.plan import Axis
 from adaug.audits.records import FamilyTable, Picture
 from adaug.audits.table import Table
@@ -26,7 +24,7 @@ COMMENT = len(MARK) + 64
 
 
 def write(audit: Table, path: Path) -> Path:
-    """Writes an audit to another name first and renames it then, so that the file is never half written."""
+    """Writes an audit. Raises ValueError or OSError if that fails; an older file then stays as it was."""
     arrays: dict[str, Any] = {"scores": audit.scores}
     pictures = []
     for i, picture in enumerate(audit.pictures):
@@ -42,24 +40,7 @@ def write(audit: Table, path: Path) -> Path:
     }
     archive = io.BytesIO()
     np.savez_compressed(archive, described=np.array(json.dumps(described)), **arrays)
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(_sealed(archive.getvalue()))
-            file.flush()
-            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file
-        os.replace(beside, path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"There should be room for an audit at {path}. Found the disk full; make room. An older file there is unharmed",
-        ) from error
-    return path
+    return replace_file(path, _sealed(archive.getvalue()))
 
 
 def _sealed(archive: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,9 +19,10 @@ from adaug._batches.kinds import TARGETS, Target
 from adaug._batches.parse import parse
 from adaug._model.audited import AuditedModel
 from adaug._runtime.checks import batches, checked, flag, function, instance, integer, mapping, optional, several
+from adaug._runtime.files import check_writable
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.progress import with_bar
-from adaug.audits._checks import check_groups, check_scores, warn_of_fill, without_what_left
+from adaug.audits._checks import check_groups, check_order, check_scores, warn_of_fill, without_what_left
 from adaug.audits._gallery import Gallery
 from adaug.audits._identity import UNKNOWN, check_same, identity_of, images_of, labels_of
 from adaug.audits.audit import Audit
@@ -98,8 +100,9 @@ def audit(
 
     Raises:
         TypeError: An argument, or what `score` returns, has the wrong type.
-        ValueError: An argument, a batch or the scores do not fit. The exception's `audit`, and the file at `path`, hold what
-            was computed before.
+        ValueError: An argument, a batch or the scores do not fit.
+
+    The `audit` of any exception, and the file at `path`, hold what was computed before.
     """
     arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views}
     arguments |= {"higher_is_better": higher_is_better, "targets": targets, "output_size": output_size, "groups": groups}
@@ -118,22 +121,23 @@ def audit(
         given["num_pictures"],
         identity_of(model, score, plan, targets, given["higher_is_better"], given["seed"]),
     )
-    if path is not None:
-        run.resume(Path(path))
+    file = None if path is None else Path(path)
+    check_order(loader, file)
+    if file is not None:
+        check_writable(file)
+        run.resume(file)
     try:
         for batch in with_bar(loader, progress):
             run.take(batch)
-            if path is not None:
-                run.save(Path(path), least=1.1)
+            run.save(file, least=1.1)
         run.finish()
+        run.save(file)
     except BaseException as error:  # keep what was computed
         if run.images:
             error.audit = run.audit()  # type: ignore[attr-defined]
-        if path is not None:
-            run.save(Path(path))
+        with suppress(OSError, ValueError):
+            run.save(file)
         raise
-    if path is not None:
-        run.save(Path(path))
     return run.audit()
 
 
@@ -182,11 +186,14 @@ class _Run:
             self.identity | {"output_size": ", ".join(sorted(self.sizes))},
         )
 
-    def save(self, path: Path, *, least: float = 1.0) -> None:
+    def save(self, path: Path | None, *, least: float = 1.0) -> None:
         """Saves if there are more images than in the file, and `least` times as many. So the file never loses any."""
-        if len(self.images) > self.saved and len(self.images) >= least * self.saved:
-            self.audit().save(path)
-            self.saved = len(self.images)
+        if path is None or len(self.images) <= self.saved or len(self.images) < least * self.saved:
+            return
+        audit = self.audit()
+        if not _holds_more(path, audit):
+            audit.save(path)
+        self.saved = len(self.images)
 
     def resume(self, path: Path) -> None:
         """Continues from a file. Raises ValueError if it holds another audit."""
@@ -324,6 +331,15 @@ class _Run:
             with self.model.untouched():
                 output = self.model(seen.inputs)
             self.gallery.add(by_image[row], first_image + row, column, seen, output)
+
+
+def _holds_more(path: Path, audit: Audit) -> bool:
+    """Whether another run of the same audit has saved more images meanwhile."""
+    try:
+        held = Audit.load(path)
+    except (OSError, ValueError):
+        return False
+    return held.identity == audit.identity and len(held) > len(audit) and held.images[: len(audit)] == audit.images
 
 
 def _families(plan: Plan) -> tuple[FamilyTable, ...]:

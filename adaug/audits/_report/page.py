@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
+from adaug._runtime.files import replace_file
 from adaug._runtime.version import __version__
 from adaug.audits._figures import METHODS
 from adaug.audits._report.cards import cards
@@ -38,12 +38,7 @@ Cell = tuple[str, str]  # a number, and what stands behind it in small letters
 
 def write(audit: Table, path: Path, compared: Table | None, title: str) -> Path:
     """Writes the page of an audit, or of an audit and a later one. Raises ValueError if they cannot be compared."""
-    page = _render(audit, compared, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")  # so that a page is never half there
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, path)
-    return path
+    return replace_file(path, _render(audit, compared, title).encode("utf-8"))
 
 
 def _render(audit: Table, compared: Table | None, title: str) -> str:
