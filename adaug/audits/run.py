@@ -22,7 +22,9 @@ from adaug._runtime.checks import batches, checked, flag, function, instance, in
 from adaug._runtime.files import check_writable
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.progress import with_bar
-from adaug.audits._checks import check_groups, check_order, check_scores, warn_of_fill, without_what_left
+from adaug._views.view import View
+from adaug.audits._checks import check_groups, check_order, check_scores, warn_of_fill
+from adaug.audits._counts import joined, without_what_left
 from adaug.audits._gallery import Gallery
 from adaug.audits._identity import UNKNOWN, check_same, identity_of, images_of, labels_of
 from adaug.audits.audit import Audit
@@ -80,9 +82,10 @@ def audit(
     Args:
         model: The network, or any function of images [B, C, H, W].
         loader: The batches. To compare audits, pass a DataLoader that does not shuffle.
-        score: (output, batch) -> a number for each image [B], or for each part [B, K] (joints, classes). NaN does not count.
-            Return 1 for right and 0 for wrong, or 100 and 0 to get statistics in per cent. Keypoints that a view moves out of
-            the frame never count.
+        score: (output, batch) -> a number for each image [B], for each part [B, K] (joints, classes, boxes), or for each joint
+            of several people [B, P, K], which become P * K parts. NaN does not count. Return 1 for right and 0 for wrong, or
+            100 and 0 to get statistics in per cent. Joints, heat maps and boxes that a view moves out of the frame never count
+            as parts. A score [B] has to leave them out itself.
         views: A policy, or operations. Masks on features become masks on the image.
         higher_is_better: Whether higher scores are better. False for losses and errors.
         targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
@@ -172,7 +175,7 @@ class _Run:
 
     def audit(self) -> Audit:
         """The audit of the images so far."""
-        scores = torch.cat(self.tables).numpy() if self.tables else np.zeros((0, sum(len(f.views) for f in self.families)))
+        scores = joined(self.tables) if self.tables else np.zeros((0, sum(len(f.views) for f in self.families)))
         return Audit(
             scores.astype(np.float32),
             self.families,
@@ -278,35 +281,31 @@ class _Run:
 
     def _scores(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Tensor:
         """Scores [n, v] or [n, v, K] of a batch under some views of a family."""
-        seen, scores = self._seen_and_scored(parsed, view_of, numbers)
+        before, seen, view = self._under(parsed, view_of, numbers)
+        with self.model.untouched():
+            output = self.model(seen.inputs)
+            found = self.score(output, seen.with_own_image().to_user())
+        found = torch.from_numpy(found) if isinstance(found, np.ndarray) else found
+        check_scores(found, len(seen))
+        scores, objects = without_what_left(found.detach(), before, seen, view)
         self.parts = tuple(scores.shape[1:]) if self.parts is None else self.parts
-        if tuple(scores.shape[1:]) != self.parts:
+        if tuple(scores.shape[1:]) != self.parts and not objects:
             raise ValueError(
                 f"`score` should return the same parts for every batch, {self.parts}. Found {tuple(scores.shape[1:])}."
             )
         check_groups(self.groups, self.parts)
-        scores = without_what_left(scores, seen)
         if torch.isinf(scores).any():
             raise ValueError("`score` should be finite, or NaN where it does not count. Found inf.")
         return scores.unflatten(0, (len(numbers), len(parsed))).transpose(0, 1).float().cpu()
 
-    def _seen_and_scored(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> tuple[Batch, Tensor]:
-        seen = self._under(parsed, view_of, numbers)
-        with self.model.untouched():
-            output = self.model(seen.inputs)
-            scores = self.score(output, seen.with_own_image().to_user())
-        scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
-        check_scores(scores, len(seen))
-        return seen, scores.detach()
-
-    def _under(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Batch:
-        """The batch under several views: all rows under the first one, then all under the second, and so on."""
+    def _under(self, parsed: Batch, view_of: Callable[..., View], numbers: Sequence[int]) -> tuple[Batch, Batch, View]:
+        """The batch as often as there are views, the same under the views (one view after the other), and the views."""
         n, size = len(parsed), self.view_size or parsed.size
         view = view_of(numbers, n, parsed.size, size, self.plan.pairs, parsed.image.device)
         repeated = parsed
         if len(numbers) > 1:
             repeated = parsed.select(torch.arange(n, device=parsed.image.device).repeat(len(numbers)))
-        return repeated.apply(view, size)
+        return repeated, repeated.apply(view, size), view
 
     def _count(self, table: Tensor) -> None:
         """Counts what has no score, by reason."""
@@ -327,7 +326,7 @@ class _Run:
             family = next(f for f in self.families if column in f.columns)
             planned = self.plan.families[self.families.index(family)]
             one = parsed.select(torch.tensor([row], device=parsed.image.device))
-            seen = self._under(one, planned.view, [column - family.start])
+            seen = self._under(one, planned.view, [column - family.start])[1]
             with self.model.untouched():
                 output = self.model(seen.inputs)
             self.gallery.add(by_image[row], first_image + row, column, seen, output)
