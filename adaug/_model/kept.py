@@ -17,7 +17,7 @@ _met: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # models that have run onc
 _restless: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # modules of torch's own that changed then, such as observed ones
 
 
-class _Snapshot:
+class Snapshot:
     """What one module holds itself, without the modules inside."""
 
     def __init__(self, module: nn.Module, *, attributes: bool) -> None:
@@ -33,8 +33,10 @@ class _Snapshot:
         self.with_attributes = attributes
 
     def moved(self) -> bool:
-        """Whether the tensors are others now. It waits for the device."""
-        return any(held.get(name) is not tensor or not _equal(tensor, was) for held, name, tensor, was in self.tensors)
+        """Whether something is other now. It waits for the device."""
+        inside = {name: value for name, value in vars(self.module).items() if not _set_otherwise(name)}
+        assigned = self.with_attributes and [*map(id, inside.values())] != [*map(id, self.attributes.values())]
+        return assigned or any(held.get(name) is not t or not _equal(t, was) for held, name, t, was in self.tensors)
 
     def put_back(self) -> None:
         for held, name, tensor, was in self.tensors:
@@ -64,7 +66,7 @@ def all_kept(models: Sequence[nn.Module], modules: Sequence[nn.Module], *, attri
     first = any(model not in _met for model in models)
     if first:
         _refuse_lazy(modules)
-    kept = [_Snapshot(one, attributes=attributes) for one in modules if first or not _is_quiet(one)]
+    kept = [Snapshot(one, attributes=attributes) for one in modules if first or not _is_quiet(one)]
     try:
         yield
         if first:
