@@ -12,7 +12,7 @@ import functools
 import hashlib
 import types
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import PurePath
 from typing import Any
 
@@ -147,7 +147,7 @@ class _Reader:
             own = {name: own[name] for name in ("_parameters", "_buffers", "_modules")} | {"code": value.code}
         for name in own:
             if "_hooks" in name and isinstance(own[name], Mapping):  # their keys count all hooks of the process
-                own[name] = [hook for hook in own[name].values() if not type(hook).__module__.startswith("adaug.")]
+                own[name] = [hook for hook in own[name].values() if not _of_adaug(hook)]
         return self.digest("module", self.of(_class_of(value)), *self._pairs(sorted(own.items())))
 
     # ---- code
@@ -188,6 +188,11 @@ class _Reader:
         if owner is None or isinstance(owner, (types.ModuleType, type)):
             return self.digest("of C", version_of(value))
         return self.digest("of C", value.__name__, self.of(owner))
+
+
+def _of_adaug(hook: Any) -> bool:
+    """Whether a hook is adaug's, or what is left of one in a copy of a model."""
+    return type(hook).__module__.startswith("adaug.") or isinstance(getattr(hook, "__self__", None), nullcontext)
 
 
 def _class_of(module: nn.Module) -> type:
