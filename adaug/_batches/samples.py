@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.kinds import Key, Target, as_it_says, guess
 from adaug._batches.parse import parse
+from adaug._batches.rows import declared
 from adaug._batches.tree import Path, children, key_of, map_leaves, replace, walk
 from adaug._runtime.geometry import Size
 
@@ -106,13 +107,23 @@ class Lifted:
     def _kind(self, path: Path, entry: Any) -> str | None:
         if not path:
             return None
-        target = self.given.get(key_of(path)) or (guess(path[0], entry) if len(path) == 1 else None)
+        target = (
+            self._inside(path, entry) or self.given.get(key_of(path)) or (guess(path[0], entry) if len(path) == 1 else None)
+        )
         return None if target is None else target.kind
+
+    def _inside(self, path: Path, entry: Any) -> Target | None:
+        """The target of an entry inside a sample, as a row of a list has it: from the user, or from its name."""
+        if not self.single or len(path) == 1 or not isinstance(path[-1], str):
+            return None
+        return declared(path, self.given) or guess(path[-1], entry)
 
     def _targets(self) -> dict[Key, Target]:
         """The user's targets, and those of boxes, which may know their own format."""
         guessed = {key: guess(key, entry.given) for (key, *rest), entry in self.entries.items() if not rest}
-        return {key: kind for key, kind in guessed.items() if kind and kind.kind == "boxes"} | dict(self.given)
+        inside = {path: self._inside(path, entry.given) for path, entry in self.entries.items()}
+        known = {key: kind for key, kind in guessed.items() if kind and kind.kind == "boxes"}
+        return known | {path: target for path, target in inside.items() if target} | dict(self.given)
 
     def _target(self, key: Key, target: Target) -> Target:
         """The target of an entry in the batch: its fill divided like the image, and a box's own format."""
