@@ -28,6 +28,7 @@ __all__ = ["Answer", "Running", "RunningState"]
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
 BASELINE = 16, 128  # the same of the mean difficulty, which bins are compared with
 RESPONSE = 64, 256  # the same of answers: in noise they differ, and their mean does not
+FINE = 1e6  # times the spread: a level that is farther away leaves too few digits
 EVERY = 8  # steps between two answers
 
 
@@ -153,15 +154,16 @@ class Running(Learner):
         If what is remembered is about another level or another spread, it is forgotten. The pending sums are then the first
         ones again, unless they were cut themselves.
         """
-        columns, pending, guard = state.columns, state.pending, state.guard
+        columns, pending, guard, baseline = state.columns, state.pending, state.guard, state.baseline
         known, excess, variance = columns.spread(pending)
         rows = known.clamp(min=1)
         sums = state.sums * _kept(MEMORY, rows) + pending
         remembered, _, whole = columns.spread(sums)
         calm, stale = guard.calmer(known, variance, remembered, whole)
-        first, shifted = (guard.spread < 0) | stale, guard.shifted(known)
+        coarse = (baseline != 0) & (excess.abs() > FINE * variance.sqrt())  # rounding hides how new rows differ
+        first, shifted = (guard.spread < 0) | stale, guard.shifted(known) | (stale & coarse)
         sums = torch.where(first, columns.above(pending, excess), sums) * ~shifted
-        baseline = state.baseline + excess * torch.where(first, 1.0, 1 - _kept(BASELINE, rows)) * ~shifted
+        baseline = (baseline + excess * torch.where(first, 1.0, 1 - _kept(BASELINE, rows))) * ~shifted
         spread = torch.where(shifted, -1.0, columns.spread(sums)[2].sqrt())
         guard = Guard(torch.where(known > 0, spread, guard.spread), torch.zeros_like(guard.cut), calm * ~(first | shifted))
         mean, effects, variances = columns.estimate(sums)
