@@ -21,6 +21,7 @@ from adaug import Rotate, Scale, Target
 from attacks.inputs import JUNK
 from attacks.tally import Tally
 
+FILL = {"mask": Target("mask", fill=0)}
 GOOD = (TypeError, ValueError, RuntimeError, OSError)
 
 
@@ -221,7 +222,7 @@ def _path(tally: Tally, folder: Path, number: random.Random) -> None:
 
     def act() -> str:
         try:
-            adaug.audit(Net(), counted(), score_of(1.0, False), [Rotate(-9, 9, 3)], num_draws=0, path=path)
+            adaug.audit(Net(), counted(), score_of(1.0, False), [Rotate(-9, 9, 3)], num_draws=0, targets=FILL, path=path)
         except GOOD:
             if read[0]:
                 return "lost: the path was not checked before the first batch"
@@ -235,7 +236,7 @@ def _compared(tally: Tally, folder: Path, number: random.Random) -> None:
     """Two audits of made-up scores: one verdict everywhere."""
     n, parts, right = number.choice([1, 2, 20]), number.choice([0, 2]), number.random() < 0.5
     noise = np.random.default_rng(number.randrange(10**6))
-    first = adaug.audit(Net(), batches(n, 0), score_of(1.0, bool(parts)), [Rotate(-9, 9, 3)], num_draws=1, num_pictures=0)
+    first = adaug.audit(Net(), batches(n, 0), score_of(1.0, bool(parts)), [Rotate(-9, 9, 3)], targets=FILL, num_draws=1)
     shape, by = first.scores.shape, number.choice([0, 0.1, 0.5, -0.5])
 
     def made(shift: float) -> adaug.Audit:
