@@ -13,8 +13,8 @@ from torch import Tensor
 
 import adaug
 from adaug import policies
-from adaug.learners import outliers
-from adaug.learners.outliers import Guard
+from adaug.learners._sums import outliers
+from adaug.learners._sums.outliers import Guard
 
 MOST = 2.5 / 9  # what the cap allows for one of nine bins
 USEFUL = 0.7  # of it; an even draw has 0.4

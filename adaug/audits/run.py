@@ -23,10 +23,10 @@ from adaug._runtime.files import check_writable
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.progress import with_bar
 from adaug._views.view import View
-from adaug.audits._checks import check_groups, check_order, check_scores, warn_of_fill
-from adaug.audits._counts import joined, without_what_left
-from adaug.audits._gallery import Gallery
-from adaug.audits._identity import UNKNOWN, check_same, identity_of, images_of, labels_of
+from adaug.audits._scoring.checks import check_groups, check_order, check_scores, warn_of_fill
+from adaug.audits._scoring.counts import joined, without_what_left
+from adaug.audits._scoring.gallery import Gallery
+from adaug.audits._scoring.identity import UNKNOWN, check_same, identity_of, images_of, labels_of
 from adaug.audits.audit import Audit
 from adaug.audits.plan import VIEWS, Plan, plan_of
 from adaug.audits.records import FamilyTable

@@ -16,10 +16,10 @@ from adaug._runtime.geometry import full_precision
 from adaug._runtime.random import no_inference
 from adaug._runtime.ranks import add_up
 from adaug._runtime.states import Description, anything, check_state, tensor
+from adaug.learners._sums.columns import Columns
+from adaug.learners._sums.outliers import Guard
 from adaug.learners.best_response import best_response
-from adaug.learners.columns import Columns
 from adaug.learners.learner import Learner, Rows, Seen, Start
-from adaug.learners.outliers import Guard
 from adaug.learners.trials import LogProbs
 from adaug.policies import Branch
 
