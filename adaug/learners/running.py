@@ -28,7 +28,7 @@ __all__ = ["Answer", "Running", "RunningState"]
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
 BASELINE = 16, 128  # the same of the mean difficulty, which bins are compared with
 RESPONSE = 64, 256  # the same of answers: in noise they differ, and their mean does not
-FINE = 1e6  # times the spread: a level that is farther away leaves too few digits
+FINE = 1e6  # times the spread: a level that is farther away leaves too few digits to tell rows apart
 EVERY = 8  # steps between two answers
 
 
@@ -160,8 +160,8 @@ class Running(Learner):
         sums = state.sums * _kept(MEMORY, rows) + pending
         remembered, _, whole = columns.spread(sums)
         calm, stale = guard.calmer(known, variance, remembered, whole)
-        coarse = (baseline != 0) & (excess.abs() > FINE * variance.sqrt())  # rounding hides how new rows differ
-        first, shifted = (guard.spread < 0) | stale, guard.shifted(known) | (stale & coarse)
+        far = excess.abs() > (FINE * variance.sqrt()).maximum(baseline.abs() / FINE)
+        first, shifted = (guard.spread < 0) | stale, guard.shifted(known) | (far & (baseline != 0))
         sums = torch.where(first, columns.above(pending, excess), sums) * ~shifted
         baseline = (baseline + excess * torch.where(first, 1.0, 1 - _kept(BASELINE, rows))) * ~shifted
         spread = torch.where(shifted, -1.0, columns.spread(sums)[2].sqrt())
