@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaug._batches.batch import UserBatch
 from adaug._batches.tree import Path, has_rows, is_container, is_record, leaves, map_leaves, walk
+from adaug._model.kept import Snapshot
+from adaug._runtime.random import random_state_kept
 
 __all__ = ["PerSample", "per_sample"]
 
@@ -33,8 +37,11 @@ def per_sample(loss: Criterion, *, target: Any = None, output: Any = None) -> Pe
     by their mean in the batch, so pass a `difficulty` too with scoring="train", which compares views of two batches.
 
     Any other loss is called for one sample at a time: by torch.func.vmap, which costs about as much as one call for all. If
-    vmap cannot follow it (branches on values, random numbers, writing in place), it is called B times. A loss that compares
-    the samples of a batch with each other has no meaning here.
+    vmap cannot follow it (branches on values, random numbers, writing in place), it is called B times. What a criterion keeps
+    (a counter, a running mean) then moves as by one call with the whole batch, which is made besides.
+
+    A loss that compares the samples of a batch with each other has another value for each sample alone. At the first call the
+    mean over samples is compared with the loss of the whole batch, and a warning says if they differ.
 
     Args:
         loss: A criterion (prediction, target) -> number, or a function (output, batch) -> number.
@@ -59,19 +66,31 @@ class PerSample:
     def __init__(self, loss: Criterion, target: Any, output: Any) -> None:
         self.loss, self.target, self.output = loss, target, output
         self._one_by_one = False  # vmap failed
+        self._compared = False  # with the loss of the whole batch
+        self._keeps_state = False  # a call changes the criterion
 
     def __call__(self, output: Any, batch: UserBatch) -> Tensor:
         """Returns the loss of each sample, [B]."""
         prediction = output if self.output is None else _part(output, self.output)
         given, spread = self._given(batch)
+        if isinstance(self.loss, nn.CTCLoss):
+            return self._of_sequences(prediction, given)
         n = _rows(prediction)
         if isinstance(self.loss, nn.Module) and isinstance(getattr(self.loss, "reduction", None), str):
-            whole = self._unreduced(prediction, given, n)
-            if whole is not None:
-                return whole
+            losses = self._unreduced(prediction, given, n)
+            if losses is not None:
+                return losses
+
+        def whole(prediction: Any, given: Any) -> Any:
+            return self.loss(prediction, *given) if spread else self.loss(prediction, given)
+
+        modules = list(self.loss.modules()) if isinstance(self.loss, nn.Module) else []
+        before = [Snapshot(module, attributes=True) for module in modules] if self._keeps_state or not self._compared else []
 
         def one(prediction: Any, given: Any) -> Tensor:
-            value = self.loss(prediction, *given) if spread else self.loss(prediction, given)
+            value = whole(prediction, given)
+            for snapshot in before:
+                snapshot.put_back()  # each sample meets the criterion as the batch would
             if not isinstance(value, Tensor) or value.numel() != 1:
                 found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise ValueError(
@@ -80,14 +99,44 @@ class PerSample:
                 )
             return value.reshape(())
 
+        losses = self._each(one, prediction, given, n, before)
+        if not self._compared or self._keeps_state:
+            with torch.no_grad(), random_state_kept(losses.device):
+                together = whole(prediction, given)
+                self._keeps_state |= any(snapshot.moved() for snapshot in before)
+                random = not self._keeps_state and not torch.equal(torch.as_tensor(whole(prediction, given)), together)
+            if not self._compared and not random:
+                self._compare(losses, together)
+            self._compared = True
+        return losses
+
+    def _each(self, one: Criterion, prediction: Any, given: Any, n: int, before: list[Snapshot]) -> Tensor:
+        """The loss of each sample, by vmap if it can follow the loss."""
         if not self._one_by_one:
             try:
                 return _vmapped(one, prediction, given, n)
-            except Exception:  # if the loss itself is wrong, the call below raises its error
-                rows = self._rows(one, prediction, given, n)
+            except Exception:  # if the loss itself is wrong, the calls below raise its error
+                for snapshot in before:
+                    snapshot.put_back()
+                losses = self._rows(one, prediction, given, n)
                 self._one_by_one = True
-                return rows
+                return losses
         return self._rows(one, prediction, given, n)
+
+    def _compare(self, losses: Tensor, together: Any) -> None:
+        """Warns once if the mean over samples is not the loss of the whole batch."""
+        mean, whole = float(losses.detach().mean()), float(together)
+        own = getattr(self.loss, "reduction", "mean")
+        whole = whole / len(losses) if own == "sum" else whole
+        if math.isclose(mean, whole, rel_tol=1e-2, abs_tol=1e-5) or not math.isfinite(whole):
+            return
+        warnings.warn(
+            f"The mean of the losses of samples should be the loss of the whole batch. Found {mean:.4g} and {whole:.4g}: "
+            f"{self!r} compares the samples of a batch, or divides by something of all of them, as Dice and Jaccard losses do. "
+            "A sample without foreground then gets no gradient, for instance. To keep the loss of the batch, use "
+            "`batch = augmenter.draw(batch)`, your loss, and `augmenter.observe(output)`.",
+            stacklevel=3,
+        )
 
     def __repr__(self) -> str:
         return f"per_sample({getattr(self.loss, '__qualname__', self.loss)}, target={self.target!r}, output={self.output!r})"
@@ -118,10 +167,16 @@ class PerSample:
     def _unreduced(self, prediction: Any, given: list[Any], n: int) -> Tensor | None:
         """The losses [B] from the criterion's losses of elements. None if it does not return these."""
         own: Any = self.loss
-        criterion = copy.copy(own)  # a shallow copy: it shares the weights with the user's
-        criterion.reduction = "none"
-        losses = criterion(prediction, *given)
+        reduction = own.reduction
+        before = [Snapshot(module, attributes=True) for module in own.modules()] if not _of_torch(own) else []
+        own.reduction = "none"  # of the user's own criterion, so that what it keeps moves as by its own call
+        try:
+            losses = own(prediction, *given)
+        finally:
+            own.reduction = reduction
         if not isinstance(losses, Tensor) or losses.ndim == 0 or len(losses) != n:
+            for snapshot in before:
+                snapshot.put_back()
             return None
         losses = losses.flatten(1) if losses.ndim > 1 else losses[:, None]
         summed = losses.sum(1)
@@ -131,6 +186,15 @@ class PerSample:
         if not isinstance(self.loss, (nn.CrossEntropyLoss, nn.NLLLoss)) or labels.is_floating_point():
             return losses.mean(1)
         return self._labelled_mean(summed, labels.reshape(n, -1))
+
+    def _of_sequences(self, prediction: Tensor, given: list[Any]) -> Tensor:
+        """The CTC loss of each sequence, [N]. Predictions are [T, N, C], so their first dimension counts no samples."""
+        criterion: Any = self.loss
+        targets, lengths, target_lengths = given
+        losses = F.ctc_loss(prediction, targets, lengths, target_lengths, criterion.blank, "none", criterion.zero_infinity)
+        if criterion.reduction != "mean":
+            return losses
+        return losses / torch.as_tensor(target_lengths, device=losses.device).clamp(min=1)
 
     def _labelled_mean(self, summed: Tensor, labels: Tensor) -> Tensor:
         """Divides the sums [B] of a sample's losses by its labelled elements, and by the mean class weight in the batch."""
@@ -145,6 +209,11 @@ class PerSample:
             weight = weight * criterion.weight.to(summed.dtype)[torch.where(known, labels, 0)]
         total = (weight.sum(1) / each).sum()
         return torch.where(count > 0, summed / each, 0) * (len(summed) / total.clamp(min=torch.finfo(summed.dtype).tiny))
+
+
+def _of_torch(criterion: nn.Module) -> bool:
+    """Whether a criterion is one of torch.nn, which keep nothing."""
+    return type(criterion).__module__.startswith("torch.nn.")
 
 
 def _part(output: Any, name: Any) -> Any:

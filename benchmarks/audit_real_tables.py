@@ -80,7 +80,6 @@ def changes(before: Audit, after: Audit) -> str:
     rows = []
     for change in before.compare(after).changes:
         low, high = 100 * change.difference.low, 100 * change.difference.high
-        mark = {True: "better", False: "worse", None: "cannot tell" if low < high else "the same"}[change.better]
         difference = f"{100 * change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
-        rows.append([change.name, f"{100 * change.before:.1f}", f"{100 * change.after:.1f}", difference, mark])
+        rows.append([change.name, f"{100 * change.before:.1f}", f"{100 * change.after:.1f}", difference, change.verdict])
     return table(["", "before", "after", "difference", ""], rows)

@@ -305,7 +305,7 @@ def compare(audits: dict[str, adaug.Audit]) -> dict[str, dict[str, float]]:
     *_, (last, of_last) = changes.items()
     print(f"{'points found, %':16s}" + "".join(f"{arm:>13s}" for arm in audits))
     for row, name in SHOWN.items():
-        verdict = {True: f"   {last} is better", False: f"   {last} is worse", None: ""}[of_last[name].better]
+        verdict = f"   {last}: {of_last[name].verdict}" if len(audits) > 1 else ""
         print(f"{row:16s}" + "".join(f"{of_arm[row]:13.1f}" for of_arm in scores.values()) + verdict)
     return scores
 

@@ -265,7 +265,7 @@ def compare(audits: dict[str, adaug.Audit]) -> dict[str, dict[str, float]]:
     *_, (last, of_last) = changes.items()
     print(f"{'IoU, %':16s}" + "".join(f"{arm:>13s}" for arm in audits))
     for row, name in SHOWN.items():
-        verdict = {True: f"   {last} is better", False: f"   {last} is worse", None: ""}[of_last[name].better]
+        verdict = f"   {last}: {of_last[name].verdict}" if len(audits) > 1 else ""
         print(f"{row:16s}" + "".join(f"{of_arm[row]:13.1f}" for of_arm in scores.values()) + verdict)
     for name in first.groups:
         scores = {arm: {**of_arm, name: 100 * float(audits[arm].mean("as it is", name))} for arm, of_arm in scores.items()}

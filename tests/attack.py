@@ -5,10 +5,11 @@ Each family (a file of `attacks`) tries what a user, a disk or a machine may do.
     held        the result is right, or a TypeError, ValueError or RuntimeError says what should have been and what was found
     unhelpful   something else was raised
     silent      a wrong result without a word
+    lost        something was computed, and is gone
     half-done   an error, and something had changed all the same
     crash       the process died, or hung
 
-The last three end the campaign with exit code 1, and so do more than 5 in 650 that are unhelpful.
+The last four end the campaign with exit code 1, and so do more than 5 in 1,000 that are unhelpful.
 """
 
 from __future__ import annotations
@@ -27,19 +28,30 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
+from attacks.audits import audits  # noqa: E402
 from attacks.files import files  # noqa: E402
 from attacks.inputs import inputs  # noqa: E402
 from attacks.kills import kills  # noqa: E402
 from attacks.labels import labels  # noqa: E402
+from attacks.outliers import outliers  # noqa: E402
 from attacks.ranks import ranks  # noqa: E402
 from attacks.states import states  # noqa: E402
 from attacks.tally import Process, Tally  # noqa: E402
 
-BAD = ("silent", "half-done", "crash")
+BAD = ("silent", "lost", "half-done", "crash")
 OUTCOMES = ("held", "unhelpful", *BAD)
-UNHELPFUL = 5 / 650  # of all attempts, at most
+UNHELPFUL = 5 / 1000  # of all attempts, at most
 SHOWN = 12  # of what did not hold, a family
-FAMILIES = {"inputs": inputs, "labels": labels, "states": states, "files": files, "kills": kills, "ranks": ranks}
+FAMILIES = {
+    "inputs": inputs,
+    "labels": labels,
+    "states": states,
+    "files": files,
+    "audits": audits,
+    "outliers": outliers,
+    "kills": kills,
+    "ranks": ranks,
+}
 
 
 def attack(families: list[str], seconds: float, seed: int, most: int = 10**9) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,9 @@ import attack
 NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-@pytest.mark.parametrize(("family", "most"), [("inputs", 60), ("labels", 300), ("states", 60), ("files", 40)])
+@pytest.mark.parametrize(
+    ("family", "most"), [("inputs", 60), ("labels", 300), ("states", 40), ("files", 40), ("audits", 40), ("outliers", 6)]
+)
 def test_nothing_is_silent_or_half_done(family, most):
     tally = Tally(120, 0, most)
     attack.FAMILIES[family](tally)

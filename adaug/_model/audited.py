@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from adaug._batches.batch import Batch
+from adaug._model.inside import modules_in
 from adaug._model.passes import quiet
 from adaug._model.wrappers import device_of, refuse_fsdp1, unwrap
 
 
 class AuditedModel:
-    """Runs a model and leaves no trace on it.
+    """Runs a model and leaves no trace on it, nor on the networks that a function or a score refers to.
 
-    Attributes:
-        fingerprint: A fingerprint of its weights. Empty if it is not a torch.nn.Module.
+    Args:
+        model: A network, or a function of images.
+        score: The user's score.
     """
 
-    def __init__(self, model: nn.Module | Callable[[Tensor], Any]) -> None:
-        self._model: Any = model
-        self._device: torch.device | None = None  # None: that of the images
-        self.fingerprint = ""
-        if isinstance(model, nn.Module):
-            inner = self._model = unwrap(model)
-            refuse_fsdp1(inner.modules())
-            self._device, self.fingerprint = device_of(inner, None), _weights_of(inner)
+    def __init__(self, model: nn.Module | Callable[[Tensor], Any], score: Callable[..., Any]) -> None:
+        self._model: Any = unwrap(model) if isinstance(model, nn.Module) else model
+        self._networks = list(map(unwrap, modules_in(model)))
+        refuse_fsdp1(module for network in self._networks for module in network.modules())
+        self._device = device_of(unwrap(model), None) if isinstance(model, nn.Module) else None  # None: that of the images
+        unknown = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # a function may use a GPU
+        self._where = self._device or unknown
+        own = {id(module) for network in self._networks for module in network.modules()}
+        self._beside = [network for network in map(unwrap, modules_in(score)) if id(network) not in own]
 
     def __call__(self, inputs: Any) -> Any:
         """What the model returns. Call it inside `untouched`."""
-        return self._model(inputs)
+        with self._found_later():
+            return self._model(inputs)
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        """Runs the model in evaluation mode, without gradients, and puts back whatever changes."""
-        if isinstance(self._model, nn.Module):
-            with quiet(self._model, self._device or torch.device("cpu"), "audit"):
-                yield
-        else:
-            with torch.no_grad():
-                yield
+        """Runs networks in evaluation mode, without gradients, and puts back whatever changes."""
+        with quiet(self._networks, self._where, "audit"), quiet(self._beside, self._where, "audit", attributes=False):
+            yield
+
+    @contextmanager
+    def _found_later(self) -> Iterator[None]:
+        """Networks that a function calls, and that nobody could see in it, become quiet when it calls them."""
+        known = {id(module) for network in (*self._networks, *self._beside) for module in network.modules()}
+        thread = threading.get_ident()
+
+        def called(module: nn.Module, args: Any) -> None:
+            if threading.get_ident() == thread and id(module) not in known:
+                known.update(map(id, module.modules()))
+                quieted.enter_context(quiet(module, self._where, "audit"))
+
+        with ExitStack() as quieted:
+            handle = register_module_forward_pre_hook(called)
+            quieted.callback(handle.remove)
+            yield
 
     def placed(self, batch: Batch) -> Batch:
         """The batch on the model's device."""
@@ -54,12 +71,3 @@ class AuditedModel:
 
     def _moved(self, entry: Any) -> Any:
         return entry.to(self._device, non_blocking=True) if isinstance(entry, Tensor) else entry
-
-
-def _weights_of(model: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(tensor, Tensor):
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

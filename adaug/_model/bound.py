@@ -33,8 +33,8 @@ class Difficulty:
     argument: str
 
     def __post_init__(self) -> None:
-        if not callable(self.function):
-            checked({self.argument: self.function}, {self.argument: function()})
+        checked({self.argument: self.function}, {self.argument: function()})
+        _refuse_criterion(self.function, self.argument)
 
     def __call__(self, output: Any, batch: Batch) -> Tensor:
         """The difficulty of each row, float32 [n], without a graph. Raises TypeError or ValueError if the shape is wrong."""
@@ -128,7 +128,7 @@ class BoundModel:
         """
         with self.hooks.masked(masks):
             output = self.call(model, batch, user)
-            losses = loss_fn(output, user)
+            losses = _called(loss_fn, output, user)
         check_losses(losses, len(batch), "loss_fn")
         self.hooks.keep_for_backward(losses, masks, self)
         return output, losses
@@ -230,6 +230,32 @@ def _choose(
     return _Chosen({name: maps[name].layer for name in read}, {name: maps[name].layer for name in hide}, notice)
 
 
+def _refuse_criterion(function: Any, argument: str) -> None:
+    """Raises TypeError if a function is a criterion of torch, which takes a target and not a batch."""
+    of_torch = getattr(function, "__module__", "") == "torch.nn.functional"
+    if of_torch or isinstance(function, torch.nn.modules.loss._Loss):
+        raise TypeError(_not_a_criterion(function, argument))
+
+
+def _called(loss_fn: LossFunction, output: Any, user: UserBatch) -> Tensor:
+    """The losses of a user's function. If it is a criterion of the user's, its error says what to do."""
+    if not isinstance(loss_fn, nn.Module):
+        return loss_fn(output, user)
+    try:
+        return loss_fn(output, user)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(_not_a_criterion(loss_fn, "loss_fn")) from error
+
+
+def _not_a_criterion(function: Any, argument: str) -> str:
+    name = f"nn.{type(function).__name__}()" if isinstance(function, nn.Module) else f"F.{function.__name__}"
+    name = name if type(function).__module__.startswith("torch.") or not name.startswith("nn.") else name[3:]
+    return (
+        f"`{argument}` should be a function (output, batch) -> one loss per sample. Found {name}, which takes a target; use "
+        f"adaug.per_sample({name}, target=...), where target is the key or position of the labels in your batch."
+    )
+
+
 def check_losses(values: Any, n: int, argument: str) -> None:
     """Raises TypeError or ValueError unless `values` holds one real number per sample."""
     if not isinstance(values, Tensor):
@@ -239,7 +265,7 @@ def check_losses(values: Any, n: int, argument: str) -> None:
     if values.shape != (n,):
         raise ValueError(
             f"`{argument}` should return one loss per sample, shape ({n},). Found shape {tuple(values.shape)}. "
-            "Use reduction='none' and average over the other dimensions."
+            "Use reduction='none' and average over the other dimensions, or adaug.per_sample(your_loss)."
         )
     if not values.is_floating_point():
         raise TypeError(f"`{argument}` should return floating point numbers. Found {values.dtype}; use .float().")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -27,16 +27,16 @@ class _Look(BaseException):
 
 
 class _Hook:
-    """The hook of one layer. A copy or a pickle of it (with the user's model) does nothing."""
+    """The hook of one layer. A copy or a pickle of it (with the user's model) does nothing and needs no adaug to load."""
 
-    def __init__(self, hooks: Hooks | None, name: str) -> None:
+    def __init__(self, hooks: Hooks, name: str) -> None:
         self.hooks, self.name = hooks, name
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return None if self.hooks is None else self.hooks.passed(self.name, output)
+        return self.hooks.passed(self.name, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_Hook, (None, self.name))
+        return getattr, (nullcontext(), "__exit__")  # takes anything, returns None, and is in Python itself
 
 
 class Hooks:

@@ -39,7 +39,8 @@ def locked(method: Callable[Concatenate[T, P], R]) -> Callable[Concatenate[T, P]
 def lock(act: str, *things: object) -> Iterator[None]:
     """A block in which no other thread may use these models and augmenters. The same thread may, again and again.
 
-    Raises RuntimeError if another thread is using one of them. `act` is the method that the user called, for this error.
+    Raises RuntimeError if another thread is using one of them, or for a step inside a step. `act` is the method that the user
+    called, for this error.
     """
     me: Owner = (os.getpid(), threading.current_thread(), act)
     taken = []
@@ -56,6 +57,11 @@ def lock(act: str, *things: object) -> Iterator[None]:
                 )
             if owner is me:
                 taken.append(key)
+            elif act == "step" and other in ("step", "pretrain"):
+                raise RuntimeError(
+                    f"`step` should begin when the step before it is through. Found it inside `{other}`, in `loss_fn`, "
+                    "`forward` or the model; call it in your training loop."
+                )
         yield
     finally:
         for key in taken:

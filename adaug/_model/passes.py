@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
+from adaug._model.kept import all_kept
 from adaug._model.locks import lock
 from adaug._model.wrappers import is_compiled, shards
 from adaug._runtime.random import random_state_kept
 
 
 @contextmanager
-def quiet(model: nn.Module, device: torch.device, act: str, *, training: bool = False) -> Iterator[None]:
-    """A pass that leaves no trace: in evaluation mode, without gradients, with random state and flags restored.
+def quiet(
+    model: nn.Module | Sequence[nn.Module],
+    device: torch.device,
+    act: str,
+    *,
+    training: bool = False,
+    attributes: bool = True,
+) -> Iterator[None]:
+    """A pass that leaves no trace: in evaluation mode, without gradients. What it changes is put back.
+
+    These are random states, training flags, and what the user's modules hold: parameters, buffers and plain attributes.
 
     Compiled parts run uncompiled. The autocast cache is off: otherwise the
     training pass would reuse weights that were cast without gradients.
 
     Args:
-        model: The model.
+        model: The model, or several.
         device: The device whose random state is kept.
         act: What the pass is for.
         training: Whether modules keep their own training flags. Then the caller must take care of buffers.
+        attributes: Whether plain attributes are put back.
     """
-    with lock(act, model):  # two threads would mix up the flags
-        modules = list(model.modules())
+    models = [model] if isinstance(model, nn.Module) else list(model)
+    modules = list(dict.fromkeys(module for one in models for module in one.modules()))
+    whole = [] if shards(modules) else modules  # what is sharded changes while it runs
+    with lock(act, *models), all_kept(models, whole, attributes=attributes):  # two threads would mix up the flags
         flags = [module.training for module in modules]
         cached = torch.is_autocast_cache_enabled()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,13 +72,18 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def random_state_kept(device: torch.device | None = None) -> Iterator[None]:
-    """A block that leaves the global random state of the CPU and of a GPU as it was.
+    """A block that leaves the global random states as they were: of torch on the CPU and a GPU, of NumPy and of Python.
 
     All threads share this state, so only one thread at a time may be in such a block. Other threads that draw meanwhile may
     draw the same numbers again afterwards.
     """
     with _one_thread, torch.random.fork_rng(_gpus(device), device_type="cuda"):
-        yield
+        of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)  # noqa: NPY002
+            random.setstate(of_python)
 
 
 @contextmanager

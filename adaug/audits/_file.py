@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adaug._runtime.files import replace_file
 from adaug.audits.plan import Axis
 from adaug.audits.records import FamilyTable, Picture
 from adaug.audits.table import Table
 
-VERSION = 3  # of the file. 3: higher_is_better
+VERSION = 4  # of the file. 4: identity and labels
+FIELDS = "higher_is_better", "groups", "images", "seed", "excluded", "labels", "identity"
 MARK = b"sha256 "
 COMMENT = len(MARK) + 64
 
 
 def write(audit: Table, path: Path) -> Path:
-    """Writes an audit to another name first and renames it then, so that the file is never half written."""
+    """Writes an audit. Raises ValueError or OSError if that fails; an older file then stays as it was."""
     arrays: dict[str, Any] = {"scores": audit.scores}
     pictures = []
     for i, picture in enumerate(audit.pictures):
@@ -36,34 +35,12 @@ def write(audit: Table, path: Path) -> Path:
     described = {
         "version": VERSION,
         "families": [dataclasses.asdict(family) for family in audit.families],
-        "higher_is_better": audit.higher_is_better,
-        "groups": {name: list(map(int, parts)) for name, parts in audit.groups.items()},
-        "images": list(audit.images),
-        "seed": audit.seed,
-        "model": audit.model,
-        "excluded": dict(audit.excluded),
+        **{name: getattr(audit, name) for name in FIELDS},
         "pictures": pictures,
     }
     archive = io.BytesIO()
     np.savez_compressed(archive, described=np.array(json.dumps(described)), **arrays)
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(_sealed(archive.getvalue()))
-            file.flush()
-            os.fsync(file.fileno())  # otherwise a power cut could leave an empty file
-        os.replace(beside, path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"There should be room for an audit at {path}. Found the disk full; make room. An older file there is unharmed",
-        ) from error
-    return path
+    return replace_file(path, _sealed(archive.getvalue()))
 
 
 def _sealed(archive: bytes) -> bytes:
@@ -115,7 +92,7 @@ def _fields(arrays: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str
         Picture(picture["image"], picture["view"], arrays[f"picture{i}"], parts(i, "labels"), parts(i, "predictions"))
         for i, picture in enumerate(described["pictures"])
     )
-    kept = {name: described[name] for name in ("higher_is_better", "groups", "images", "seed", "model", "excluded")}
+    kept = {name: described[name] for name in FIELDS}
     if arrays["scores"].shape[:2] != (len(kept["images"]), sum(len(family.views) for family in families)):
         raise ValueError(f"scores of shape {arrays['scores'].shape}")
     return {"scores": arrays["scores"], "families": families, "pictures": pictures, **kept}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from adaug.audits._figures import ALL_VIEWS, ALWAYS, METHODS, TAIL, WORST, figures_of, groups_of
 from adaug.audits.plan import AS_IT_IS
 from adaug.audits.statistics import WHOLE, Estimate
 from adaug.audits.table import Table
@@ -30,7 +31,7 @@ def page(audit: Table) -> str:
             "",
             f"{stays:.0%} count in all views; curve(..., alike=True) compares all bins on the same images or parts",
         ]
-    if audit.groups:
+    if groups_of(audit):
         lines += ["", *_groups(audit)]
     cases = audit.weakest(5)
     if cases:
@@ -45,26 +46,33 @@ def page(audit: Table) -> str:
 
 
 def _families(audit: Table) -> list[str]:
-    right = audit.right_or_wrong
-    titles = ["mean", "worst view", "worst per image", "worst 10 %", *(["in every view"] if right else [])]
-    rows = [["", *titles]]
-    names: list[str | None] = [f.name for f in audit.families]
-    for name in [*names, None]:
-        columns = audit.columns(name)
-        row = [name or "all views", _interval(audit.mean(name))]
-        if len(columns) > 1:
-            row += [number(audit.worst(name)[1]), number(audit.worst_per_image(name)), number(audit.cvar(views=name))]
-            row += [number(audit.in_every_view(name))] if right else []
-        rows.append(row + [""] * (len(titles) + 1 - len(row)))
+    names: list[str | None] = [*(family.name for family in audit.families), None]
+    figures = {name: figures_of([audit], name) for name in names}
+    titles = [figure for figure in METHODS if any(figure in own for own in figures.values())]
+    above, tail = TAIL.split(" per")[0], f"per{TAIL.split(' per')[1]}"
+    rows = [["", *(above if title == TAIL else "" for title in titles)]] if TAIL in titles else []
+    rows.append(["", *(tail if title == TAIL else title for title in titles)])  # in two lines, to fit a terminal
+    for name, own in figures.items():
+        cells = [number(figure(audit, title, name)) if title in own else "" for title in titles]
+        cells[0] = _interval(figure(audit, titles[0], name))
+        rows.append([name or ALL_VIEWS, *cells])
     return aligned(rows)
 
 
+def figure(audit: Table, name: str, views: str | None = None, group: str | None = None) -> Estimate:
+    """A figure by its name."""
+    value = getattr(audit, METHODS[name])(views=views, group=group)
+    estimate: Estimate = value[1] if name == WORST else value
+    return estimate
+
+
 def _groups(audit: Table) -> list[str]:
-    rows = [["group", AS_IT_IS, "mean", "worst view", "worst per image"]]
-    for name in audit.groups:
-        view, worst = audit.worst(group=name)
-        values = [audit.mean(AS_IT_IS, name), audit.mean(group=name), worst, audit.worst_per_image(group=name)]
-        rows.append([name, *map(number, values[:2]), f"{number(worst)} ({view})", number(values[3])])
+    figures = {group: figures_of([audit], None, group) for group in groups_of(audit)}
+    titles = [title for title in METHODS if any(title in own for own in figures.values())]
+    rows = [["group", AS_IT_IS, *titles]]
+    for group, own in figures.items():
+        cells = [number(figure(audit, title, None, group)) if title in own else "" for title in titles]
+        rows.append([group, number(audit.mean(AS_IT_IS, group)), *cells])
     return aligned(rows)
 
 
@@ -127,7 +135,7 @@ def summary(audit: Table) -> dict[str, Any]:
         "by_view": list(map(_plain, audit.by_view())),
         "counted": [_finite(value) for value in audit.counted()],
         "families": {family.name: _statistics(audit, family.name, None) for family in audit.families},
-        "all": _statistics(audit, None, None),
+        ALL_VIEWS: _statistics(audit, None, None),
         "groups": {group: _statistics(audit, None, group) for group in audit.groups},
         "curves": {
             name: {
@@ -147,15 +155,9 @@ def summary(audit: Table) -> dict[str, Any]:
 
 
 def _statistics(audit: Table, views: str | None, group: str | None) -> dict[str, Any]:
-    worst_view, worst = audit.worst(views, group)
-    values: dict[str, Any] = {
-        "mean": _plain(audit.mean(views, group)),
-        "worst": {"view": worst_view, **_plain(worst)},
-        "worst_per_image": _plain(audit.worst_per_image(views, group)),
-        "cvar": _plain(audit.cvar(views=views, group=group)),
-    }
-    if audit.right_or_wrong:
-        values["in_every_view"] = _plain(audit.in_every_view(views, group))
+    names = [name for name in METHODS if name != ALWAYS or audit.right_or_wrong]
+    values: dict[str, Any] = {name: _plain(figure(audit, name, views, group)) for name in names}
+    values[WORST] = {"view": audit.worst(views, group)[0], **values[WORST]}
     return values
 
 

@@ -33,9 +33,10 @@ class Audit(Table):
         groups: Name -> the parts (joints, classes) that belong to it.
         images: A fingerprint of each image, [N]. Only audits of the same images can be compared.
         seed: The seed of the joint draws and of the bootstrap.
-        model: A fingerprint of the model's weights. Empty if the model is not a torch.nn.Module.
         excluded: What did not count: reason -> how often.
         pictures: Images as the network saw them, under the views that hurt them most.
+        labels: A fingerprint of each image's labels, [N]. `path=` continues only with the same ones.
+        identity: What the audit was made with: argument -> its fingerprint, and "output_size" as text.
     """
 
     def compare(self, other: Audit) -> Comparison:

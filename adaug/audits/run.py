@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,10 +19,14 @@ from adaug._batches.kinds import TARGETS, Target
 from adaug._batches.parse import parse
 from adaug._model.audited import AuditedModel
 from adaug._runtime.checks import batches, checked, flag, function, instance, integer, mapping, optional, several
+from adaug._runtime.files import check_writable
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.progress import with_bar
-from adaug.audits._checks import check_groups, check_scores, fingerprints, warn_of_fill, without_what_left
-from adaug.audits._gallery import Gallery
+from adaug._views.view import View
+from adaug.audits._scoring.checks import check_groups, check_order, check_scores, warn_of_fill
+from adaug.audits._scoring.counts import joined, without_what_left
+from adaug.audits._scoring.gallery import Gallery
+from adaug.audits._scoring.identity import UNKNOWN, check_same, identity_of, images_of, labels_of
 from adaug.audits.audit import Audit
 from adaug.audits.plan import VIEWS, Plan, plan_of
 from adaug.audits.records import FamilyTable
@@ -77,9 +82,10 @@ def audit(
     Args:
         model: The network, or any function of images [B, C, H, W].
         loader: The batches. To compare audits, pass a DataLoader that does not shuffle.
-        score: (output, batch) -> a number for each image [B], or for each part [B, K] (joints, classes). NaN does not count.
-            Return 1 for right and 0 for wrong, or 100 and 0 to get statistics in per cent. Keypoints that a view moves out of
-            the frame never count.
+        score: (output, batch) -> a number for each image [B], for each part [B, K] (joints, classes, boxes), or for each joint
+            of several people [B, P, K], which become P * K parts. NaN does not count. Return 1 for right and 0 for wrong, or
+            100 and 0 to get statistics in per cent. Joints, heat maps and boxes that a view moves out of the frame never count
+            as parts. A score [B] has to leave them out itself.
         views: A policy, or operations. Masks on features become masks on the image.
         higher_is_better: Whether higher scores are better. False for losses and errors.
         targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
@@ -89,14 +95,17 @@ def audit(
         pairs: Whether to try pairs of geometric operations together, with up to 49 views for each pair.
         num_pictures: How many images to keep for the HTML page, as the network saw them: those that a view hurts most.
         seed: The seed of the joint draws.
-        path: A file that the audit is saved in, from time to time and at its end. If it already has scores of the same model
-            and the same views, these are not computed again.
+        path: A file that the audit is saved in, from time to time and at its end. If it already has scores of the same model,
+            score, views, images and labels, these are not computed again. Settings, weights and code count, also of functions
+            and of what they refer to. What nobody can read does not: what a function of C does, global objects, files, the
+            precision of the process. If an argument holds such a thing, an existing file is refused.
         progress: Whether to show a progress bar (needs tqdm). By default only on a terminal.
 
     Raises:
         TypeError: An argument, or what `score` returns, has the wrong type.
-        ValueError: An argument, a batch or the scores do not fit. The exception's `audit`, and the file at `path`, hold what
-            was computed before.
+        ValueError: An argument, a batch or the scores do not fit.
+
+    The `audit` of any exception, and the file at `path`, hold what was computed before.
     """
     arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views}
     arguments |= {"higher_is_better": higher_is_better, "targets": targets, "output_size": output_size, "groups": groups}
@@ -104,7 +113,7 @@ def audit(
     given = checked(arguments | {"progress": progress}, RULES)
     plan = plan_of(given["views"], given["num_draws"], given["seed"], pairs=pairs)
     run = _Run(
-        AuditedModel(model),
+        AuditedModel(model, score),
         score,
         plan,
         given["higher_is_better"],
@@ -113,23 +122,25 @@ def audit(
         given["groups"] or {},
         given["seed"],
         given["num_pictures"],
+        identity_of(model, score, plan, targets, given["higher_is_better"], given["seed"]),
     )
-    if path is not None:
-        run.resume(Path(path))
+    file = None if path is None else Path(path)
+    check_order(loader, file)
+    if file is not None:
+        check_writable(file)
+        run.resume(file)
     try:
         for batch in with_bar(loader, progress):
             run.take(batch)
-            if path is not None:
-                run.save(Path(path), least=1.1)
+            run.save(file, least=1.1)
         run.finish()
+        run.save(file)
     except BaseException as error:  # keep what was computed
         if run.images:
             error.audit = run.audit()  # type: ignore[attr-defined]
-        if path is not None:
-            run.save(Path(path))
+        with suppress(OSError, ValueError):
+            run.save(file)
         raise
-    if path is not None:
-        run.save(Path(path))
     return run.audit()
 
 
@@ -146,11 +157,14 @@ class _Run:
     groups: dict[str, Sequence[int]]
     seed: int
     num_pictures: int
+    identity: dict[str, str]
 
     def __post_init__(self) -> None:
         self.families = _families(self.plan)
         self.tables: list[Tensor] = []  # [n, V] or [n, V, K] of each batch
         self.images: list[str] = []
+        self.labels: list[str] = []
+        self.sizes: set[str] = set()  # of views
         self.excluded: dict[str, int] = {}
         self.gallery = Gallery(self.higher_is_better, self.num_pictures)
         self.known: Audit | None = None  # the audit that the file held before
@@ -161,7 +175,7 @@ class _Run:
 
     def audit(self) -> Audit:
         """The audit of the images so far."""
-        scores = torch.cat(self.tables).numpy() if self.tables else np.zeros((0, sum(len(f.views) for f in self.families)))
+        scores = joined(self.tables) if self.tables else np.zeros((0, sum(len(f.views) for f in self.families)))
         return Audit(
             scores.astype(np.float32),
             self.families,
@@ -169,32 +183,27 @@ class _Run:
             self.groups,
             tuple(self.images),
             self.seed,
-            self.model.fingerprint,
             dict(self.excluded),
             self.gallery.pictures(),
+            tuple(self.labels),
+            self.identity | {"output_size": ", ".join(sorted(self.sizes))},
         )
 
-    def save(self, path: Path, *, least: float = 1.0) -> None:
+    def save(self, path: Path | None, *, least: float = 1.0) -> None:
         """Saves if there are more images than in the file, and `least` times as many. So the file never loses any."""
-        if len(self.images) > self.saved and len(self.images) >= least * self.saved:
-            self.audit().save(path)
-            self.saved = len(self.images)
+        if path is None or len(self.images) <= self.saved or len(self.images) < least * self.saved:
+            return
+        audit = self.audit()
+        if not _holds_more(path, audit):
+            audit.save(path)
+        self.saved = len(self.images)
 
     def resume(self, path: Path) -> None:
         """Continues from a file. Raises ValueError if it holds another audit."""
         if not path.is_file():
             return
         known = Audit.load(path)
-        if (known.families, known.higher_is_better, known.seed) != (self.families, self.higher_is_better, self.seed):
-            raise ValueError(
-                f"{path} should hold an audit of the same views. Found other views, `higher_is_better` or `seed`; name another "
-                "file."
-            )
-        if known.model != self.model.fingerprint:
-            raise ValueError(
-                f"{path} should hold an audit of the same model. Found one whose weights differ; name another file for another "
-                "model, also for the same one after more training."
-            )
+        check_same(path, known.identity, self.identity)
         self.known, self.saved = known, len(known)
 
     def finish(self) -> None:
@@ -204,7 +213,7 @@ class _Run:
         if self.known is not None and len(self.images) < len(self.known):
             raise ValueError(
                 f"`loader` should give the {len(self.known)} images that the file holds. Found that it ended after "
-                f"{len(self.images)}; name another file."
+                f"{len(self.images)}; delete the file or name another one."
             )
 
     # ---- one batch
@@ -212,8 +221,10 @@ class _Run:
     def take(self, batch: UserBatch) -> None:
         """Scores one batch under every view."""
         parsed = self._parsed(batch)
-        prints = fingerprints(parsed.image)
-        if self._skipped(prints):
+        size = self.view_size or parsed.size
+        self.sizes.add(f"{size[0]} × {size[1]}")
+        images, labels = images_of(parsed), labels_of(parsed, size)
+        if self._skipped(images, labels):
             return
         columns: dict[int, Tensor] = {}  # scores [n] or [n, K] of all views that differ
         most = max(1, ROWS // len(parsed))
@@ -226,7 +237,8 @@ class _Run:
         self._count(table)
         self.tables.append(table)
         first_image = len(self.images)
-        self.images += prints
+        self.images += images
+        self.labels += labels
         self._picture(parsed, table, first_image)
 
     def _parsed(self, batch: UserBatch) -> Batch:
@@ -239,58 +251,61 @@ class _Run:
             warn_of_fill(parsed, self.plan, self.targets)
         return parsed
 
-    def _skipped(self, prints: list[str]) -> bool:
+    def _skipped(self, images: list[str], labels: list[str]) -> bool:
         """Takes the scores of these images from the file if it has them, and says whether it did."""
-        start, end = len(self.images), len(self.images) + len(prints)
+        start, end = len(self.images), len(self.images) + len(images)
         if self.known is None or start >= len(self.known):
             return False
-        expected = list(self.known.images[start:end])
-        if prints[: len(expected)] != expected:
-            raise ValueError(
-                "`loader` should give the images that the file holds, in their order. Found others from image "
-                f"{start} on; do not shuffle, or name another file."
-            )
-        if len(expected) < len(prints):
+        known = min(end, len(self.known)) - start
+        for what, own, held in (
+            ("images", images, self.known.images),
+            ("labels or another `output_size`", labels, self.known.labels),
+        ):
+            unread = [print for print in own if print.startswith(UNKNOWN)]
+            if unread or own[:known] != list(held[start : start + known]):
+                raise ValueError(
+                    "`loader` should give the images that the file holds, in their order, with the same labels. Found "
+                    + (f"labels of {unread[0]}" if unread else f"other {what} from image {start} on")
+                    + "; do not shuffle, delete the file or name another one."
+                )
+        if known < len(images):
             return False  # the file ends within this batch
         self.tables.append(torch.from_numpy(self.known.scores[start:end]))
         self.parts = tuple(self.known.scores.shape[2:])
         check_groups(self.groups, self.parts)
         self._count(self.tables[-1])
-        self.images += prints
+        self.images += images
+        self.labels += labels
         self.gallery.keep([picture for picture in self.known.pictures if start <= picture.image < end], self.known)
         return True
 
     def _scores(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Tensor:
         """Scores [n, v] or [n, v, K] of a batch under some views of a family."""
-        seen, scores = self._seen_and_scored(parsed, view_of, numbers)
+        before, seen, view = self._under(parsed, view_of, numbers)
+        with self.model.untouched():
+            output = self.model(seen.inputs)
+            found = self.score(output, seen.with_own_image().to_user())
+        found = torch.from_numpy(found) if isinstance(found, np.ndarray) else found
+        check_scores(found, len(seen))
+        scores, objects = without_what_left(found.detach(), before, seen, view)
         self.parts = tuple(scores.shape[1:]) if self.parts is None else self.parts
-        if tuple(scores.shape[1:]) != self.parts:
+        if tuple(scores.shape[1:]) != self.parts and not objects:
             raise ValueError(
                 f"`score` should return the same parts for every batch, {self.parts}. Found {tuple(scores.shape[1:])}."
             )
         check_groups(self.groups, self.parts)
-        scores = without_what_left(scores, seen)
         if torch.isinf(scores).any():
             raise ValueError("`score` should be finite, or NaN where it does not count. Found inf.")
         return scores.unflatten(0, (len(numbers), len(parsed))).transpose(0, 1).float().cpu()
 
-    def _seen_and_scored(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> tuple[Batch, Tensor]:
-        seen = self._under(parsed, view_of, numbers)
-        with self.model.untouched():
-            output = self.model(seen.inputs)
-            scores = self.score(output, seen.with_own_image().to_user())
-        scores = torch.from_numpy(scores) if isinstance(scores, np.ndarray) else scores
-        check_scores(scores, len(seen))
-        return seen, scores.detach()
-
-    def _under(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Batch:
-        """The batch under several views: all rows under the first one, then all under the second, and so on."""
+    def _under(self, parsed: Batch, view_of: Callable[..., View], numbers: Sequence[int]) -> tuple[Batch, Batch, View]:
+        """The batch as often as there are views, the same under the views (one view after the other), and the views."""
         n, size = len(parsed), self.view_size or parsed.size
         view = view_of(numbers, n, parsed.size, size, self.plan.pairs, parsed.image.device)
         repeated = parsed
         if len(numbers) > 1:
             repeated = parsed.select(torch.arange(n, device=parsed.image.device).repeat(len(numbers)))
-        return repeated.apply(view, size)
+        return repeated, repeated.apply(view, size), view
 
     def _count(self, table: Tensor) -> None:
         """Counts what has no score, by reason."""
@@ -311,10 +326,19 @@ class _Run:
             family = next(f for f in self.families if column in f.columns)
             planned = self.plan.families[self.families.index(family)]
             one = parsed.select(torch.tensor([row], device=parsed.image.device))
-            seen = self._under(one, planned.view, [column - family.start])
+            seen = self._under(one, planned.view, [column - family.start])[1]
             with self.model.untouched():
                 output = self.model(seen.inputs)
             self.gallery.add(by_image[row], first_image + row, column, seen, output)
+
+
+def _holds_more(path: Path, audit: Audit) -> bool:
+    """Whether another run of the same audit has saved more images meanwhile."""
+    try:
+        held = Audit.load(path)
+    except (OSError, ValueError):
+        return False
+    return held.identity == audit.identity and len(held) > len(audit) and held.images[: len(audit)] == audit.images
 
 
 def _families(plan: Plan) -> tuple[FamilyTable, ...]:

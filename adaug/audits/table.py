@@ -28,6 +28,8 @@ from adaug.audits.statistics import (
 
 __all__ = ["Table"]
 
+SHARE = 0.1  # of an image's views: the tail that `cvar` averages
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Table:
@@ -42,9 +44,26 @@ class Table:
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
     images: Sequence[str] = ()
     seed: int = 0
-    model: str = ""
     excluded: Mapping[str, int] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    labels: Sequence[str] = ()
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kept = {
+            "scores": np.asarray(self.scores, dtype=np.float32),
+            "families": tuple(self.families),
+            "higher_is_better": bool(self.higher_is_better),
+            "groups": {str(name): tuple(map(int, parts)) for name, parts in self.groups.items()},
+            "images": tuple(map(str, self.images)),
+            "seed": int(self.seed),
+            "excluded": {str(reason): int(times) for reason, times in self.excluded.items()},
+            "pictures": tuple(self.pictures),
+            "labels": tuple(map(str, self.labels)),
+            "identity": {str(name): str(known) for name, known in self.identity.items()},
+        }
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
 
     # ---- the table
 
@@ -139,7 +158,7 @@ class Table:
         worst = nanmin(self.sign * self.table(views, group), axis=1)
         return self._turned(mean_of(worst, self.drawn))
 
-    def cvar(self, share: float = 0.1, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
+    def cvar(self, share: float = SHARE, views: str | Sequence[str] | None = None, group: str | None = None) -> Estimate:
         """Conditional value at risk: like `worst_per_image`, but the mean over the worst `share` of each image's views."""
         if not 0 < share <= 1:
             raise ValueError(f"`share` should be in (0, 1]. Found {share}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -10,153 +11,25 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from adaug._runtime.checks import CAP, Rules, check_fields, integer, number
+from adaug._runtime.checks import CAP, Rule, Rules, check_fields, integer, number
 from adaug._runtime.geometry import full_precision
 from adaug._runtime.random import no_inference
 from adaug._runtime.ranks import add_up
-from adaug._runtime.states import Description, check_state, tensor
-from adaug._views.view import View
+from adaug._runtime.states import Description, anything, check_state, tensor
+from adaug.learners._sums.columns import Columns
+from adaug.learners._sums.outliers import Guard
 from adaug.learners.best_response import best_response
 from adaug.learners.learner import Learner, Rows, Seen, Start
 from adaug.learners.trials import LogProbs
-from adaug.operations import Operation
 from adaug.policies import Branch
 
-__all__ = ["Answer", "Columns", "Running", "RunningState"]
+__all__ = ["Answer", "Running", "RunningState"]
 
 MEMORY = 128, 2048  # steps and rows: what was seen fades by 1/e over as many, over whichever is longer
 BASELINE = 16, 128  # the same of the mean difficulty, which bins are compared with
 RESPONSE = 64, 256  # the same of answers: in noise they differ, and their mean does not
+FINE = 1e6  # times the spread: a level that is farther away leaves too few digits to tell rows apart
 EVERY = 8  # steps between two answers
-PRIOR = 1.0  # rows' worth of belief that a bin is like the others
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What the sums of a policy are about: C columns, one for each share, then one for each bin of each operation.
-
-    O is the number of operations, K the largest number of bins.
-
-    Attributes:
-        operations: "branch.operation" -> the operation. Those of branches that draw without passes.
-        shares: The number of shares. Random views come first.
-        valid: Which bins an operation has, [O, K] bool.
-        place: The column of each bin, [O, K].
-        centring: Subtracts an operation's mean from its bins, [C, C].
-        uniform: Even probabilities, [O, K].
-        limit: The largest probability of a bin, cap / k, [O, 1].
-        trust: What of the response is not the floor, 1 - floor, [O, 1]. 0 for operations that draw otherwise.
-        own: The operations whose distribution this learner gives, even or not.
-    """
-
-    operations: dict[str, Operation]
-    shares: int
-    valid: Tensor
-    place: Tensor
-    centring: Tensor
-    uniform: Tensor
-    limit: Tensor
-    trust: Tensor
-    own: frozenset[str]
-
-    @staticmethod
-    def of(start: Start, cap: float, floor: float) -> Columns:
-        """The columns of a policy."""
-        device, mine = start.device, [branch.name for branch in start.branches if branch.learned]
-        owned = [(owner, operation) for owner in start.drawn for operation in owner.operations]
-        bins, shares = [operation.bins for _, operation in owned], 1 + len(start.policy.branches)
-        kind = torch.float32 if device.type == "mps" else torch.float64
-        ends = torch.tensor([shares, *bins], device="cpu").cumsum(0)
-        place = torch.arange(max(bins, default=1), device="cpu").expand(len(bins), -1)
-        k = torch.tensor(bins, device="cpu").reshape(-1, 1)  # [O, 1]
-        valid = place < k
-        centring = torch.zeros(int(ends[-1]), int(ends[-1]), dtype=kind, device="cpu")
-        for first, count in zip(ends.tolist(), bins, strict=False):
-            centring[first : first + count, first : first + count] = torch.eye(count, device="cpu") - 1 / count
-        learns = torch.tensor([[owner.name in mine] for owner, _ in owned], device="cpu").reshape(-1, 1)
-        numbers = k.to(kind)
-        parts = {
-            "valid": valid,
-            "place": torch.where(valid, ends[:-1, None] + place, 0),
-            "centring": centring,
-            "uniform": valid / numbers,
-            "limit": (torch.where(learns, cap, 1.0).to(kind) / numbers).clamp(max=1),
-            "trust": torch.where(learns, 1 - floor, 0.0).to(kind),
-        }
-        operations = {owner.full_name(operation): operation for owner, operation in owned}
-        given = frozenset(owner.full_name(operation) for owner in start.branches for operation in owner.operations)
-        return Columns(operations, shares, **{name: part.to(device) for name, part in parts.items()}, own=given)
-
-    @cached_property
-    def bins(self) -> list[int]:
-        """The number of bins of each operation."""
-        return [operation.bins for operation in self.operations.values()]
-
-    @cached_property
-    def prior(self) -> Tensor:
-        """[C, C]."""
-        return PRIOR * torch.eye(len(self.centring), device=self.centring.device, dtype=self.centring.dtype)
-
-    def named(self, what: str, values: Tensor) -> dict[str, Tensor]:
-        """The parts of values [C] that belong to bins: "what/branch.operation" -> [k]."""
-        parts = values.split([self.shares, *self.bins])[1:]
-        return {f"{what}/{name}": part for name, part in zip(self.operations, parts, strict=True)}
-
-    @cached_property
-    def numbers(self) -> Tensor:
-        """The number of each share, [shares]."""
-        return torch.arange(self.shares, device=self.centring.device)
-
-    def sums(self, view: View, branch: Tensor, difficulty: Tensor) -> Tensor:
-        """The normal equations of least squares: products of branch, bins, cells and difficulty, summed over rows."""
-        parts = [branch[:, None] == self.numbers, *self.memberships(view, branch)]
-        rows = torch.cat([*parts, difficulty.to(self.centring.dtype)[:, None]], 1)  # [B, C + 1]
-        total = rows.sum(1, keepdim=True)
-        rows = rows.masked_fill(total - total != 0, 0)  # rows with a number that is not finite
-        return rows.T @ rows
-
-    def memberships(self, view: View, branch: Tensor) -> list[Tensor]:
-        """Which bins or cells of each operation every row has, [B, k] each."""
-        return [
-            operation.membership(view.magnitudes[name])
-            if name in view.magnitudes
-            else torch.zeros(len(branch), operation.bins, device=branch.device)
-            for name, operation in self.operations.items()
-        ]
-
-    def may_be_probabilities(self, value: Tensor) -> bool:
-        """Whether values [O, K] are probabilities of the bins of each operation."""
-        valid = torch.arange(self.valid.shape[1], device="cpu") < torch.tensor(self.bins, device="cpu").reshape(-1, 1)
-        value = torch.broadcast_to(value.detach().cpu().double(), valid.shape)
-        sums = torch.where(valid, value, 0).sum(1)
-        return bool((value >= 0).all() and (value[~valid] == 0).all() and ((sums - 1).abs() < 1e-3).all())
-
-    def common(self, sums: Tensor) -> Tensor:
-        """The sums over all rows together. Each row has one branch, so summing over branches gives them."""
-        return sums[: self.shares].sum(0)
-
-    def above(self, sums: Tensor, level: Tensor) -> Tensor:
-        """The sums as they would be if `level` had been subtracted from every difficulty."""
-        own = torch.zeros_like(sums)
-        common = self.common(sums)
-        own[-1] = level * common
-        own[-1, -1] -= level.square() * common[: self.shares].sum() / 2
-        return sums - own - own.T
-
-    def estimate(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The mean difficulty, what each bin adds to its operation's mean, and the variance of this. [], [C], [C]."""
-        gram, moments, squares = sums[:-1, :-1], sums[:-1, -1], sums[-1, -1]
-        common = self.common(sums)[:-1]
-        rows = common[: self.shares].sum().clamp(min=1e-9)
-        mean = moments[: self.shares].sum() / rows
-        moments = moments - mean * common
-        inverse = torch.linalg.inv_ex(gram + self.prior).inverse
-        effects = inverse @ moments
-        freedom = rows - len(gram) + (self.prior.diagonal() * inverse.diagonal()).sum()
-        noise = (squares - mean.square() * rows - effects @ moments).clamp(min=0) / freedom.clamp(min=1e-9)
-        variances = noise * (self.centring @ inverse * self.centring).sum(1)
-        variances = variances / 2  # rows that are half forgotten were still averaged over
-        return mean, self.centring @ effects, variances
 
 
 @dataclass(frozen=True)
@@ -201,6 +74,7 @@ class RunningState:
         baseline: The mean difficulty lately, []. It falls while networks learn.
         sums: Of products, faded, [C + 1, C + 1]. The last row and column are the difficulty.
         pending: The same of the steps since the latest answer.
+        guard: What bounds the influence of single rows.
         answer: What is drawn.
     """
 
@@ -209,6 +83,7 @@ class RunningState:
     baseline: Tensor
     sums: Tensor
     pending: Tensor
+    guard: Guard
     answer: Answer
 
     def level(self, mean: Tensor, effects: Tensor) -> Tensor:
@@ -252,7 +127,8 @@ class Running(Learner):
     def start(self, start: Start) -> RunningState:
         columns = Columns.of(start, self.cap, self.floor)
         sums = columns.centring.new_zeros(len(columns.centring) + 1, len(columns.centring) + 1)
-        return RunningState(columns, 0, sums.new_zeros(()), sums, sums, Answer(columns, columns.uniform))
+        zero = sums.new_zeros(())
+        return RunningState(columns, 0, zero, sums, sums, Guard.start(zero), Answer(columns, columns.uniform))
 
     @override
     def log_probs(self, state: RunningState, branch: Branch, rows: Rows) -> LogProbs:
@@ -264,27 +140,39 @@ class Running(Learner):
         """Adds the rows of a training pass, summed over all ranks, and answers at every `EVERY`-th step."""
         columns = state.columns
         with no_inference(), full_precision(state.sums.device), torch.no_grad():
-            sums = columns.sums(seen.view, seen.branch, seen.difficulty.detach() - state.baseline)
-            add_up(sums, "with sums of running difficulty")
-            state = replace(state, steps=state.steps + 1, pending=state.pending + sums)
+            excess = seen.difficulty.detach().to(state.sums.dtype) - state.baseline
+            excess, cut = state.guard.bounded(excess)
+            sums = columns.sums(seen.view, seen.branch, excess)
+            told = torch.cat([sums.flatten(), cut.to(sums)[None]])
+            add_up(told, "with sums of running difficulty")
+            guard = replace(state.guard, cut=state.guard.cut + told[-1])
+            state = replace(state, steps=state.steps + 1, pending=state.pending + told[:-1].view_as(sums), guard=guard)
             return state if state.steps % EVERY else self._answered(state)
 
     def _answered(self, state: RunningState) -> RunningState:
-        """The pending sums go to those before, which fade, and the probabilities move towards the response."""
-        columns, pending, baseline = state.columns, state.pending, state.baseline
-        common = columns.common(pending)
-        rows = common[: columns.shares].sum().clamp(min=1)
-        excess = common[-1] / rows
-        if state.steps == EVERY:  # there was no baseline before
-            pending, baseline = columns.above(pending, excess), baseline + excess
-        else:
-            baseline = baseline + excess * (1 - _kept(BASELINE, rows))
+        """The pending sums go to those before, which fade, and the probabilities move towards the response.
+
+        If what is remembered is about another level or another spread, it is forgotten. The pending sums are then the first
+        ones again, unless they were cut themselves.
+        """
+        columns, pending, guard, baseline = state.columns, state.pending, state.guard, state.baseline
+        known, excess, variance = columns.spread(pending)
+        rows = known.clamp(min=1)
         sums = state.sums * _kept(MEMORY, rows) + pending
+        remembered, _, whole = columns.spread(sums)
+        calm, stale = guard.calmer(known, variance, remembered, whole)
+        far = excess.abs() > (FINE * variance.sqrt()).maximum(baseline.abs() / FINE)
+        first, shifted = (guard.spread < 0) | stale, guard.shifted(known) | (far & (baseline != 0))
+        sums = torch.where(first, columns.above(pending, excess), sums) * ~shifted
+        baseline = (baseline + excess * torch.where(first, 1.0, 1 - _kept(BASELINE, rows))) * ~shifted
+        spread = torch.where(shifted, -1.0, columns.spread(sums)[2].sqrt())
+        guard = Guard(torch.where(known > 0, spread, guard.spread), torch.zeros_like(guard.cut), calm * ~(first | shifted))
         mean, effects, variances = columns.estimate(sums)
         best = self.respond(columns, effects[columns.place], variances[columns.place])
         target = torch.lerp(columns.uniform, best, columns.trust)
         probabilities = torch.lerp(target, state.answer.probabilities, _kept(RESPONSE, rows))
-        state = replace(state, baseline=baseline, sums=sums, pending=torch.zeros_like(sums))
+        probabilities = torch.where(shifted, state.answer.probabilities, probabilities)
+        state = replace(state, baseline=baseline, sums=sums, pending=torch.zeros_like(sums), guard=guard)
         return replace(state, answer=Answer(columns, probabilities, state.level(mean, effects)))
 
     def respond(self, columns: Columns, effects: Tensor, variances: Tensor) -> Tensor:
@@ -305,32 +193,40 @@ class Running(Learner):
 
     @override
     def state_dict(self, state: RunningState) -> dict[str, Any]:
-        tensors = {"baseline": state.baseline, "sums": state.sums, "pending": state.pending}
+        tensors = {"baseline": state.baseline, "sums": state.sums, "pending": state.pending, **vars(state.guard)}
         tensors |= {"probabilities": state.answer.probabilities}
         return {"steps": state.steps, **{name: value.clone() for name, value in tensors.items()}}
 
     @override
     def load_state_dict(self, state: RunningState, saved: Any) -> RunningState:
         columns, own = state.columns, state.answer.probabilities
+
+        def sums(said: str, fits: Callable[[Tensor], bool] = lambda _: True) -> Rule:
+            return tensor(state.sums, exact=False, fits=lambda value: columns.may_be_sums(value) and fits(value), and_=said)
+
+        check_state(
+            saved, {"steps": integer(at_least=0)} | {name: anything() for name in NAMES}, "A state of running difficulty"
+        )
+        steps = int(saved["steps"])
         described: Description = {
             "steps": integer(at_least=0),
             "baseline": tensor(state.baseline, exact=False),
-            "sums": tensor(state.sums, exact=False, fits=_may_be_sums, and_=SUMS),
-            "pending": tensor(state.pending, exact=False, fits=_may_be_sums, and_=SUMS),
+            "sums": sums(SUMS, lambda value: steps >= EVERY or not value.any()),
+            "pending": sums(f"{SUMS} since the latest answer", lambda value: steps % EVERY > 0 or not value.any()),
+            "spread": tensor(
+                state.baseline, exact=False, fits=lambda value: bool(value >= 0 or value == -1), and_=", at least 0 or -1"
+            ),
+            "cut": tensor(state.baseline, exact=False, fits=lambda value: bool(value >= 0), and_=", at least 0"),
+            "calm": tensor(state.baseline, exact=False, fits=lambda value: bool(value >= 0), and_=", at least 0"),
             "probabilities": tensor(own, exact=False, fits=columns.may_be_probabilities, and_=", probabilities of its bins"),
         }
         check_state(saved, described, "A state of running difficulty")
-        baseline, sums, pending, probabilities = (saved[name].to(own, copy=True) for name in list(described)[1:])
-        return RunningState(columns, int(saved["steps"]), baseline, sums, pending, Answer(columns, probabilities))
+        baseline, whole, pending, *guard, probabilities = (saved[name].to(own, copy=True) for name in NAMES)
+        return RunningState(columns, steps, baseline, whole, pending, Guard(*guard), Answer(columns, probabilities))
 
 
-SUMS = ", symmetric and with squares on its diagonal"
-
-
-def _may_be_sums(value: Tensor) -> bool:
-    value = value.detach().cpu().double()
-    scale = value.diagonal().abs().max()
-    return bool((value.diagonal() >= -1e-6 * scale).all() and ((value - value.T).abs() <= 1e-5 * scale).all())
+NAMES = "baseline", "sums", "pending", "spread", "cut", "calm", "probabilities"
+SUMS = ", sums of products of rows"
 
 
 def _kept(length: tuple[int, int], rows: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from adaug._runtime.checks import Rules, integer
 from adaug._runtime.checks import function as any_function
+from adaug._runtime.random import random_state_kept
 from adaug.operations.base import Binned
 
 __all__ = ["Apply", "Brightness", "Contrast", "Gain", "Photometric", "Saturation"]
@@ -109,4 +110,25 @@ class Apply(Photometric):
 
     @override
     def apply(self, image: Tensor, magnitude: Tensor) -> Tensor:
-        return self.function(image, magnitude)
+        """Returns the changed images. Raises ValueError, in words, if the function does not take magnitudes [n]."""
+        result = self._called(image, magnitude)
+        if len(image) == image.shape[-1] > 1:  # there, images * magnitudes [n] would go through, column by column
+            with torch.no_grad(), random_state_kept(image.device):
+                self._called(image[:-1], magnitude[:-1])
+        if not isinstance(result, Tensor) or result.shape != image.shape:
+            found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+            raise ValueError(
+                f"`function` of Apply should return images of the shape that it gets, {tuple(image.shape)}. Found that "
+                f"{self.name} returned {found}."
+            )
+        return result
+
+    def _called(self, image: Tensor, magnitude: Tensor) -> Tensor:
+        try:
+            return self.function(image, magnitude)
+        except Exception as error:
+            raise ValueError(
+                "`function` of Apply should take images [n, C, H, W] and magnitudes [n]. Found that "
+                f"{self.name} raised {type(error).__name__} for {tuple(image.shape)} and {tuple(magnitude.shape)}: {error}; "
+                "give magnitudes the shape that it needs, such as lambda image, m: image * m.reshape(-1, 1, 1, 1)."
+            ) from error

@@ -17,6 +17,7 @@ Chance: of the images, for all lines together. Another training may differ by mo
 NEXT = "Next: audit your own network (docs/read-an-audit.md), then put one line into your loop (docs/train.md)."
 PAGE = "audit.html"
 GRID = "rotate × scale"  # all rotations at all scales: the yardstick
+FIGURES = ("mean", "worst view", "worst per image", "worst 10 % per image", "in every view")
 
 
 # -- scores ----------------------------------------------------------------------------------------------------------
@@ -70,12 +71,12 @@ def statistics(kept: Mapping[str, Any]) -> dict[str, float]:
     values = {
         "as it is": families["as it is"]["mean"],
         "grid mean": grid["mean"],
-        "weakest view": grid["worst"],
-        "worst per image": grid["worst_per_image"],
-        "worst 10 %": grid["cvar"],
-        "in every view": grid.get("in_every_view"),
+        "weakest view": grid["worst view"],
+        "worst per image": grid["worst per image"],
+        "worst 10 %": grid["worst 10 % per image"],
+        "in every view": grid.get("in every view"),
         "hidden": hidden["mean"],
-        "worst hidden": hidden["worst_per_image"],
+        "worst hidden": hidden["worst per image"],
     }
     return {name: _per_cent(value) for name, value in values.items() if value is not None}
 
@@ -92,30 +93,19 @@ def each_view(kept: Mapping[str, Any]) -> dict[str, float]:
 
 def compared(before: adaug.Audit, after: adaug.Audit, names: tuple[str, str]) -> str:
     """The changes from one network to another in per cent, as Markdown. The 95 % intervals hold for all lines together."""
-    known = {change.name: change for change in before.compare(after).changes}
-    names_of = {
-        "as it is": "as it is",
-        "grid mean": f"mean, {GRID}",
-        "weakest view": f"worst view, {GRID}",
-        "worst per image": f"worst per image, {GRID}",
-        "worst 10 %": f"worst 10 % per image, {GRID}",
-        "in every view": f"in every view, {GRID}",
-        "hidden": "mean, occlude",
-        "worst hidden": "worst per image, occlude",
-    }
-    changes = {row: known[name] for row, name in names_of.items() if name in known}
-    words = {True: "yes, better", False: "yes, worse", None: "no"}
+    shown = ("as it is", *(f"{name}, {GRID}" for name in FIGURES), "mean, occlude", "worst per image, occlude")
+    changes = {change.name: change for change in before.compare(after).changes if change.name in shown}
     rows: dict[str, dict[str, float | str]] = {
         name: {
             names[0]: 100 * change.before,
             names[1]: 100 * change.after,
-            "difference": _signed(change.gain),
-            "95 % interval": f"{_signed(change.gain.low)} to {_signed(change.gain.high)}",
-            "beyond chance?": words[change.better],
+            "difference": _signed(change.difference),
+            "95 % interval": f"{_signed(change.difference.low)} to {_signed(change.difference.high)}",
+            "verdict": change.verdict,
         }
         for name, change in changes.items()
     }
-    doubtful = "" if any(change.better is not None for change in changes.values()) else f"\n\n{SHORT}"
+    doubtful = "" if any(change.verdict in ("better", "worse") for change in changes.values()) else f"\n\n{SHORT}"
     return (
         f"{len(before)} images turned and scaled (the grid: {len(before.family(GRID).views)} views) or hidden in part\n\n"
         f"{markdown_table(rows, '%')}{doubtful}"

@@ -15,6 +15,7 @@ from adaug._batches.checks.shapes import check_fill
 from adaug._batches.kinds import MODES, PLAIN, Key, Target
 from adaug._batches.names import as_it_says, guess, own_kind
 from adaug._batches.parse import parse
+from adaug._batches.rows import declared
 from adaug._batches.samples.forms import Channels, Entry, is_array, is_number, is_picture, lift
 from adaug._batches.tree import Path, is_container, key_of, map_leaves, replace
 from adaug._runtime.geometry import Size
@@ -83,9 +84,11 @@ class Lifted:
         return (entry.reshape(-1, *entry.shape[n:]), self.frames) if tuple(entry.shape[:n]) == self.frames else (entry, None)
 
     def _said(self, path: Path, entry: Any) -> Target | None:
-        """What the user says about an entry, or its type or its name."""
+        """What the user says about an entry, or its type or its name. Inside a sample, names tell as in a row of a list."""
         if not path:
             return None
+        if self.single and len(path) > 1 and isinstance(path[-1], str):
+            return declared(path, self.given) or guess(path[-1], entry)
         return self.given.get(key_of(path)) or (guess(path[0], entry) if len(path) == 1 else own_kind(entry))
 
     def _target(self, key: Key, target: Target) -> Target:

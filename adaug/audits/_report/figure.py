@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from adaug.audits._figures import MEAN, METHODS, PER_IMAGE
 from adaug.audits._report.numbers import cut
 from adaug.audits._report.panels import COLOURS, DASHES, STYLE, Panels
 from adaug.audits._report.series import curves_of, is_cells, is_map, maps_of
-from adaug.audits.comparison import Comparison
+from adaug.audits._text import figure
+from adaug.audits.comparison import Change, Comparison
 from adaug.audits.plan import DRAWS
 from adaug.audits.records import FamilyTable
 from adaug.audits.table import Table
@@ -29,20 +31,19 @@ def draw(audit: Table, compared: Table | None = None) -> Figure:
     Raises:
         ValueError: `compared` has other images or views.
     """
-    if compared is not None:
-        Comparison(audit, compared)  # raises an error if they cannot be compared
+    comparison = None if compared is None else Comparison(audit, compared)
     with matplotlib.style.context(STYLE):
-        return _drawn([audit] if compared is None else [audit, compared])
+        return _drawn([audit] if compared is None else [audit, compared], comparison)
 
 
-def _drawn(audits: list[Table]) -> Figure:
+def _drawn(audits: list[Table], comparison: Comparison | None) -> Figure:
     panels, families = Panels(audits), audits[0].families
     plain = [family for family in families if not is_map(family)]
     curves = [family for family in plain if len(family.views) > 1] or plain[:1]
     maps = [(family, one) for family in families if is_map(family) for one in maps_of(audits, family)]
     heights = [CURVE] * math.ceil(len(curves) / COLUMNS) + [MAP] * math.ceil(len(maps) / COLUMNS)
     figure = Figure(figsize=(WIDTH, 0.6 + sum(heights)), dpi=150, layout="constrained")
-    figure.suptitle(_heading(panels), fontsize=9, color=COLOURS["ink"], x=0.01, ha="left")
+    figure.suptitle(_heading(panels, comparison), fontsize=9, color=COLOURS["ink"], x=0.01, ha="left")
     grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
     text: dict[str, Any] = {"loc": "left", "fontsize": 9, "color": COLOURS["ink"]}
     for i, family in enumerate(curves):
@@ -62,12 +63,18 @@ def _drawn(audits: list[Table]) -> Figure:
     return figure
 
 
-def _heading(panels: Panels) -> str:
+def _heading(panels: Panels, comparison: Comparison | None) -> str:
     """The title, with numbers that no panel shows: single views, and the worst of each image."""
-    audits, value = panels.audits, panels.numbers.value
-    alone = [family.name for family in audits[0].families if len(family.views) == 1]
-    parts = [f"{cut(name, 24)} {' → '.join(value(audit.mean(name)) for audit in audits)}" for name in alone]
-    parts.append(f"worst per image {' → '.join(value(audit.worst_per_image()) for audit in audits)}")
+    audits, numbers = panels.audits, panels.numbers
+    shown = [(cut(f.name, 24), MEAN, f.name) for f in audits[0].families if len(f.views) == 1]
+    parts = []
+    for title, name, views in [*shown, (PER_IMAGE, PER_IMAGE, None)]:
+        text = f"{title} {' → '.join(numbers.value(figure(audit, name, views)) for audit in audits)}"
+        if comparison is not None:
+            change: Change = getattr(comparison, METHODS[name])(views=views)
+            ends = numbers.difference_interval(change.difference)
+            text += f" ({', '.join(part for part in (ends, change.verdict) if part)})"
+        parts.append(text)
     return f"{len(audits[0])} images, {len(audits[0].views)} views: {', '.join(parts)}"
 
 

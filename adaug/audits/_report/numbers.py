@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from adaug.audits.comparison import Change
 from adaug.audits.statistics import Estimate, nanmean
 from adaug.audits.table import Table
 
@@ -66,10 +65,6 @@ class Numbers:
         if not self._has_interval(estimate):
             return ""
         return " to ".join(self.difference(end).removesuffix(f"{GAP}points") for end in (estimate.low, estimate.high))
-
-    def verdict(self, change: Change) -> str:
-        """ "better" or "worse". Empty if it is not clear, as for one image."""
-        return {True: "better", False: "worse", None: ""}[change.better if self.images > 1 else None]
 
     def short(self, values: Iterable[float], *, sign: bool = False) -> list[str]:
         """The numbers of a table, without unit and with equal decimals, as short as its cells need."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,7 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
+from adaug._runtime.files import replace_file
 from adaug._runtime.version import __version__
+from adaug.audits._figures import METHODS
 from adaug.audits._report.cards import cards
 from adaug.audits._report.numbers import minus, share
 from adaug.audits._report.panels import COLOURS, STYLE, WEAKNESS, Panels
@@ -37,12 +38,7 @@ Cell = tuple[str, str]  # a number, and what stands behind it in small letters
 
 def write(audit: Table, path: Path, compared: Table | None, title: str) -> Path:
     """Writes the page of an audit, or of an audit and a later one. Raises ValueError if they cannot be compared."""
-    page = _render(audit, compared, title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")  # so that a page is never half there
-    beside.write_text(page, encoding="utf-8")
-    os.replace(beside, path)
-    return path
+    return replace_file(path, _render(audit, compared, title).encode("utf-8"))
 
 
 def _render(audit: Table, compared: Table | None, title: str) -> str:
@@ -95,6 +91,7 @@ class _Page:
         now, numbers = self.now, self.numbers
         tiles = Tiles(self.audits[0], self.comparison, numbers)
         pictures = self.now if self.now.pictures or self.before is None else self.before
+        kinds, groups = tiles.kinds(), tiles.groups()
         singles = [now.family(name) for name in now.operations]
         return {
             "compared": self.comparison is not None,
@@ -105,14 +102,16 @@ class _Page:
             "views": len(now.views),
             "sentences": sentences(self.audits[0], self.comparison, numbers),
             "tiles": tiles.key(),
-            "kinds": tiles.kinds(),
+            "kinds": kinds,
+            "titles": [name for name in METHODS if any(name in row for _, row in kinds)],
             "curves": [self.curve(family) for family in singles if not is_cells(family)],
             "partly": any(curves_of(self.audits, family).partly for family in singles if not is_cells(family)),
             "cells": [self.maps(family) for family in singles if is_cells(family)],
             "pairs": [self.maps(family) for family in now.families if len(family.axes) == 2],
             "best": numbers.value(self.panels.best),
             "weakest": numbers.value(self.panels.weakest),
-            "groups": tiles.groups(),
+            "groups": groups,
+            "group_titles": [name for name in METHODS if any(name in row[-1] for row in groups)],
             "draws": self.draws(),
             "cards": cards(pictures, self.before if pictures is self.now else None, numbers),
             "pictured": "" if self.before is None else "later" if pictures is self.now else "earlier",

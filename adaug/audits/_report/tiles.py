@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
+from adaug.audits._figures import ALL_VIEWS, MEAN, METHODS, WORST, figures_of, groups_of
 from adaug.audits._report.numbers import GAP, Numbers, minus
+from adaug.audits._text import figure
 from adaug.audits.comparison import Change, Comparison
 from adaug.audits.plan import AS_IT_IS
-from adaug.audits.statistics import Estimate
 from adaug.audits.table import Table
 
 
@@ -24,7 +24,7 @@ class Tile:
         interval: The interval of the value.
         before: The number in the earlier audit.
         difference: The later number minus the earlier one, with its interval.
-        mark: "better" or "worse". Empty if it is not clear.
+        mark: The verdict on the difference.
         note: The view that it belongs to.
     """
 
@@ -46,55 +46,39 @@ class Tiles:
 
     def key(self) -> list[Tile]:
         """The number as it is, then those over all views."""
-        return [self._mean(AS_IT_IS, AS_IT_IS), *(self.of(None) if len(self.now.views) > 1 else [])]
+        plain = self._tile(AS_IT_IS, MEAN, AS_IT_IS)
+        return [plain, *(self.of(None).values() if len(self.now.views) > 1 else ())]
 
-    def kinds(self) -> list[tuple[str, list[Tile]]]:
-        """Pairs (name, key numbers) of each family, and of all views."""
-        return [*((f.name, self.of(f.name)) for f in self.now.families), ("all views", self.of(None))]
+    def kinds(self) -> list[tuple[str, dict[str, Tile]]]:
+        """Pairs (name, key numbers by name) of each family, and of all views."""
+        names: list[str | None] = [*(family.name for family in self.now.families), None]
+        return [(name or ALL_VIEWS, self.of(name)) for name in names]
 
-    def groups(self) -> list[tuple[str, int, Tile, list[Tile]]]:
+    def groups(self) -> list[tuple[str, int, Tile, dict[str, Tile]]]:
         """(name, number of parts, number as it is, key numbers over all views) of each group."""
-        named = self.now.groups.items() if self.now.scores.ndim == 3 else ()
-        return [(name, len(parts), self._mean(AS_IT_IS, AS_IT_IS, name), self.of(None, name)) for name, parts in named]
+        groups = [(name, len(self.now.groups[name])) for name in groups_of(self.now)]
+        return [(name, count, self._tile(AS_IT_IS, MEAN, AS_IT_IS, name), self.of(None, name)) for name, count in groups]
 
-    def of(self, views: str | None, group: str | None = None) -> list[Tile]:
-        """Mean, worst view, worst per image, CVaR and in every view. For a single view only the mean."""
-        mean = self._mean("mean of all views" if views is None else "mean", views, group)
-        if len(self.now.columns(views)) == 1:
-            return [mean]
+    def of(self, views: str | None, group: str | None = None) -> dict[str, Tile]:
+        """The figures of some views by their names."""
+        audits = [self.now] if self.comparison is None else [self.comparison.before, self.now]
+        return {name: self._tile(name, name, views, group) for name in figures_of(audits, views, group)}
 
-        now, change = self.now, partial(self._change, views=views, group=group)
-        view, worst = now.worst(views, group)
-        tiles = [
-            mean,
-            self._tile("worst view", worst, change("worst"), minus(now.detail(view)) if np.isfinite(worst) else ""),
-            self._tile("worst per image", now.worst_per_image(views, group), change("worst_per_image")),
-            self._tile(f"worst 10{GAP}% per image", now.cvar(views=views, group=group), change("cvar")),
-        ]
-        if self.numbers.shares:
-            tiles.append(self._tile("right in every view", now.in_every_view(views, group), change("in_every_view")))
-        return tiles
-
-    def _mean(self, name: str, views: str | None, group: str | None = None) -> Tile:
-        return self._tile(name, self.now.mean(views, group), self._change("mean", views, group))
-
-    def _change(self, statistic: str, views: str | None, group: str | None) -> Change | None:
-        change: Change | None = None
-        if self.comparison is not None:
-            change = getattr(self.comparison, statistic)(views=views, group=group)
-        return change
-
-    def _tile(self, name: str, value: Estimate, change: Change | None, note: str = "") -> Tile:
-        numbers = self.numbers
-        if change is None:
-            return Tile(name, numbers.value(value), numbers.interval(value), note=note)
+    def _tile(self, title: str, name: str, views: str | None, group: str | None = None) -> Tile:
+        numbers, value, note = self.numbers, figure(self.now, name, views, group), ""
+        if name == WORST and np.isfinite(value):
+            note = minus(self.now.detail(self.now.worst(views, group)[0]))
+        title = title.replace(" %", f"{GAP}%")
+        if self.comparison is None:
+            return Tile(title, numbers.value(value), numbers.interval(value), note=note)
+        change: Change = getattr(self.comparison, METHODS[name])(views=views, group=group)
         difference, ends = numbers.difference(change.difference), numbers.difference_interval(change.difference)
         return Tile(
-            name,
+            title,
             numbers.value(change.after),
             numbers.interval(value),
             numbers.value(change.before),
             f"{difference} ({ends})" if ends else difference,
-            numbers.verdict(change),
+            change.verdict,
             note,
         )

@@ -180,7 +180,7 @@ def _changes(comparison: Comparison, numbers: Numbers) -> list[Sentence]:
     """What got better and what got worse beyond doubt, the largest change first."""
     lines = []
     for about in ("better", "worse"):
-        found = sorted((c for c in comparison.changes if numbers.verdict(c) == about), key=lambda c: -abs(float(c.gain)))
+        found = sorted((c for c in comparison.changes if c.verdict == about), key=lambda c: -abs(float(c.gain)))
         named = list({(c.before, c.after): _from_to(c, numbers) for c in reversed(found)}.values())[::-1][:MOST]
         if not found:
             text = f"None of {len(comparison.changes)} figures is {about} beyond doubt."

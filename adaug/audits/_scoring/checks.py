@@ -1,33 +1,45 @@
-"""The checks of an audit, and fingerprints of its images."""
+"""The checks of an audit."""
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
 from adaug._batches.batch import Batch
 from adaug._batches.kinds import Target
-from adaug._runtime.geometry import inside
 from adaug.audits.plan import Plan
 
+SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
-def fingerprints(image: Tensor) -> list[str]:
-    """A fingerprint of each image, [n]."""
-    return [hashlib.blake2b(row.tobytes(), digest_size=8).hexdigest() for row in image.detach().float().cpu().numpy()]
+
+def check_order(loader: Any, path: Path | None) -> None:
+    """Tells at once if a DataLoader shuffles: other audits then hold other orders. With a file this is a ValueError."""
+    samplers = [getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)]
+    shuffling = [s for s in samplers if isinstance(s, SHUFFLING) or getattr(s, "shuffle", False) is True]
+    if not shuffling:
+        return
+    said = (
+        f"`loader` should give its images in one order, to {'continue' if path else 'compare'} audits. Found "
+        f"{type(shuffling[0]).__name__}; use DataLoader(..., shuffle=False)."
+    )
+    if path is not None:
+        raise ValueError(said)
+    warnings.warn(said, stacklevel=3)
 
 
 def check_scores(scores: Any, n: int) -> None:
-    """Raises TypeError or ValueError unless `score` returned numbers for n images, [n] or [n, K]."""
+    """Raises TypeError or ValueError unless `score` returned numbers for n images, [n], [n, K] or [n, P, K]."""
     if not isinstance(scores, Tensor):
         raise TypeError(f"`score` should return a tensor, ({n},) or ({n}, parts). Found {type(scores).__name__}.")
-    if scores.ndim not in (1, 2) or len(scores) != n or scores.is_complex():
+    if scores.ndim not in (1, 2, 3) or len(scores) != n or scores.is_complex():
         raise ValueError(
-            f"`score` should return one number per image, ({n},), or one per part, ({n}, parts). Found {tuple(scores.shape)}."
+            f"`score` should return one number per image, ({n},), or one per part, ({n}, parts) or "
+            f"({n}, people, joints). Found {tuple(scores.shape)}."
         )
 
 
@@ -56,13 +68,3 @@ def warn_of_fill(parsed: Batch, plan: Plan, targets: Mapping[Any, str | Target] 
             f'{{{silent[0]!r}: adaug.Target("mask", fill=255)}} and leave 255 out of the score, or fill=0 if class 0 is meant.',
             stacklevel=5,
         )
-
-
-def without_what_left(scores: Tensor, seen: Batch) -> Tensor:
-    """Replaces the scores of keypoints that are not visible under a view, or outside its frame, by NaN."""
-    scores = scores.float()
-    known = seen.labelled_keypoints()
-    if known is None or known[1].shape != scores.shape:
-        return scores
-    points, visible = known
-    return torch.where(visible & inside(points[..., :2], seen.size), scores, torch.nan)

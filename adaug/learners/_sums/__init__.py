@@ -1,0 +1,1 @@
+"""What running difficulty sums up: the parts of a policy, and how far single rows count."""
