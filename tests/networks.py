@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import reference
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import adaug
+from adaug._batches.parse import parse
 from adaug.learners.paper import PaperState
 from adaug.learners.running import RunningState
 
@@ -358,3 +360,11 @@ def small_batches(n: int = 5, canvas: int = 24) -> list[dict[str, Tensor]]:
 
 def small_loss(output: Tensor, batch: dict[str, Tensor]) -> Tensor:
     return output.square().mean((1, 2, 3)) + batch["keypoints"][..., 0].mean(1) + batch["visibility"].mean(1)
+
+
+def view_of(batch, pairs, **options):
+    """What a view makes of a batch, and its matrix in float64."""
+    parsed = parse(batch, options.get("targets"))
+    view = adaug.apply.view_of(parsed, pairs, parsed.size)
+    matrix = reference.scaled(view.matrix[0].double().numpy(), parsed.size)
+    return adaug.apply_view(batch, view, **options), matrix

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size, centred, full_precision, mirror, product
+from adaug._runtime.random import Stream
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
 
@@ -161,8 +162,8 @@ def divides(operation: Operation, size: Size) -> bool:
 @lru_cache(maxsize=256)
 def _known_to_divide(operation: Operation, size: Size) -> bool:
     with torch.device("cpu"), torch.no_grad():
-        at = torch.cat([operation.at(centre, 1) for centre in operation.centres()])
-        matrix = operation.matrix(at, size)
+        each = torch.arange(operation.bins)[:, None]
+        matrix = operation.matrix(operation.draw(each, Stream(0)), size)  # magnitudes may be [n] or [n, ...]
     return matrix is not None and bool((matrix[:, 2] != constant((0.0, 0.0, 1.0), matrix)).any())
 
 

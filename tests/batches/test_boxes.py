@@ -1,12 +1,12 @@
 """Boxes are edges, as in COCO and torchvision; keypoints are pixel centres; a box may ask for a visible part."""
 
 import hypothesis.strategies as st
+import networks as nets
 import numpy as np
 import pytest
 import reference
 import torch
 from hypothesis import given
-from test_maps import view_of
 
 import adaug
 from adaug import Flip, Policy, Rotate, Scale, Target, Translate
@@ -59,7 +59,7 @@ def test_boxes_of_any_unit_and_format_are_edges(form, unit, height, width, turn,
     target = Target("boxes", unit=unit, format=form, min_visibility=least)
     batch = {"image": torch.rand(2, 3, height, width), "boxes": torch.from_numpy(given_)}
     pairs = [(Rotate(-90, 90, 9), turn), (Scale(0.5, 2, 9), scale), (Translate(-1, 1, 9), shift)]
-    made, matrix = view_of(batch, pairs, targets={"boxes": target})
+    made, matrix = nets.view_of(batch, pairs, targets={"boxes": target})
     edges = np.concatenate([low, high], -1)[0]
     expected = reference.boxes(matrix, edges, (height, width), least)
     either = [reference.boxes(matrix, edges, (height, width), part) for part in (max(0, least - 1e-4), least + 1e-4)]
@@ -97,7 +97,7 @@ def test_tv_tensors_are_read_by_their_own_type_and_format(name, form):
     low, high = np.array([[[2.0, 3]]]), np.array([[[8.0, 12]]])
     boxes = torch.from_numpy(FORMS[form](low, high)).float()
     pairs = [(Rotate(-90, 90, 9), 90.0)]
-    expected, _ = view_of(
+    expected, _ = nets.view_of(
         {"image": torch.rand(1, 3, 20, 20), "boxes": boxes}, pairs, targets={"boxes": Target("boxes", format=form)}
     )
     own = {"image": torch.rand(1, 3, 20, 20), name: tv("BoundingBoxes", boxes, format=form.upper(), canvas_size=(20, 20))}

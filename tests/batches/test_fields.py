@@ -3,12 +3,12 @@
 import math
 
 import hypothesis.strategies as st
+import networks as nets
 import numpy as np
 import pytest
 import reference
 import torch
 from hypothesis import given
-from test_maps import view_of
 
 import adaug
 from adaug import Augment, Branch, Flip, Policy, Rotate, Scale, Shear, Target, Translate
@@ -35,7 +35,7 @@ def test_vectors_turn_with_their_image(views, rows, columns, stride, unit, form,
     if form is None and fields.shape[1] % 2:
         return
     target = Target("vectors", unit=unit, format=form)
-    made, matrix = view_of({"image": torch.rand(2, 3, *side), "flow": fields}, views, targets={"flow": target})
+    made, matrix = nets.view_of({"image": torch.rand(2, 3, *side), "flow": fields}, views, targets={"flow": target})
     lengths = {"unit": (side[1], side[0]), "signed": (side[1] / 2, side[0] / 2), (0, 4): (4, 4)}.get(unit, (1, 1))
     scale = np.array(lengths, float)[:, None, None]
     for i in range(count):
@@ -72,7 +72,7 @@ def test_sums_of_densities_stay(views, rows, columns, stride, dots, seed):
     noise = np.random.default_rng(seed)
     mass = (noise.random(size) < 0.1).astype(float) if dots else noise.random(size)
     batch = {"image": torch.rand(2, 3, *side), "density": torch.from_numpy(mass).expand(2, 1, *size)}
-    made, matrix = view_of(batch, views, targets={"density": "density"})
+    made, matrix = nets.view_of(batch, views, targets={"density": "density"})
     least, most = reference.stays(mass, matrix, size, stride)
     assert least - 1e-3 <= float(made["density"][0].sum()) <= most + 1e-3
     assert float(made["density"].min()) >= 0
@@ -132,7 +132,7 @@ def test_functions_move_angles_areas_and_cameras(turn, scale):
         "area": Target(move=area_after),
         "camera": Target("other", move=intrinsics_after),
     }
-    made, matrix = view_of(batch, [(Rotate(-90, 90, 9), turn), (Scale(0.5, 2, 9), scale)], targets=targets)
+    made, matrix = nets.view_of(batch, [(Rotate(-90, 90, 9), turn), (Scale(0.5, 2, 9), scale)], targets=targets)
     wrapped = (made["angle"] - batch["angle"] - turn + 180) % 360 - 180
     torch.testing.assert_close(wrapped, torch.zeros(3), atol=1e-2, rtol=0)
     torch.testing.assert_close(made["area"], batch["area"] * scale**2, atol=1e-3, rtol=1e-3)

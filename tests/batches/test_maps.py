@@ -3,6 +3,7 @@
 from functools import partial
 
 import hypothesis.strategies as st
+import networks as nets
 import numpy as np
 import pytest
 import reference
@@ -22,21 +23,11 @@ def image(height, width, n=2):
     return torch.rand(n, 3, height, width)
 
 
-def view_of(batch, pairs, **options):
-    """What a view makes of a batch, and its matrix in float64."""
-    from adaug.apply import view_of
-
-    parsed = parse(batch, options.get("targets"))
-    view = view_of(parsed, pairs, parsed.size)
-    matrix = reference.scaled(view.matrix[0].double().numpy(), parsed.size)
-    return adaug.apply_view(batch, view, **options), matrix
-
-
 @given(SIDES, SIDES, st.integers(1, 6), st.integers(1, 5), st.sampled_from(["mask", "heatmaps"]))
 def test_maps_move_as_their_image_does_at_any_stride_that_divides(rows, columns, stride, count, kind):
     size, side = (4 * rows, 4 * columns), (4 * rows * stride, 4 * columns * stride)
     maps = torch.randint(0, 9, (2, count, *size)) if kind == "mask" else torch.rand(2, count, *size)
-    made, matrix = view_of({"image": image(*side), "maps": maps}, MOVE, targets={"maps": kind})
+    made, matrix = nets.view_of({"image": image(*side), "maps": maps}, MOVE, targets={"maps": kind})
     assert made["maps"].shape == maps.shape
     order = 0 if kind == "mask" else 1
     for plane, found in zip(maps[0].double().numpy(), made["maps"][0].double().numpy(), strict=True):
@@ -49,7 +40,7 @@ def test_a_declared_stride_need_not_divide(height, width, stride, rounds):
     size = tuple(int(getattr(np, rounds)(side / stride)) for side in (height, width))
     maps = torch.rand(2, 2, *size)
     batch = {"image": image(height, width), "heatmaps": maps}
-    made, matrix = view_of(batch, MOVE, targets={"heatmaps": Target("heatmaps", stride=stride)})
+    made, matrix = nets.view_of(batch, MOVE, targets={"heatmaps": Target("heatmaps", stride=stride)})
     expected, _ = reference.warped(maps[0, 0].double().numpy(), reference.at_stride(matrix, stride), size, 1)
     np.testing.assert_allclose(made["heatmaps"][0, 0].numpy(), expected, atol=1e-3)
 

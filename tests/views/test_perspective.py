@@ -3,12 +3,12 @@
 from dataclasses import KW_ONLY, dataclass
 
 import hypothesis.strategies as st
+import networks as nets
 import numpy as np
 import pytest
 import reference
 import torch
 from hypothesis import given
-from test_maps import view_of
 
 import adaug
 from adaug import Flip, Policy, Rotate, Scale, Target
@@ -56,7 +56,7 @@ def test_pixels_points_boxes_and_masks_are_divided(views, seed):
         "boxes": torch.cat([low, low + 6], -1), "heatmaps": torch.rand(2, 1, 20, 16, generator=noise),
         "flow": torch.rand(2, 2, 20, 16, generator=noise) - 0.5, "density": torch.rand(2, *SIZE, generator=noise),
     }  # fmt: skip
-    made, matrix = view_of(batch, views, targets={"flow": "vectors", "density": "density"})
+    made, matrix = nets.view_of(batch, views, targets={"flow": "vectors", "density": "density"})
     places = reference.points(matrix, points[0].double().numpy())
     np.testing.assert_allclose(made["keypoints"][0].numpy(), places, atol=5e-3)
     border = np.abs(places + 0.5).min() < 1e-2 or np.abs(places + 0.5 - np.array([SIZE[1], SIZE[0]])).min() < 1e-2
@@ -136,7 +136,7 @@ def test_boxes_that_go_behind_the_observer_hold_what_is_seen_of_them(seed):
     edges = np.concatenate([low, low + 4 + noise.random((6, 2)) * 20], -1)
     batch = {"image": torch.rand(1, 1, *SIZE), "boxes": torch.from_numpy(edges)[None]}
     tilts = [(Tilt(-9, 9, 4), float(noise.uniform(2, 4))), (Tilt(-9, 9, 4, along=1), float(noise.uniform(-2, 2)))]
-    made, matrix = view_of(batch, tilts)
+    made, matrix = nets.view_of(batch, tilts)
     for box, found in zip(edges, made["boxes"][0].numpy(), strict=True):
         steps = np.linspace(0, 1, 400)
         inside = box[:2] - 0.5 + np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2) * (box[2:] - box[:2])
@@ -145,3 +145,31 @@ def test_boxes_that_go_behind_the_observer_hold_what_is_seen_of_them(seed):
         if len(seen) > 50:
             assert (found[:2] <= seen.min(0) + 0.1).all()
             assert (found[2:] >= seen.max(0) - 0.1).all()
+
+
+@dataclass(frozen=True)
+class Pan(Geometric):
+    """A turn of the camera about both axes by as many 1/1000 per pixel: two numbers a row, so [n, 2]."""
+
+    pans: float = 1.0
+
+    def draw(self, chosen, stream):
+        return torch.stack([super().draw(chosen, stream), stream.uniform(len(chosen))], 1)
+
+    def draw_random(self, n, stream):
+        return torch.stack([super().draw_random(n, stream), stream.uniform(n)], 1)
+
+    def membership(self, magnitude):
+        return super().membership(magnitude[:, 0])
+
+    def matrix(self, magnitude, size):
+        matrix = torch.eye(3).repeat(len(magnitude), 1, 1)
+        matrix[:, 2, :2] = magnitude * self.pans / 1000
+        return matrix
+
+
+@pytest.mark.parametrize("pans", [0.0, 1.0])
+def test_magnitudes_of_several_numbers_are_tried_as_they_are_drawn(pans):
+    policy = Policy([adaug.Branch("pan", [Pan(-2, 2, 3, pans)], share=1.0)])
+    _, view = adaug.Augment(policy, seed=0)({"image": torch.rand(4, 3, 16, 16)}, view=True)
+    assert view.perspective is (pans > 0)
