@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -368,3 +369,8 @@ def view_of(batch, pairs, **options):
     view = adaug.apply.view_of(parsed, pairs, parsed.size)
     matrix = reference.scaled(view.matrix[0].double().numpy(), parsed.size)
     return adaug.apply_view(batch, view, **options), matrix
+
+
+def name_of(value: Any) -> str:
+    """A name for a test, the same in every process: without an address in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))

@@ -238,7 +238,7 @@ def test_a_value_inside_itself_has_an_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [threading.Lock(), (i for i in "a"), memoryview(b"a"), torch.zeros(1, device="meta")], ids=str
+    "value", [threading.Lock(), (i for i in "a"), memoryview(b"a"), torch.zeros(1, device="meta")], ids=nets.name_of
 )
 def test_what_cannot_be_read_has_none(value: Any) -> None:
     for holder in (value, [value], functools.partial(score, value), scaled(value)):

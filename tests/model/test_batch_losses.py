@@ -82,7 +82,7 @@ class Own(nn.Module):
     nn.BCEWithLogitsLoss(), nn.MSELoss(), nn.SmoothL1Loss(reduction="sum"), Own(), Own("sum"),
     lambda output, batch: (output - batch["mask"]).square().mean(),
     lambda output, batch: ((output - batch["mask"]).square() * torch.rand(())).mean(),
-], ids=str)  # fmt: skip
+], ids=nets.name_of)  # fmt: skip
 def test_losses_that_do_not_are_not(loss: Any) -> None:
     output, true = masks()
     torch.manual_seed(0)
@@ -163,7 +163,7 @@ def made() -> tuple[nn.Module, Any, dict[str, Tensor]]:
     return nets.make_network("classifier"), adaug.AdversarialAugmenter(policies.robust([(0, 1)]), seed=0), batch
 
 
-@pytest.mark.parametrize("criterion", CRITERIA, ids=str)
+@pytest.mark.parametrize("criterion", CRITERIA, ids=nets.name_of)
 def test_a_criterion_is_answered_by_the_call_that_works(criterion: Any) -> None:
     model, augmenter, batch = made()
     name = type(criterion).__name__ if isinstance(criterion, nn.Module) else criterion.__name__
