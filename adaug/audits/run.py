@@ -21,12 +21,12 @@ from adaug._model.audited import AuditedModel
 from adaug._runtime.checks import batches, checked, flag, function, instance, integer, mapping, optional, several
 from adaug._runtime.files import check_writable
 from adaug._runtime.geometry import SIZE, Size
-from adaug._runtime.progress import with_bar
 from adaug._views.view import View
 from adaug.audits._scoring.checks import check_groups, check_order, check_scores, warn_of_fill
 from adaug.audits._scoring.counts import joined, without_what_left
 from adaug.audits._scoring.gallery import Gallery
 from adaug.audits._scoring.identity import UNKNOWN, check_same, identity_of, images_of, labels_of
+from adaug.audits._scoring.progress import with_bar
 from adaug.audits.audit import Audit
 from adaug.audits.plan import VIEWS, Plan, plan_of
 from adaug.audits.records import FamilyTable
