@@ -10,7 +10,7 @@ they are, turned, scaled and hidden in part. One seed proves little: compare sev
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -44,13 +44,13 @@ ARMS = {
 # ... and in the audit: turned further than any training view, scaled by 0.71, 1 and 1.41, and one of 4 x 4 cells hidden
 VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), adaug.OccludeImage((4, 4), (1,)))
 GRID = "rotate × scale"  # all rotations at all scales
-SHOWN = {  # what the table calls the statistics of an audit
-    "as it is": "as it is",
-    "grid mean": f"mean, {GRID}",
-    "worst per image": f"worst per image, {GRID}",  # each image in its worst view
-    "in every view": f"in every view, {GRID}",
-    "hidden": "mean, occlude",
-    "worst hidden": "worst per image, occlude",
+SHOWN: dict[str, Callable[[adaug.audits.Comparison], adaug.audits.Change]] = {  # what the table shows of a comparison
+    "as it is": lambda compared: compared.mean("as it is"),
+    "grid mean": lambda compared: compared.mean(GRID),
+    "worst per image": lambda compared: compared.worst_per_image(GRID),  # each image in its worst view
+    "in every view": lambda compared: compared.in_every_view(GRID),
+    "hidden": lambda compared: compared.mean("occlude"),
+    "worst hidden": lambda compared: compared.worst_per_image("occlude"),
 }
 
 
@@ -151,12 +151,13 @@ def audit(model: ResNet, data: Pair) -> adaug.Audit:
 def compare(audits: dict[str, adaug.Audit]) -> dict[str, dict[str, float]]:
     """Prints and returns the main numbers in per cent. Says where the last network differs from the first beyond chance."""
     first = next(iter(audits.values()))
-    changes = {arm: {change.name: change for change in first.compare(audited).changes} for arm, audited in audits.items()}
-    scores = {arm: {row: 100 * of_arm[name].after for row, name in SHOWN.items()} for arm, of_arm in changes.items()}
+    compared = {arm: first.compare(audited) for arm, audited in audits.items()}
+    changes = {arm: {row: figure(of_arm) for row, figure in SHOWN.items()} for arm, of_arm in compared.items()}
+    scores = {arm: {row: 100 * change.after for row, change in of_arm.items()} for arm, of_arm in changes.items()}
     *_, (last, of_last) = changes.items()
     print(f"{'accuracy, %':16s}" + "".join(f"{arm:>13s}" for arm in audits))
-    for row, name in SHOWN.items():
-        verdict = f"   {last}: {of_last[name].verdict}" if len(audits) > 1 else ""
+    for row in SHOWN:
+        verdict = f"   {last}: {of_last[row].verdict}" if len(audits) > 1 else ""
         print(f"{row:16s}" + "".join(f"{of_arm[row]:13.1f}" for of_arm in scores.values()) + verdict)
     return scores
 

@@ -202,7 +202,8 @@ def test_a_network_that_has_not_its_shapes_yet_is_refused() -> None:
 
 
 def test_a_pending_backward_pass_survives_a_look() -> None:
-    network, augmenter = Observed().train(), adaug.AdversarialAugmenter(adaug.policies.paper([(0, 1)]), seed=0)
+    policy = adaug.policies.paper([(0, 1)], learned=adaug.learners.Paper(features=("conv",)))
+    network, augmenter = Observed().train(), adaug.AdversarialAugmenter(policy, occlude=("conv",), seed=0)
     batch = nets.make_batch(4)
     loss = augmenter.step(network, batch, lambda output, seen: output.square().mean((1, 2, 3))).loss
     augmenter.distributions(network, batch)

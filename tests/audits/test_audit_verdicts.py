@@ -129,7 +129,7 @@ def test_names_of_figures_are_the_same_everywhere(tmp_path: Path) -> None:
     text = read(audit.html(tmp_path / "page.html")).text.translate(SPACES)
     statistics = json.loads(audit.to_json())["all views"]
     assert list(statistics) == list(METHODS)
-    docs = (Path(__file__).parents[1] / "docs/read-an-audit.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs/read-an-audit.md").read_text()
     for name in METHODS:
         assert name in text
         assert f"| {name} |" in docs
