@@ -14,7 +14,7 @@ VIEWS = (adaug.Rotate(-70, 70, 7), adaug.Scale(2**-0.75, 2**0.75, 3, log=True), 
 SHORT = "No difference is beyond chance: train longer, or audit more images."
 LEGEND = """Worst per image: each image in its worst view of the grid; worst 10 %: in its worst tenth of it.
 Chance: of the images, for all lines together. Another training may differ by more."""
-NEXT = "Next: audit your own network (docs/read-an-audit.md), then put one line into your loop (docs/train.md)."
+NEXT = "Next: audit your own network (docs/read-an-audit.md), then put two lines into your loop (docs/train.md)."
 PAGE = "audit.html"
 GRID = "rotate × scale"  # all rotations at all scales: the yardstick
 FIGURES = ("mean", "worst view", "worst per image", "worst 10 % per image", "in every view")
