@@ -190,6 +190,11 @@ class PerSample:
     def _of_sequences(self, prediction: Tensor, given: list[Any]) -> Tensor:
         """The CTC loss of each sequence, [N]. Predictions are [T, N, C], so their first dimension counts no samples."""
         criterion: Any = self.loss
+        if len(given) != 3:
+            raise ValueError(
+                f"`target` of a CTCLoss should name three entries. Found {len(given)}; pass target=[targets, input_lengths, "
+                "target_lengths]."
+            )
         targets, lengths, target_lengths = given
         losses = F.ctc_loss(prediction, targets, lengths, target_lengths, criterion.blank, "none", criterion.zero_infinity)
         if criterion.reduction != "mean":
@@ -208,7 +213,8 @@ class PerSample:
         if criterion.weight is not None:
             weight = weight * criterion.weight.to(summed.dtype)[torch.where(known, labels, 0)]
         total = (weight.sum(1) / each).sum()
-        return torch.where(count > 0, summed / each, 0) * (len(summed) / total.clamp(min=torch.finfo(summed.dtype).tiny))
+        factor = torch.where(total > 0, len(summed) / torch.where(total > 0, total, 1), 0)  # 0 where all weights are
+        return torch.where(count > 0, summed / each, 0) * factor
 
 
 def _of_torch(criterion: nn.Module) -> bool:

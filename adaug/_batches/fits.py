@@ -13,7 +13,7 @@ from adaug._batches.batch import Batch
 from adaug._batches.checks.unmoved import check_numbers
 from adaug._batches.moving.colours import check_colours
 from adaug._batches.moving.flat import check_images, image_of
-from adaug._batches.moving.moves import vector_parts
+from adaug._batches.moving.moves import has_columns, vector_parts
 from adaug._batches.tree import walk
 from adaug._batches.units import check_boxes, check_points
 from adaug.keypoints import Pairs
@@ -58,6 +58,8 @@ def check_values(batch: Batch, *, wait: bool = True) -> None:
                 _check_third(key, entry.detach()[..., 2])
         elif target.kind == "boxes":
             check_boxes(repr(key), entry.detach(), target.unit, target.format, batch.size)
+        elif target.kind == "label" and target.pairs and target.format is None and entry.ndim > 1:
+            _check_label(key, entry.detach())
     given = [key for key in batch.kinds if isinstance(key, tuple)]
     for key, entry in batch.guessed.items():
         check_numbers(
@@ -87,6 +89,16 @@ def _check_third(key: Any, third: Tensor) -> None:
             f"The third column of {key!r} should be a visibility: 0, 1, 2 or -1, or a confidence from 0 to 1. Found "
             f'{float(third[wrong][0]):.3g}; pass adaug.Target("keypoints", format="xyz") if it is something else, such as a '
             'depth, which then stays as it is, or format="xyv" if it is a visibility all the same.'
+        )
+
+
+def _check_label(key: Any, label: Tensor) -> None:
+    """Raises ValueError if integers may be numbers of classes as well as one-hot."""
+    integers = not label.is_floating_point() and label.dtype != torch.bool
+    if integers and bool(((label == 0) | (label == 1)).all()):
+        raise ValueError(
+            f"{key!r} should say what its integers are, because left and right change places in it. Found 0 and 1 alone, shape "
+            f'{tuple(label.shape)}; pass adaug.Target("label", pairs=..., format="one-hot"), or format="ids" for class numbers.'
         )
 
 
@@ -145,8 +157,7 @@ def _count(batch: Batch, key: Any) -> int | None:
         return int(entry.shape[1]) // vector_parts(entry.shape[1], target)
     if target.kind == "heatmaps" or (target.kind in ("mask", "density") and entry.ndim == 4 and entry.shape[1] > 1):
         return int(entry.shape[1])
-    classes = target.kind == "label" and target.pairs and (entry.is_floating_point() or entry.dtype == torch.bool)
-    return int(entry.shape[-1]) if classes else None
+    return int(entry.shape[-1]) if target.kind == "label" and target.pairs and has_columns(entry, target) else None
 
 
 def check_operations(

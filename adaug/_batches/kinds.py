@@ -28,7 +28,8 @@ MOVING = ("image", "keypoints", "visibility", "boxes", *MAPS)
 CARRIED = ("label", "other")  # kinds that stay as they are, however pixels move
 KINDS = (*MOVING, *CARRIED)
 MODES = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "HSV", "YCbCr", "LAB", "La", "RGBa", "bands")  # PIL's, and any bands
-FORMATS_OF = {"boxes": FORMATS, "keypoints": ("xyv", "xyz"), "vectors": ("xy", "xyz"), "image": MODES}
+LABELS = ("ids", "one-hot")
+FORMATS_OF = {"boxes": FORMATS, "keypoints": ("xyv", "xyz"), "vectors": ("xy", "xyz"), "image": MODES, "label": LABELS}
 OPTIONS = {  # which kinds take an option
     "unit": ("keypoints", "boxes", "vectors"),
     "fill": ("image", "heatmaps", "mask"),
@@ -61,10 +62,11 @@ class Target:
             "direction" means that they keep their length.
         format: Of boxes: "xyxy" (the default), "xywh" or "cxcywh". Of keypoints with a third column: "xyv", a visibility, or
             "xyz", where it stays as it is. Of vectors: "xy" (channels x, y, x, y, ...) or "xyz" (the z of normals stays). Of
-            images: PIL's name for their colours, such as "CMYK", or "bands" for channels that are no colours.
-        pairs: What changes places in a mirror image: keypoints, maps, class ids of a mask [B, H, W] or of integer labels, or
-            classes in the last dimension of other labels. () means nothing. By default keypoints, their visibility and heat
-            maps follow the pairs of the flip, and all else has none.
+            images: PIL's name for their colours, such as "CMYK", or "bands" for channels that are no colours. Of labels with
+            pairs: "ids", numbers of classes, or "one-hot", one or several 1s among the classes in the last dimension.
+        pairs: What changes places in a mirror image: keypoints, maps, class ids of a mask [B, H, W] or of labels, or classes in
+            the last dimension of labels that are fractions, booleans or one-hot. () means nothing. By default keypoints, their
+            visibility and heat maps follow the pairs of the flip, and all else has none.
         stride: Pixels of the image for each pixel of a map, if the map's size does not tell it.
         rows: Key of the entry that holds the image of each object, [N] integers, if the objects of all images stand in one
             tensor [N, ...].

@@ -123,6 +123,11 @@ class Comparison:
                     f"Two audits should have the same {what} to be compared. Found different ones; audit both with the "
                     "same arguments."
                 )
+        if before.scores.shape[2:] != after.scores.shape[2:]:
+            raise ValueError(
+                f"Two audits should score as many parts of an image. Found scores {list(before.scores.shape)} and "
+                f"{list(after.scores.shape)} (images, views, parts); audit both with the same score."
+            )
         if list(before.images) != list(after.images) or before.scores.shape != after.scores.shape:
             raise ValueError(
                 f"Two audits should hold the same images in the same order. Found {len(before)} and {len(after)} images, "

@@ -136,8 +136,7 @@ def audit(
         run.finish()
         run.save(file)
     except BaseException as error:  # keep what was computed
-        if run.images:
-            error.audit = run.audit()  # type: ignore[attr-defined]
+        error.audit = run.audit() if run.images else None  # type: ignore[attr-defined]
         with suppress(OSError, ValueError):
             run.save(file)
         raise

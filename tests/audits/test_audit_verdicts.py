@@ -135,3 +135,10 @@ def test_names_of_figures_are_the_same_everywhere(tmp_path: Path) -> None:
         assert f"| {name} |" in docs
         assert all(word in str(audit) for word in name.split(" per ")), name
         assert any(one.name.startswith(name) for one in audit.compare(audit).changes)
+
+
+def test_audits_of_other_parts_are_told_apart_from_other_images():
+    whole, parts = make_audit(np.ones((4, 3))), make_audit(np.ones((4, 3, 2)))
+    with pytest.raises(ValueError, match=r"as many parts of an image. Found scores \[4, 3\] and \[4, 3, 2\]"):
+        whole.compare(parts)
+    assert whole.compare(whole).worse() == []

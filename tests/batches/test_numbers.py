@@ -26,7 +26,9 @@ def seen(batch, **options):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["float", "double", "unit", "integers"])
 @pytest.mark.parametrize(
-    "shape", [(N, 68, 2), (N, 136), (N, 7, 5), (N, 4), (N, 3, 4), (N, 2), (N, 2, 3, 2), (N, 1, 4)], ids=str
+    "shape",
+    [(N, 68, 2), (N, 136), (N, 7, 5), (N, 4), (N, 3, 4), (N, 2), (N, 2, 3, 2), (N, 1, 4), (N, 51), (N, 5), (N, 3, 16)],
+    ids=str,
 )
 def test_coordinates_are_asked_for_whatever_their_name(name, kind, shape):
     batch = {"image": torch.rand(N, 3, SIDE, SIDE), name: coordinates(shape, kind)}
@@ -69,6 +71,8 @@ CLASSES = {
     "words": lambda: torch.randint(0, 30000, (N, 12)) + 100,
     "words with padding": lambda: torch.cat([torch.randint(0, 30000, (N, 11)) + 50, torch.full((N, 1), -100)], 1),
     "three tasks": lambda: torch.randint(0, 9, (N, 3)),
+    "two tasks": lambda: torch.randint(0, 9, (N, 2)),
+    "digits": lambda: torch.randint(0, 10, (N, 6)),
     "nothing": lambda: torch.zeros(N, 0),
 }
 

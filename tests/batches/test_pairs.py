@@ -112,3 +112,23 @@ def test_replayed_views_keep_the_pairs_of_entries():
     targets = {"mask": Target("mask", pairs=[(1, 2)])}
     made, view = Augment(Policy((), (Flip(p=0.5),)), seed=0, targets=targets)(batch, view=True)
     assert torch.equal(adaug.apply_view(batch, view, targets=targets)["mask"], made["mask"])
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_integer_labels_of_zeros_and_ones_say_what_they_are(classes):
+    """[B, C] of 0 and 1 may be one-hot or class numbers; every other dtype or value tells."""
+    columns = torch.nn.functional.one_hot(torch.tensor([0, 1, classes - 1]), classes)
+    ids = torch.tensor([[0, 1], [1, 1], [0, 0]])
+    with pytest.raises(ValueError, match='format="one-hot"'):
+        flipped({"label": columns}, None, label=Target("label", pairs=[(0, 1)]))
+    swapped = columns[:, [1, 0, *range(2, classes)]]
+    for dtype in (torch.int64, torch.uint8, torch.float32, torch.bool):
+        target = Target("label", pairs=[(0, 1)], format="one-hot")
+        made = flipped({"label": columns.to(dtype)}, None, label=target)["label"]
+        assert torch.equal(made, swapped.to(dtype))
+    made = flipped({"label": ids}, None, label=Target("label", pairs=[(0, 1)], format="ids"))["label"]
+    assert torch.equal(made, 1 - ids)
+    made = flipped({"label": ids + 2}, None, label=Target("label", pairs=[(2, 3)]))["label"]
+    assert torch.equal(made, 3 - ids)
+    with pytest.raises(ValueError, match="should be from 0 to"):
+        flipped({"label": columns}, None, label=Target("label", pairs=[(0, classes)], format="one-hot"))

@@ -216,3 +216,19 @@ def test_a_step_inside_a_step_is_refused_by_name() -> None:
         assert nets.same(augmenter.state_dict(), before)
         inner.step(model, batch, plain)
         augmenter.step(model, batch, plain)
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 64])
+@pytest.mark.parametrize("options", [{"ignore_index": 0}, {"weight": torch.tensor([0.0, 1.0, 1.0])}])
+def test_a_batch_without_labels_costs_nothing(n, options):
+    """torch gives 0 / 0 there."""
+    output = torch.randn(n, 3, 4, 4, requires_grad=True)
+    losses = adaug.per_sample(nn.CrossEntropyLoss(**options), target="mask")(output, {"mask": torch.zeros(n, 4, 4).long()})
+    assert losses.tolist() == [0.0] * n
+    losses.sum().backward()
+    assert not output.grad.any()
+
+
+def test_ctc_says_which_entries_it_needs():
+    with pytest.raises(ValueError, match=r"three entries.*input_lengths"):
+        adaug.per_sample(nn.CTCLoss(), target="label")(torch.randn(7, 2, 5).log_softmax(2), {"label": torch.ones(2, 3).long()})

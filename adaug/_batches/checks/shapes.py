@@ -79,6 +79,8 @@ def check_entry(key: Key, entry: Any, target: Target, image: Tensor, objects: in
 def _flat_advice(entry: Tensor, target: Target) -> str:
     if target.rows is not None or entry.ndim == 0:
         return ""
+    if target.kind == "boxes" and entry.ndim == 2 and entry.shape[1] == 4:
+        return '; use .unsqueeze(-2) if each image has one box, or adaug.Target("boxes", rows=...) if they are of all images'
     return (
         "; if it holds the objects of all images, name the entry with the image of each, "
         f"adaug.Target({target.kind!r}, rows=...)"

@@ -15,6 +15,8 @@ from adaug._batches.names import KIND_OF
 from adaug._batches.tree import Path, children, has_names, is_container, key_of
 from adaug._runtime.geometry import Size
 
+SMALL = 10  # integers below may be classes of several tasks, or digits
+BOX_AND_CLASS = 5  # numbers
 MOST_COORDINATES = 8  # integers in a last dimension of at most so many may be boxes, quadrangles or points
 
 
@@ -96,8 +98,12 @@ def may_be_coordinates(values: Tensor, size: Size, objects: Collection[int]) -> 
         return False  # classes, one-hot or several at once
     if values.is_floating_point():
         return low < 0 or not bool(((values.double().sum(-1) - 1).abs() < 1e-3).all())  # else probabilities
-    even = values.shape[-1] % 2 == 0 if values.ndim == 2 else values.shape[-1] <= MOST_COORDINATES
-    return even and -max(size) / 2 <= low and high <= 1.5 * max(size)  # others are far outside the image
+    if low >= 0 and high < min(SMALL, max(size) / 3):
+        return False  # numbers of few classes; coordinates reach further
+    last = values.shape[-1]
+    pairs = last % 2 == 0 or (values.ndim > 2 and last <= MOST_COORDINATES)  # x and y
+    fits = pairs or (last > 3 and last % 3 == 0) or last == BOX_AND_CLASS
+    return fits and -max(size) / 2 <= low and high <= 1.5 * max(size)  # others are far outside the image
 
 
 def _refusal(key: Key, kind: str, what: str, remedy: str) -> ValueError:

@@ -162,8 +162,13 @@ MAPS = {"mask": mask, "vectors": vectors, "density": density}
 def label(entry: Tensor, target: Target, motion: Motion) -> Tensor:
     """Labels of which left and right change places: numbers of classes, or classes in the last dimension."""
     pairs = target.pairs or ()
-    numbers = not entry.is_floating_point() and entry.dtype != torch.bool
-    return motion.renamed(entry, pairs) if numbers else motion.swapped(entry, pairs, entry.ndim - 1)
+    return motion.swapped(entry, pairs, entry.ndim - 1) if has_columns(entry, target) else motion.renamed(entry, pairs)
+
+
+def has_columns(entry: Tensor, target: Target) -> bool:
+    """Whether labels have their classes in the last dimension, not as numbers."""
+    fractions = entry.is_floating_point() or entry.dtype == torch.bool
+    return target.format == "one-hot" or (target.format is None and fractions)
 
 
 def by_function(key: Key, entry: Any, move: Callable[[Any, Any], Any], view: View, n: int) -> Any:
