@@ -179,7 +179,8 @@ def sides(noise: Any) -> Case:
     declared = bool(noise.integers(2))
     flip = [tuple(map(int, noise.permutation(3)[:2]))]
     batch = {"image": images(size), "keypoints": torch.rand(2, 3, 2) * (min(size) - 1), "it": value}
-    target = adaug.Target("mask" if kind == "ids" else kind, pairs=own if declared else None)
+    form = "ids" if kind == "label" else None  # integers of 0 and 1 alone may be one-hot, too
+    target = adaug.Target("mask" if kind == "ids" else kind, format=form, pairs=own if declared else None)
     augment = adaug.AdversarialAugmenter(adaug.Policy((), (adaug.Flip(flip, p=1.0),)), targets={"it": target})
     swap = np.arange(k)
     for left, right in own if declared else flip if kind == "heatmaps" and k > max(flip[0]) else []:
