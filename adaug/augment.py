@@ -16,7 +16,7 @@ from torch import Tensor
 from adaug import policies
 from adaug._batches.batch import UserBatch
 from adaug._batches.fits import check_policy
-from adaug._batches.kinds import MOVING, TARGETS, Key, Target
+from adaug._batches.kinds import MOVING, REST, TARGETS, Key, Target
 from adaug._batches.names import guess
 from adaug._batches.samples.forms import Channels, is_array
 from adaug._batches.samples.lifted import Lifted
@@ -37,6 +37,7 @@ NAMED, DRAWN = 4, 5  # what a random stream is for; 0 to 3 belong to the augment
 RULES = {
     "policy": instance(Policy, "an adaug.Policy"),
     "targets": TARGETS,
+    "rest": REST,
     "output_size": SIZE,
     "seed": optional(integer(), "for torch's"),
     "channels": one_of(*get_args(Channels)),
@@ -70,6 +71,8 @@ class Augment:
         policy: Which views are drawn.
         targets: Key or position -> kind, for entries whose name does not tell their kind. For an entry inside another one, the
             key is a tuple.
+        rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind. By default they are an
+            error.
         output_size: (height, width) of a view, cut from the middle; by default the size of the image.
         seed: The seed of all draws. By default torch's initial seed at the first call.
         channels: Where the channels of arrays and tensors stand: "first", or "last" as in [H, W, C]. This concerns images, heat
@@ -92,6 +95,7 @@ class Augment:
         policy: Policy,
         *,
         targets: Mapping[Any, str | Target] | None = None,
+        rest: str | None = None,
         output_size: Size | int | None = None,
         seed: int | None = None,
         channels: Channels = "first",
@@ -100,6 +104,7 @@ class Augment:
         given = checked(locals(), RULES)
         self.policy = policy
         self.targets: dict[Key, Target] = given["targets"] or {}
+        self.rest: str | None = given["rest"]
         self.output_size: Size | None = given["output_size"]
         self.channels = channels
         self.clips = clips
@@ -181,7 +186,7 @@ class Augment:
         """Augments a batch of images of one size, or a sample, and returns it with its view."""
         frames = self._frames(key, image) if self.clips else None
         single = frames is None and is_single(source, key, image, self.targets, self.channels)
-        lifted = Lifted(source, self.targets, single, self.channels, frames)
+        lifted = Lifted(source, self.targets, single, self.channels, frames, self.rest)
         batch = lifted.batch
         check_policy(self._drawn, batch, wait=self._calls <= 1)
         view_size = batch.size if self.output_size is None else self.output_size

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_flip, check_operations
-from adaug._batches.kinds import TARGETS, Target
+from adaug._batches.kinds import REST, TARGETS, Target
 from adaug._batches.parse import parse
 from adaug._model.audited import AuditedModel
 from adaug._runtime.checks import batches, checked, flag, function, instance, integer, mapping, optional, several
@@ -45,6 +45,7 @@ RULES = {
     "views": VIEWS,
     "higher_is_better": flag(),
     "targets": TARGETS,
+    "rest": REST,
     "output_size": SIZE,
     "groups": optional(mapping(several(integer(), "", least=0), "a mapping from names to numbers of parts")),
     "num_draws": integer(at_least=0, at_most=10**6),
@@ -64,6 +65,7 @@ def audit(
     *,
     higher_is_better: bool = True,
     targets: Mapping[Any, str | Target] | None = None,
+    rest: str | None = None,
     output_size: Size | int | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
     num_draws: int = 24,
@@ -89,6 +91,7 @@ def audit(
         views: A policy, or operations. Masks on features become masks on the image.
         higher_is_better: Whether higher scores are better. False for losses and errors.
         targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind.
         output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
         groups: Name -> the parts that belong to it, such as {"arms": [1, 2, 3]}.
         num_draws: The number of joint draws.
@@ -108,7 +111,13 @@ def audit(
     The `audit` of any exception, and the file at `path`, hold what was computed before.
     """
     arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views}
-    arguments |= {"higher_is_better": higher_is_better, "targets": targets, "output_size": output_size, "groups": groups}
+    arguments |= {
+        "higher_is_better": higher_is_better,
+        "targets": targets,
+        "rest": rest,
+        "output_size": output_size,
+        "groups": groups,
+    }
     arguments |= {"num_draws": num_draws, "pairs": pairs, "num_pictures": num_pictures, "seed": seed, "path": path}
     given = checked(arguments | {"progress": progress}, RULES)
     plan = plan_of(given["views"], given["num_draws"], given["seed"], pairs=pairs)
@@ -118,6 +127,7 @@ def audit(
         plan,
         given["higher_is_better"],
         targets,
+        given["rest"],
         given["output_size"],
         given["groups"] or {},
         given["seed"],
@@ -152,6 +162,7 @@ class _Run:
     plan: Plan
     higher_is_better: bool
     targets: Mapping[Any, str | Target] | None
+    rest: str | None
     view_size: Size | None
     groups: dict[str, Sequence[int]]
     seed: int
@@ -241,7 +252,7 @@ class _Run:
         self._picture(parsed, table, first_image)
 
     def _parsed(self, batch: UserBatch) -> Batch:
-        parsed = self.model.placed(parse(batch, self.targets))
+        parsed = self.model.placed(parse(batch, self.targets, self.rest))
         first = not self.images  # it stands for all
         if first and any(family.mirrored is not None for family in self.plan.families):
             check_flip(parsed, self.plan.pairs)

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from adaug._batches.batch import Batch, UserBatch
-from adaug._batches.checks.shapes import check_fill
 from adaug._batches.kinds import MODES, PLAIN, Key, Target
+from adaug._batches.moving.held import check_fill
 from adaug._batches.names import as_it_says, guess, own_kind
 from adaug._batches.parse import parse
 from adaug._batches.rows import declared
@@ -31,6 +31,7 @@ class Lifted:
         single: Whether it is one sample, without the dimension of a batch.
         channels: Whether channels of arrays and tensors come "first" or "last".
         frames: The first dimensions of what belongs to frames of clips: (T,) in a sample, (B, T) in a batch.
+        rest: "other" leaves tensors of unknown kind as they are.
         entries: The entries that move with the pixels, by path.
         batch: The whole as a batch.
     """
@@ -40,6 +41,7 @@ class Lifted:
     single: bool
     channels: Channels
     frames: tuple[int, ...] | None = None
+    rest: str | None = None
     entries: dict[Path, Entry] = field(default_factory=dict, init=False)
     batch: Batch = field(init=False)
 
@@ -47,7 +49,7 @@ class Lifted:
         lifted = map_leaves(self._lifted, self.source, opens=self._opens)
         known = {key_of(path): self._said(path, entry.given) for path, entry in self.entries.items()}
         given = {key: target for key, target in known.items() if target is not None} | dict(self.given)
-        self.batch = parse(lifted, {key: self._target(key, target) for key, target in given.items()})
+        self.batch = parse(lifted, {key: self._target(key, target) for key, target in given.items()}, self.rest)
 
     def back(self, moved: Batch, view_size: Size) -> UserBatch:
         """The moved batch in the user's structure. What did not change is copied."""
