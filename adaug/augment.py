@@ -18,10 +18,11 @@ from adaug._batches.batch import UserBatch
 from adaug._batches.fits import check_policy
 from adaug._batches.kinds import MOVING, REST, TARGETS, Key, Target
 from adaug._batches.names import guess
+from adaug._batches.rows import is_rows
 from adaug._batches.samples.forms import Channels, is_array
 from adaug._batches.samples.lifted import Lifted
 from adaug._batches.samples.readings import image_of, is_single
-from adaug._batches.tree import Path, children, has_names, has_rows, map_leaves
+from adaug._batches.tree import Path, children, has_names, has_rows, is_named_tuple, map_leaves
 from adaug._runtime.checks import checked, flag, instance, integer, number, one_of, optional
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream
@@ -61,7 +62,8 @@ class Augment:
     A sample looks like a batch without the first dimension: an image [C, H, W], keypoints [K, 2], a mask [H, W]. It may also be
     a single image. Images of uint8 (and uint16) stand for 0 to 1 and come back rounded. NumPy arrays, PIL pictures and
     subclasses of Tensor come back in the type in which they came. Images of different sizes, or with different numbers of
-    boxes, keypoints or masks, come in lists, as torchvision's detectors take them: (images, [{"boxes": ...}, ...]).
+    boxes, keypoints or masks, come in lists, as torchvision's detectors take them, (images, [{"boxes": ...}, ...]), or as one
+    mapping for each.
 
     With `seed` and `index`, the draws depend only on seed, index and epoch, not on the number of workers or processes. Without
     `index`, every call draws anew, and workers, epochs, ranks and other Augments draw different views. With a seed, two runs
@@ -166,6 +168,10 @@ class Augment:
             raise TypeError(f"A batch or a sample should be a mapping, a tuple or an image. Found {type(batch).__name__}.")
         source = (batch,) if is_image else batch
         keys = self._keys(index, epoch)
+        if is_rows(source, self.targets):
+            each = [self._one(row, (*keys, i), *image_of(row, self.targets)) for i, row in enumerate(source)]
+            made = type(source)([row for row, _ in each])
+            return (made, [seen for _, seen in each]) if view else made
         key, image = image_of(source, self.targets)
         rows = len(image) if isinstance(image, (list, tuple)) else None if self.clips else _rows(source, image, self.targets)
         drawn: View | list[View]
@@ -255,7 +261,7 @@ def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | 
         return None
     n = len(image)
     for key, entry in children(batch):
-        if isinstance(entry, (list, tuple)) and not hasattr(entry, "_fields") and len(entry) == n:
+        if isinstance(entry, (list, tuple)) and not is_named_tuple(entry) and len(entry) == n:
             kind = targets.get(key) or guess(key, entry)
             arrays = kind is not None and kind.kind in MOVING and all(map(is_array, entry))
             if arrays or all(isinstance(item, Mapping) for item in entry):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaug._batches.batch import UserBatch
-from adaug._batches.tree import Path, has_rows, is_container, is_record, leaves, map_leaves, walk
+from adaug._batches.tree import Path, has_rows, is_container, is_named_tuple, is_record, leaves, map_leaves, walk
 from adaug._model.kept import Snapshot
 from adaug._runtime.random import random_state_kept
 
@@ -283,7 +283,7 @@ def _mapped(value: Any, n: int, function: Callable[[Tensor], Any], row: int | No
     """
 
     def of_rows(path: Path, value: Any) -> bool:
-        return given and path != () and has_rows(value, n) and not hasattr(value, "_fields")
+        return given and path != () and has_rows(value, n) and not is_named_tuple(value)
 
     def changed(path: Path, value: Any) -> Any:
         if isinstance(value, Tensor):

@@ -61,7 +61,7 @@ def kind_named(name: Any, beside: Collection[Any] = ()) -> str | None:
 def _sized(size: Tensor, view: Any) -> Tensor:
     """The size of the view, [n, 2] (height, width) or (width, height), in place of that of the images."""
     made = size
-    for order in (slice(None), slice(None, None, -1)) if view.canvas is not None else ():
+    for order in (slice(None, None, -1), slice(None)) if view.canvas is not None else ():
         before, after = (size.new_tensor(of[order]) for of in (view.canvas, view.size))
         made = torch.where((size == before).all(-1, keepdim=True), after, made)
     return made

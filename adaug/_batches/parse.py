@@ -18,7 +18,7 @@ from adaug._batches.kinds import PLAIN, Key, Target, as_targets
 from adaug._batches.moving.flat import image_of
 from adaug._batches.moving.held import held
 from adaug._batches.names import IMAGE_OF_OBJECT
-from adaug._batches.rows import as_columns, declared, kinds_of_rows, listed_rows, padded
+from adaug._batches.rows import as_columns, declared, is_rows, kinds_of_rows, listed_rows, padded
 from adaug._batches.tree import has_rows, key_of
 
 
@@ -39,14 +39,15 @@ def parse(
     Raises TypeError or ValueError if an entry has an unknown kind or a shape that does not fit its kind, if images are
     integers, or if numbers of rows or devices differ.
     """
-    source = batch if (columns := as_columns(batch)) is None else columns
+    given = as_targets(targets)
+    own_rows = batch if is_rows(batch, given) else None
+    source = batch if own_rows is None else as_columns(own_rows)
     if isinstance(source, Mapping):
         entries: dict[Key, Any] = dict(source)
     elif isinstance(source, (tuple, list)):
         entries = dict(enumerate(source))
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
-    given = as_targets(targets)
     asked = frozenset(given)
     given = own_kinds(entries) | given
     given |= {target.rows: PLAIN["other"] for target in given.values() if target.rows not in (None, *given)}
@@ -74,7 +75,7 @@ def parse(
     kinds = {key: kinds[key] for key in images} | kinds  # the first image is the model's
     kinds = _with_rows(found, kinds, len(found[images[0]]))
     by_name = {key: entry for key, entry in guessed.items() if key not in unnamed}
-    parsed = Batch(found, kinds, source, frozenset(moving), by_name, forms, batch if columns is not None else None)
+    parsed = Batch(found, kinds, source, frozenset(moving), by_name, forms, own_rows)
     image = parsed.image
     if device is not None and image.device != device:
         raise ValueError(f"The batch should be on the model's device, {device}. Found images on {image.device}.")

@@ -13,20 +13,23 @@ from torch.nn.utils.rnn import pad_sequence
 from adaug._batches.checks.unmoved import holds_numbers
 from adaug._batches.kinds import PLAIN, Key, Target
 from adaug._batches.names import as_it_says, guess, refuse_unknown
-from adaug._batches.tree import Path, key_of, walk
+from adaug._batches.tree import Path, is_named_tuple, key_of, walk
 
 
-def as_columns(batch: Any) -> dict[Key, list[Any]] | None:
-    """A list of mappings, one for each row (detectron2), as a mapping of lists. None if the batch is none.
+def is_rows(batch: Any, given: Mapping[Key, Target]) -> bool:
+    """Whether a batch is a list with a mapping for each row (detectron2), which holds an image [C, H, W]."""
+    rows = isinstance(batch, (list, tuple)) and not is_named_tuple(batch) and len(batch) > 0
+    return rows and all(isinstance(row, Mapping) and any(_is_image(*item, given) for item in row.items()) for row in batch)
 
-    Raises ValueError if rows have different names.
-    """
-    rows = isinstance(batch, (list, tuple)) and not hasattr(batch, "_fields") and len(batch) > 0
-    if not rows or not all(isinstance(row, Mapping) for row in batch):
-        return None
-    if any(getattr(value, "ndim", 3) > 3 for row in batch for value in row.values()):  # a batch of batches
-        return None
-    return {name: [row[name] for row in batch] for name in _names("A batch", batch)}
+
+def _is_image(name: Any, entry: Any, given: Mapping[Key, Target]) -> bool:
+    kind = given.get(name) or guess(name, entry) if isinstance(name, str) else None
+    return kind is not None and kind.kind == "image" and getattr(entry, "ndim", 3) < 4
+
+
+def as_columns(rows: Sequence[Mapping[Any, Any]]) -> dict[Key, list[Any]]:
+    """A mapping for each row as a mapping of lists. Raises ValueError if rows have different names."""
+    return {name: [row[name] for row in rows] for name in _names("a batch", rows)}
 
 
 def _names(whose: str, rows: Sequence[Mapping[Any, Any]]) -> list[Any]:
@@ -47,12 +50,14 @@ def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict
     n = next((len(entry) for key, entry in entries.items() if _is_images(key, entry, given)), None)
     rows: dict[Path, list[Any]] = {}
     for key, entry in entries.items() if n is not None else ():
-        if not isinstance(entry, (list, tuple)) or hasattr(entry, "_fields") or len(entry) != n:
+        if not isinstance(entry, (list, tuple)) or is_named_tuple(entry) or len(entry) != n:
             continue
         if all(isinstance(row, (Tensor, np.ndarray)) for row in entry):
             rows[key,] = list(entry)
         elif all(isinstance(row, Mapping) for row in entry):
             rows |= {(key, name): [row[name] for row in entry] for name in _names(repr(key), entry)}
+        else:
+            rows[key,] = list(entry)
         inside = [path for path in given if isinstance(path, tuple) and len(path) > 1 and path[0] == key and path not in rows]
         rows |= {path: each for path in inside if (each := _walked(entry, path[1:])) is not None}
     return rows

@@ -40,7 +40,12 @@ def is_container(path: Path, tree: Any) -> bool:
 
 def has_names(path: Path, tree: Any) -> bool:
     """Mappings and named tuples, but no lists, which may hold rows."""
-    return isinstance(tree, Mapping) or hasattr(tree, "_fields")
+    return isinstance(tree, Mapping) or is_named_tuple(tree)
+
+
+def is_named_tuple(tree: Any) -> bool:
+    """Whether it is a tuple whose items have names."""
+    return isinstance(tree, tuple) and hasattr(tree, "_fields")
 
 
 def has_rows(tree: Any, n: int) -> bool:
@@ -139,7 +144,7 @@ def with_children(tree: Any, items: Mapping[Any, Any]) -> Any:
         return type(tree)(**items)
     if not isinstance(tree, Mapping):
         values = [items[i] for i in range(len(items))]
-        return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
+        return type(tree)(*values) if is_named_tuple(tree) else type(tree)(values)
     if not isinstance(tree, MutableMapping):
         return type(tree)(items)  # type: ignore[call-arg]
     made = copy.copy(tree)  # a copy keeps what a subclass adds, and leaves the user's mapping as it is

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adaug._batches.kinds import CARRIED, Key
 from adaug._batches.names import OF_THE_CROP, OF_THE_ORIGINAL, kind_named
-from adaug._batches.tree import Path, children, has_names, is_container, key_of
+from adaug._batches.tree import Path, children, has_names, is_container, is_named_tuple, key_of
 from adaug._runtime.geometry import Size
 
 SMALL = 10  # integers below may be classes of several tasks, or digits
@@ -129,7 +129,7 @@ def _arrays(
             return
         beside = entry if isinstance(entry, Mapping) else ()
         for inner, item in children(entry)[:1] if listed else children(entry):
-            called = entry._fields[inner] if hasattr(entry, "_fields") else inner
+            called = entry._fields[inner] if is_named_tuple(entry) else inner
             kind = kind_named(called, beside)
             yield from _arrays(item, (*path, inner), usual if kind is None else (called, kind), row or listed, n)
 
