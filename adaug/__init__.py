@@ -4,7 +4,7 @@ from adaug import keypoints, learners, operations, plots, policies
 from adaug._batches.kinds import Target
 from adaug._runtime.version import __version__ as __version__
 from adaug._views.view import View
-from adaug.apply import apply_view
+from adaug.apply import apply_view, unapply_view
 from adaug.audits import Audit, audit
 from adaug.augment import Augment
 from adaug.augmenter import AdversarialAugmenter, StepResult
@@ -42,4 +42,5 @@ __all__ = [
     "per_sample",
     "plots",
     "policies",
+    "unapply_view",
 ]

@@ -1,4 +1,4 @@
-"""Applies operations by given magnitudes, or repeats a view, on a batch and its labels."""
+"""Applies operations by given magnitudes, or repeats a view, on a batch and its labels. And leads predictions back."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_operations, check_values
 from adaug._batches.kinds import REST, Target
 from adaug._batches.parse import parse
+from adaug._batches.tree import replace
 from adaug._runtime.checks import checked
 from adaug._runtime.geometry import Size, as_size
 from adaug._views.view import View, make_view
 from adaug.operations import Operation
 
-__all__ = ["apply_view"]
+__all__ = ["apply_view", "unapply_view"]
 
 
 def apply_view(
@@ -53,6 +54,57 @@ def apply_view(
     if not isinstance(view, View):
         view = view_of(parsed, view, view_size)
     return parsed.apply(view, view_size).to_user()
+
+
+def unapply_view(
+    entries: UserBatch,
+    view: View | Sequence[View],
+    *,
+    targets: Mapping[Any, str | Target] | None = None,
+    rest: str | None = None,
+) -> UserBatch:
+    """Leads labels and predictions from a view back to the image as it was, for metrics there and for test-time averaging.
+
+        batch, view = augment(batch, view=True)
+        points = adaug.unapply_view({"keypoints": model(batch["image"])}, view)["keypoints"]
+
+    Left and right change places again in mirrored rows. What leaves the image keeps its confidence. A box becomes the box
+    around its corners. Maps get their fill (0 by default) where the view did not show the image. Gradients flow through it.
+
+    Args:
+        entries: A mapping or a tuple like a batch, with or without images. It stays as it is. With a list of views, a list with
+            a mapping for each row, as detectors return it.
+        view: The view: `augmenter.view`, or what `Augment` returns beside the batch.
+        targets: Key or position -> kind, for entries whose name does not tell their kind. Logits of classes that have no left
+            and right are adaug.Target("heatmaps", pairs=()).
+        rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind.
+
+    Returns:
+        The entries in the image's pixels, structured like those that you passed.
+
+    Raises:
+        TypeError: The view is none.
+        ValueError: The view says no sizes, has other rows, or an entry does not fit it.
+    """
+    rest = checked({"rest": rest}, {"rest": REST})["rest"]
+    if isinstance(view, (list, tuple)) and all(isinstance(one, View) for one in view):
+        if not isinstance(entries, (list, tuple)) or len(entries) != len(view):
+            found = f"{len(entries)}" if isinstance(entries, (list, tuple)) else type(entries).__name__
+            raise ValueError(f"A list of views should come with a list of as many rows, {len(view)}. Found {found}.")
+        each = zip(entries, view, strict=True)
+        return type(entries)([unapply_view([row], one, targets=targets, rest=rest)[0] for row, one in each])
+    if not isinstance(view, View):
+        raise TypeError(
+            f"`view` should be a View, such as augmenter.view. Found {type(view).__name__}; "
+            "Augment(...)(batch, view=True) returns the view beside the batch."
+        )
+    if view.matrix is None:
+        return replace(entries, {}, copies=True)
+    if view.size is None or view.canvas is None:
+        raise ValueError("A view that is undone should know its sizes. Found a View without; pass canvas= and size= to View.")
+    parsed = parse(entries, targets, rest, stand_in=view.matrix.new_empty(len(view.matrix), 0, *view.size))
+    check_values(parsed)
+    return parsed.apply(view.inverse(), view.canvas, back=True).to_user()
 
 
 def view_of(batch: Batch, pairs: Sequence[tuple[Operation, Any]], view_size: Size) -> View:

@@ -24,6 +24,7 @@ from adaug._views.view import View
 from adaug.keypoints import Pairs, labelled
 
 UserBatch = Any  # a user's batch: a mapping, a tuple or a list
+STAND_IN = object()  # the key of what stands for the images of a batch that has none
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class Batch:
     def to_user(self) -> UserBatch:
         """The batch in the user's structure. Labels are copies, so writing to them changes no other batch; images are not."""
         own: dict[Path, Any] = {}
-        for key, entry in self.entries.items():
+        entries = {key: entry for key, entry in self.entries.items() if key is not STAND_IN}
+        for key, entry in entries.items():
             image, path = self.kinds[key].kind == "image", key if self._is_nested(key) else (key,)
             if key in self.listed:
                 own.update(cut(key, self._held(key, copies=not image), self.entries[key[0]], self.kinds[key]))
@@ -165,7 +167,7 @@ class Batch:
                 own[path] = self._held(key, copies=not image)
             elif self._is_nested(key):
                 own[path] = tree.replace(entry, {}, copies=True)
-        top = {key: entry for key, entry in self.entries.items() if not self._is_nested(key)}
+        top = {key: entry for key, entry in entries.items() if not self._is_nested(key)}
         made = tree.with_children(self.source, tree.replace(top, own, copies=True))
         if self.rows is None:
             return made
@@ -193,11 +195,17 @@ class Batch:
             same = False
         return self.with_image(self.image.clone()) if same else self
 
-    def apply(self, view: View, view_size: Size) -> Batch:
-        """The batch under a view. Entries that the view does not touch stay as they are."""
+    def apply(self, view: View, view_size: Size, *, back: bool = False) -> Batch:
+        """The batch under a view. Entries that the view does not touch stay as they are.
+
+        Args:
+            view: The view.
+            view_size: Its size.
+            back: Whether it leads back to the image. Then what leaves the frame stays visible: a prediction may lie there.
+        """
         view.check(len(self), self.size, view_size)
         with full_precision(self.image.device):
-            entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size)
+            entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size, back)
             for key in self.keys_of("image"):
                 entries[key] = view.paint(entries[key], colour_channels(self.kinds[key], entries[key].shape[1]))
             return replace(self, entries=entries)
@@ -211,9 +219,9 @@ class Batch:
             target = self.kinds[self.keys_of("keypoints")[0]]
         return pairs if target.pairs is None else target.pairs
 
-    def _moved(self, view: View, matrix: Tensor, view_size: Size) -> dict[Key, Any]:
+    def _moved(self, view: View, matrix: Tensor, view_size: Size, back: bool) -> dict[Key, Any]:
         """The entries after the matrix and the flip of a view."""
-        entries, whole = dict(self.entries), Motion.of(view, matrix, self.size, view_size)
+        entries, whole = dict(self.entries), Motion.of(view, matrix, self.size, view_size, hides=not back)
         motions = {image: whole.select(flat.image_of(self.entries, image)) for image in self.flat}
         gone: Tensor | None = None
         for key, target in self.kinds.items():
@@ -223,7 +231,7 @@ class Batch:
                 entries[key] = moves.image(entry, target, motion)
             elif target.kind == "heatmaps":
                 entries[key] = moves.heatmaps(key, entry, target, motion, pairs)
-                if gone is None and self.has("visibility"):
+                if gone is None and whole.hides and self.has("visibility"):
                     gone = moves.gone_peaks(entry, target, motion, pairs)
             elif target.kind == "boxes":
                 entries[key] = moves.boxes(entry, target, motion)
@@ -241,7 +249,7 @@ class Batch:
         for key in self.keys_of("visibility"):
             visible, pairs = entries[key], self.pairs_of(key, view.pairs) or ()
             visible = motions.get(self.kinds[key].rows, whole).swapped(visible, pairs, self.joint_dim(visible))
-            entries[key] = visible if gone is None else moves.invisible(visible, gone)
+            entries[key] = moves.invisible(visible, gone) if whole.hides and gone is not None else visible
         return entries
 
 

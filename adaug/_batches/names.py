@@ -18,6 +18,7 @@ USUAL_NAMES = {
     "visibility": (
         *("visibility", "visible", "vis", "keypoints_visible", "keypoints_visibility", "keypoint_weights"),
         *("joints_vis", "joints_visible", "joints_visibility", "target_weight", "target_weights"),
+        *("keypoint_scores", "keypoints_scores"),
     ),
     "heatmaps": ("heatmaps", "heatmap"),
     "mask": ("mask", "masks", "segmentation", "seg", "seg_map", "sem_seg", "semantic", "semantic_seg", "pixel_mask"),
@@ -26,7 +27,21 @@ USUAL_NAMES = {
     "label": ("label", "labels", "class", "classes", "class_labels", "category_id", "category_ids"),
     "other": (
         *("id", "ids", "index", "indices", "sample_id", "image_id", "img_id", "ann_id", "idx", "iscrowd", "crowd", "ignore"),
-        *("weight", "weights", "name", "path", "file_name", "filename", "image_path", "img_path", "meta", "height", "width"),
+        *(
+            "weight",
+            "weights",
+            "score",
+            "scores",
+            "name",
+            "path",
+            "file_name",
+            "filename",
+            "image_path",
+            "img_path",
+            "meta",
+            "height",
+            "width",
+        ),
     ),
 }
 # Places and sizes in the picture that an image was cut from. They stay, however the image moves.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaug._batches.batch import Batch, UserBatch
+from adaug._batches.batch import STAND_IN, Batch, UserBatch
 from adaug._batches.checks.shapes import check_entry, check_image
 from adaug._batches.checks.unmoved import check_guess
 from adaug._batches.entries import kinds_of, nested_entries, own_kinds
@@ -27,6 +27,7 @@ def parse(
     targets: Mapping[Any, str | Target] | None,
     rest: str | None = None,
     device: torch.device | None = None,
+    stand_in: Tensor | None = None,
 ) -> Batch:
     """Reads a user's batch: a mapping or a tuple of tensors whose first dimension counts the rows, or of lists of rows.
 
@@ -35,12 +36,13 @@ def parse(
         targets: What the user says about its entries.
         rest: "other" leaves tensors of unknown kind as they are.
         device: The device on which the images should be.
+        stand_in: What stands for the images [B, C, H, W] of a batch that has none.
 
     Raises TypeError or ValueError if an entry has an unknown kind or a shape that does not fit its kind, if images are
     integers, or if numbers of rows or devices differ.
     """
     given = as_targets(targets)
-    own_rows = batch if is_rows(batch, given) else None
+    own_rows = batch if is_rows(batch, given, alone=stand_in is not None) else None
     source = batch if own_rows is None else as_columns(own_rows)
     if isinstance(source, Mapping):
         entries: dict[Key, Any] = dict(source)
@@ -51,7 +53,7 @@ def parse(
     asked = frozenset(given)
     given = own_kinds(entries) | given
     given |= {target.rows: PLAIN["other"] for target in given.values() if target.rows not in (None, *given)}
-    rows = listed_rows(entries, given)
+    rows = listed_rows(entries, given, None if stand_in is None else len(stand_in))
     row_kinds, untold_rows = kinds_of_rows(rows, given, rest)
     moving = {path: padded(path, rows[path], target) for path, target in row_kinds.items() if not target.carried}
     tops = {path[0] for path in rows}
@@ -71,6 +73,8 @@ def parse(
     listed = [path for path in rows if path not in moving and declared(path, given) is None]
     guessed |= {path: _longest(rows[path]) for path in listed}
     unnamed = untold | untold_rows if rest is not None else set()
+    if stand_in is not None and not any(target.kind == "image" for target in kinds.values()):
+        found, kinds = found | {STAND_IN: stand_in}, kinds | {STAND_IN: PLAIN["image"]}
     images = _images_of(found, kinds, asked)
     kinds = {key: kinds[key] for key in images} | kinds  # the first image is the model's
     kinds = _with_rows(found, kinds, len(found[images[0]]))
@@ -111,7 +115,7 @@ def _images_of(entries: Mapping[Key, Any], kinds: Mapping[Key, Target], asked: C
             'say which it is with targets={key: "image"}.'
         )
     first = entries[images[0]]
-    for key in images:
+    for key in images if images[0] is not STAND_IN else ():
         check_image(key, entries[key], kinds[key])
         if entries[key].shape[-2:] != first.shape[-2:]:
             raise ValueError(

@@ -16,10 +16,17 @@ from adaug._batches.names import as_it_says, guess, refuse_unknown
 from adaug._batches.tree import Path, is_named_tuple, key_of, walk
 
 
-def is_rows(batch: Any, given: Mapping[Key, Target]) -> bool:
-    """Whether a batch is a list with a mapping for each row (detectron2), which holds an image [C, H, W]."""
-    rows = isinstance(batch, (list, tuple)) and not is_named_tuple(batch) and len(batch) > 0
-    return rows and all(isinstance(row, Mapping) and any(_is_image(*item, given) for item in row.items()) for row in batch)
+def is_rows(batch: Any, given: Mapping[Key, Target], *, alone: bool = False) -> bool:
+    """Whether a batch is a list with a mapping for each row (detectron2), which holds an image [C, H, W].
+
+    Args:
+        batch: The batch.
+        given: What the user says about its entries.
+        alone: Whether rows may be without an image.
+    """
+    if not isinstance(batch, (list, tuple)) or is_named_tuple(batch) or not all(isinstance(row, Mapping) for row in batch):
+        return False
+    return len(batch) > 0 and (alone or all(any(_is_image(*item, given) for item in row.items()) for row in batch))
 
 
 def _is_image(name: Any, entry: Any, given: Mapping[Key, Target]) -> bool:
@@ -40,14 +47,19 @@ def _names(whose: str, rows: Sequence[Mapping[Any, Any]]) -> list[Any]:
     return list(rows[0])
 
 
-def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target]) -> dict[Path, list[Any]]:
+def listed_rows(entries: Mapping[Key, Any], given: Mapping[Key, Target], n: int | None = None) -> dict[Path, list[Any]]:
     """The lists of rows in a batch. There are none if the images are not a list of tensors.
+
+    Args:
+        entries: The entries of the batch.
+        given: What the user says about them.
+        n: How many rows there are, if there may be no images.
 
     Returns:
         Path without the number of the row -> the value of each row. Such as ("images",) for a list of tensors, ("targets",
         "boxes") for a list of mappings, and ("samples", "instances", "boxes") for attributes that `given` names.
     """
-    n = next((len(entry) for key, entry in entries.items() if _is_images(key, entry, given)), None)
+    n = next((len(entry) for key, entry in entries.items() if _is_images(key, entry, given)), n)
     rows: dict[Path, list[Any]] = {}
     for key, entry in entries.items() if n is not None else ():
         if not isinstance(entry, (list, tuple)) or is_named_tuple(entry) or len(entry) != n:

@@ -72,6 +72,11 @@ class View:
             magnitudes={name: magnitude[index] for name, magnitude in self.magnitudes.items()},
         )
 
+    def inverse(self) -> View:
+        """The view that leads back, from pixels of the view to pixels of the image. Colours and hidden cells stay lost."""
+        matrix = None if self.matrix is None else torch.linalg.inv(self.matrix)
+        return replace(self, matrix=matrix, operations={}, magnitudes={}, canvas=self.size, size=self.canvas)
+
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks that hide cells of the image or of features: "branch.operation" -> [n, ...]."""

@@ -31,6 +31,7 @@ class Motion:
         canvas: The size of the images.
         view_size: The size of the view.
         perspective: Whether the last row of a matrix is not 0 0 1.
+        hides: Whether what leaves the frame gets invisible.
         grids: The grids that were needed so far, by the sizes that maps cover.
     """
 
@@ -39,13 +40,15 @@ class Motion:
     canvas: Size
     view_size: Size
     perspective: bool
+    hides: bool = True
     grids: dict[Any, Grid] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, view: View, matrix: Tensor, canvas: Size, view_size: Size) -> Motion:
+    def of(cls, view: View, matrix: Tensor, canvas: Size, view_size: Size, *, hides: bool = True) -> Motion:
         """The motion of a view that has a matrix."""
         perspective = view.divides
-        return cls(centre_at_one(matrix, canvas) if perspective else matrix, view.flipped, canvas, view_size, perspective)
+        matrix = centre_at_one(matrix, canvas) if perspective else matrix
+        return cls(matrix, view.flipped, canvas, view_size, perspective, hides)
 
     def select(self, index: Tensor) -> Motion:
         """The motion of some rows, `index` [m] long."""
@@ -91,7 +94,7 @@ def keypoints(entry: Tensor, target: Target, motion: Motion, pairs: Pairs) -> tu
     moved = motion.swapped(moved, pairs, entry.ndim - 2)
     gone = ~inside(moved[..., :2], motion.view_size)
     third = moved[..., 2:]
-    if third.shape[-1] and target.format != "xyz":
+    if third.shape[-1] and target.format != "xyz" and motion.hides:
         third = invisible(third, gone)
     xy = from_pixels(moved[..., :2], target.unit, motion.view_size, entry.dtype)
     return torch.cat([xy, third.to(xy.dtype)], -1), gone
