@@ -47,13 +47,15 @@ def apply_view(
         TypeError: An operation hides cells of features, which needs a network.
         ValueError: A magnitude, a cell or an entry does not fit.
     """
-    parsed = parse(batch, targets, checked({"rest": rest}, {"rest": REST})["rest"])
-    made = view.size if isinstance(view, View) and view.matrix is not None else None
-    view_size = as_size(output_size) or made or parsed.size
-    check_values(parsed)
-    if not isinstance(view, View):
-        view = view_of(parsed, view, view_size)
-    return parsed.apply(view, view_size).to_user()
+    parsed = read(batch, targets, checked({"rest": rest}, {"rest": REST})["rest"])
+    view_size = as_size(output_size)
+    for part in parsed.parts:
+        check_values(part)
+    if isinstance(view, View):
+        made = view.size if view.matrix is not None and not view.sizes_differ else None
+        return parsed.apply(view, view_size or made).to_user()
+    views = [view_of(part, rows, view_size or part.size) for part, rows in zip(parsed.parts, _dealt(view, parsed), strict=True)]
+    return parsed.apply(concatenate(views, [len(part) for part in parsed.parts]), view_size).to_user()
 
 
 def unapply_view(

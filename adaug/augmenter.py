@@ -20,6 +20,7 @@ from adaug._batches.fits import check_policy
 from adaug._batches.kinds import REST, TARGETS, Target
 from adaug._batches.moving.held import plain
 from adaug._batches.parse import parse
+from adaug._batches.samples.apart import read
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
 from adaug._model.call import Call, Forward
 from adaug._model.locks import locked
@@ -199,7 +200,7 @@ class AdversarialAugmenter:
         `view` then holds the views. A draw that nobody observes teaches nothing; `metrics["unobserved"]` counts those.
 
         Args:
-            batch: As in `step`. It stays as it is.
+            batch: As in `step`. It stays as it is. A list of images may also have different sizes, as detectors take them.
 
         Raises:
             ValueError: A learner runs the model itself, or masks belong to layers of the model; both need `step`.
@@ -214,9 +215,10 @@ class AdversarialAugmenter:
                 f"`draw` should have a policy that needs no model, such as policies.robust(). Found {' and '.join(needs)}, "
                 "which runs or masks the model; call `step(model, batch, loss_fn)`, or hide cells by OccludeImage."
             )
-        parsed = parse(batch, self.targets, self.rest)
+        parsed = read(batch, self.targets, self.rest)
         device, state = parsed.image.device, self._state
-        check_policy(policy, parsed, wait=state.view is None)
+        for part in parsed.parts:
+            check_policy(policy, part, wait=state.view is None)
         if not state.agreed:
             state = replace(state, seed=value_of_first(self.seed), agreed=True)
         if state.device != device:  # learners move to where the batches are
@@ -225,7 +227,7 @@ class AdversarialAugmenter:
         self._state = state
         stream, past = self._stream(STEP, state.steps, device=device), state.steps - self.warmup_steps
         progress = self.progress if past >= 0 else None
-        drawn = draw(policy, self._groups, state.learners, parsed, self._view_size(parsed), progress, stream)
+        drawn = draw(policy, self._groups, state.learners, parsed, self.output_size, progress, stream)
         result = drawn.augmented.to_user()
         unobserved = state.unobserved + (state.drawn is not None)
         self._state = replace(state, steps=state.steps + 1, drawn=drawn, view=drawn.view, unobserved=unobserved)

@@ -71,6 +71,16 @@ class Batch:
         """Height and width of the images."""
         return self.image.shape[-2], self.image.shape[-1]
 
+    @property
+    def sizes(self) -> list[Size]:
+        """The sizes of the images: one for all, or one for each."""
+        return [self.size]
+
+    @property
+    def parts(self) -> Sequence[Batch]:
+        """What it consists of: itself, or a batch of one row for each image."""
+        return [self]
+
     def __len__(self) -> int:
         return len(self.image)
 
@@ -195,14 +205,15 @@ class Batch:
             same = False
         return self.with_image(self.image.clone()) if same else self
 
-    def apply(self, view: View, view_size: Size, *, back: bool = False) -> Batch:
+    def apply(self, view: View, view_size: Size | None, *, back: bool = False) -> Batch:
         """The batch under a view. Entries that the view does not touch stay as they are.
 
         Args:
             view: The view.
-            view_size: Its size.
+            view_size: Its size. None: that of the images.
             back: Whether it leads back to the image. Then what leaves the frame stays visible: a prediction may lie there.
         """
+        view_size = view_size or self.size
         view.check(len(self), self.size, view_size)
         with full_precision(self.image.device):
             entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size, back)

@@ -54,7 +54,7 @@ def draw(
     groups: Mapping[str, Group],
     learners: Mapping[str, Any],
     batch: Batch,
-    view_size: Size,
+    view_size: Size | None,
     progress: float | None,
     stream: Stream,
     passes: Passes | None = None,
@@ -66,12 +66,14 @@ def draw(
         groups: Its learners.
         learners: Their states.
         batch: The batch.
-        view_size: The size of the views.
+        view_size: The size of the views. None: that of the images.
         progress: The training progress. None: all rows get random views.
         stream: The source of noise.
         passes: What a learner with passes needs.
     """
-    batch, n = batch.with_image(policy.paint(batch.image, stream)), len(batch)
+    n = len(batch)
+    if policy.functions:
+        batch = batch.with_image(policy.paint(batch.image, stream))
     branch = torch.zeros(n, dtype=torch.long, device="cpu") if progress is None else policy.split(n, progress, stream)
     numbers, random = branch.numpy(), policy.draw_random(n, stream)
     key = next((key for key, group in groups.items() if group.learner.passes), None)
@@ -87,17 +89,29 @@ def draw(
     if len(free):
         index, magnitudes = held(free)
         magnitudes = draw_rows(policy, _by_learners(groups, learners, len(free), stream), numbers[free], magnitudes, stream)
-        parts.append((index, policy.view(magnitudes, len(free), batch.size, view_size, device=stream.device)))
+        parts.append((index, _view(policy, magnitudes, batch, len(free), view_size, stream.device)))
     if key is None or passes is None:
         view = _in_order(parts)
         return Drawn(view, branch, batch.apply(view, view_size))
     rows = [(policy.branches[i - 1], np.flatnonzero(numbers == i)) for i in own]
     each = {owner.name: Trial(owner, *held(on_cpu)) for owner, on_cpu in rows if len(on_cpu)}
+    view_size = view_size or batch.size
     trials = Trials(passes.bound, batch, view_size, each, stream, passes.difficulty, passes.step)
     trials.proposals = groups[key].learner.propose(learners[key], trials)
     view = _in_order([*parts, *((trial.index, trials.adversarial[name]) for name, trial in each.items())])
     trials.augmented = batch.apply(view, view_size)
     return Drawn(view, branch, trials.augmented, {key: groups[key].learner.compare(learners[key], trials)})
+
+
+def _view(
+    policy: Policy, magnitudes: Magnitudes, batch: Batch, n: int, view_size: Size | None, device: torch.device
+) -> View:
+    """The view of n rows of a batch, also of images of different sizes."""
+    if len(batch.sizes) == 1:
+        return policy.view(magnitudes, n, batch.size, view_size or batch.size, device=device)
+    rows = [{name: magnitude[i : i + 1] for name, magnitude in magnitudes.items()} for i in range(n)]
+    each = zip(rows, batch.sizes, strict=True)
+    return concatenate([policy.view(row, 1, size, view_size or size, device=device) for row, size in each], [1] * n)
 
 
 def _by_learners(groups: Mapping[str, Group], learners: Mapping[str, Any], n: int, stream: Stream) -> Distributions:

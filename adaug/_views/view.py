@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeGuard
 
 from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size, centred, full_precision, mirror, product
 from adaug._runtime.random import Stream
 from adaug.keypoints import Pairs
 from adaug.operations import Operation
+
+Sizes = tuple[Size, ...]  # one for each row
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class View:
         pairs: Keypoints that change places in a mirrored row.
         operations: "branch.operation" -> the operation.
         magnitudes: "branch.operation" -> its magnitude in each row: numbers [n], or masks [n, ...] (1 keeps, 0 hides).
-        canvas: The size (h, w) of the images that it is for. None means any size.
-        size: The size of the images that it makes.
+        canvas: The size (h, w) of the images that it is for. None means any size. Of images of different sizes, that of each.
+        size: The size of the images that it makes. Also that of each.
         perspective: Whether the last row of a matrix is not 0 0 1. None: its values tell, which waits for a GPU.
     """
 
@@ -38,18 +42,13 @@ class View:
     pairs: Pairs | None = None
     operations: Mapping[str, Operation] = field(default_factory=dict)
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
-    canvas: Size | None = None
-    size: Size | None = None
+    canvas: Size | Sizes | None = None
+    size: Size | Sizes | None = None
     perspective: bool | None = None
 
     def check(self, n: int, canvas: Size, view_size: Size) -> None:
         """Raises ValueError if the view was made for other rows, for images of another size, or for another view size."""
-        rows = [len(part) for part in (self.matrix, self.flipped, *self.magnitudes.values()) if part is not None]
-        if rows and rows[0] != n:
-            raise ValueError(
-                f"A view should be applied to as many rows as it was made for, {rows[0]}. Found {n}; apply it to the batch "
-                "that it was drawn for, or pick its rows with view.select(index)."
-            )
+        self.check_rows(n)
         if self.matrix is None:
             return
         if self.canvas is not None and self.canvas != canvas:
@@ -63,6 +62,15 @@ class View:
                 f"output_size={self.size}, or leave it out."
             )
 
+    def check_rows(self, n: int) -> None:
+        """Raises ValueError if the view was made for other rows."""
+        rows = [len(part) for part in (self.matrix, self.flipped, *self.magnitudes.values()) if part is not None]
+        if rows and rows[0] != n:
+            raise ValueError(
+                f"A view should be applied to as many rows as it was made for, {rows[0]}. Found {n}; apply it to the batch "
+                "that it was drawn for, or pick its rows with view.select(index)."
+            )
+
     def select(self, index: Tensor) -> View:
         """The view of some rows only, `index` [m] long."""
         return replace(
@@ -70,7 +78,19 @@ class View:
             matrix=None if self.matrix is None else self.matrix[index],
             flipped=None if self.flipped is None else self.flipped[index],
             magnitudes={name: magnitude[index] for name, magnitude in self.magnitudes.items()},
+            canvas=_picked(self.canvas, index),
+            size=_picked(self.size, index),
         )
+
+    def each(self, n: int) -> list[View]:
+        """A view for each of n rows, which knows the size of its own image."""
+        rows = [self.select(torch.tensor([i])) for i in range(n)]
+        return [replace(row, canvas=_one(row.canvas), size=_one(row.size)) for row in rows]
+
+    @property
+    def sizes_differ(self) -> bool:
+        """Whether it is for images of different sizes."""
+        return _is_sizes(self.canvas) or _is_sizes(self.size)
 
     def inverse(self) -> View:
         """The view that leads back, from pixels of the view to pixels of the image. Colours and hidden cells stay lost."""
@@ -108,6 +128,27 @@ class View:
             else:
                 image = operation.apply(image, magnitude).to(image.dtype)
         return image
+
+
+def _matrix(view: View, n: int, like: Tensor) -> Tensor:
+    return torch.eye(3, device=like.device).expand(n, 3, 3) if view.matrix is None else view.matrix
+
+
+def _is_sizes(size: Size | Sizes | None) -> TypeGuard[Sizes]:
+    return size is not None and isinstance(size[0], tuple)
+
+
+def _picked(size: Size | Sizes | None, index: Tensor) -> Size | Sizes | None:
+    return tuple(size[i] for i in index.tolist()) if _is_sizes(size) else size
+
+
+def _one(size: Size | Sizes | None) -> Size | None:
+    return size[0] if _is_sizes(size) else cast("Size | None", size)
+
+
+def _joined(sizes: Sequence[Size | Sizes | None]) -> Size | Sizes | None:
+    """The size of all views of one row, or that of each."""
+    return sizes[0] if len(set(sizes)) == 1 else cast(Sizes, tuple(sizes))
 
 
 def make_view(
@@ -184,7 +225,8 @@ def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
         ]
         return torch.cat(parts)
 
-    matrices = [view.matrix for view in views if view.matrix is not None]
+    like = next((view.matrix for view in views if view.matrix is not None), None)
+    matrices = [] if like is None else [_matrix(view, n, like) for view, n in zip(views, sizes, strict=True)]
     flips = [view.flipped for view in views if view.flipped is not None]
     return View(
         matrix=torch.cat(matrices) if matrices else None,
@@ -192,7 +234,7 @@ def concatenate(views: Sequence[View], sizes: Sequence[int]) -> View:
         pairs=views[0].pairs,
         operations=operations,
         magnitudes={name: magnitudes(name) for name in operations},
-        canvas=views[0].canvas,
-        size=views[0].size,
+        canvas=_joined([view.canvas for view in views]),
+        size=_joined([view.size for view in views]),
         perspective=None if any(view.perspective is None for view in views) else any(view.perspective for view in views),
     )
