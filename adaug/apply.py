@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
+
+from torch import Tensor
 
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_operations, check_values
 from adaug._batches.kinds import REST, Target
 from adaug._batches.parse import parse
-from adaug._batches.tree import replace
+from adaug._batches.samples.apart import read
+from adaug._batches.tree import has_rows, replace
 from adaug._runtime.checks import checked
 from adaug._runtime.geometry import Size, as_size
-from adaug._views.view import View, make_view
+from adaug._views.view import View, concatenate, make_view
 from adaug.operations import Operation
 
 __all__ = ["apply_view", "unapply_view"]
@@ -53,7 +56,7 @@ def apply_view(
         check_values(part)
     if isinstance(view, View):
         made = view.size if view.matrix is not None and not view.sizes_differ else None
-        return parsed.apply(view, view_size or made).to_user()
+        return parsed.apply(view, view_size or cast("Size | None", made)).to_user()
     views = [view_of(part, rows, view_size or part.size) for part, rows in zip(parsed.parts, _dealt(view, parsed), strict=True)]
     return parsed.apply(concatenate(views, [len(part) for part in parsed.parts]), view_size).to_user()
 
@@ -89,6 +92,8 @@ def unapply_view(
         ValueError: The view says no sizes, has other rows, or an entry does not fit it.
     """
     rest = checked({"rest": rest}, {"rest": REST})["rest"]
+    if isinstance(view, View) and view.sizes_differ:
+        view = view.each(len(entries))
     if isinstance(view, (list, tuple)) and all(isinstance(one, View) for one in view):
         if not isinstance(entries, (list, tuple)) or len(entries) != len(view):
             found = f"{len(entries)}" if isinstance(entries, (list, tuple)) else type(entries).__name__
@@ -106,7 +111,7 @@ def unapply_view(
         raise ValueError("A view that is undone should know its sizes. Found a View without; pass canvas= and size= to View.")
     parsed = parse(entries, targets, rest, stand_in=view.matrix.new_empty(len(view.matrix), 0, *view.size))
     check_values(parsed)
-    return parsed.apply(view.inverse(), view.canvas, back=True).to_user()
+    return parsed.apply(view.inverse(), cast(Size, view.canvas), back=True).to_user()
 
 
 def view_of(batch: Batch, pairs: Sequence[tuple[Operation, Any]], view_size: Size) -> View:
@@ -116,6 +121,18 @@ def view_of(batch: Batch, pairs: Sequence[tuple[Operation, Any]], view_size: Siz
     check_operations(batch, [operation for operation, _ in pairs])
     drawn = [(f"{i}.{op.name}", op, op.at(magnitude, n, device)) for i, (op, magnitude) in enumerate(pairs)]
     return make_view(drawn, n, batch.size, view_size, device=device)
+
+
+def _dealt(pairs: Sequence[tuple[Operation, Any]], batch: Batch) -> list[Sequence[tuple[Operation, Any]]]:
+    """The pairs for each part of a batch. A magnitude for each row goes to its row."""
+    if len(batch.parts) == 1:
+        return [pairs]
+
+    def of_row(magnitude: Any, i: int) -> Any:
+        return magnitude[i : i + 1] if isinstance(magnitude, Tensor) and has_rows(magnitude, len(batch)) else magnitude
+
+    pairs = [_checked(pair) for pair in pairs]
+    return [[(operation, of_row(magnitude, i)) for operation, magnitude in pairs] for i in range(len(batch))]
 
 
 def _checked(pair: Any) -> tuple[Operation, Any]:

@@ -22,7 +22,7 @@ from adaug._batches.rows import is_rows
 from adaug._batches.samples.forms import Channels, is_array
 from adaug._batches.samples.lifted import Lifted
 from adaug._batches.samples.readings import image_of, is_single
-from adaug._batches.tree import Path, children, has_names, has_rows, is_named_tuple, map_leaves
+from adaug._batches.tree import Path, children, has_names, has_rows, is_named_tuple, map_leaves, with_children
 from adaug._runtime.checks import checked, flag, instance, integer, number, one_of, optional
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream
@@ -170,7 +170,7 @@ class Augment:
         keys = self._keys(index, epoch)
         if is_rows(source, self.targets):
             each = [self._one(row, (*keys, i), *image_of(row, self.targets)) for i, row in enumerate(source)]
-            made = type(source)([row for row, _ in each])
+            made = with_children(source, {i: row for i, (row, _) in enumerate(each)})
             return (made, [seen for _, seen in each]) if view else made
         key, image = image_of(source, self.targets)
         rows = len(image) if isinstance(image, (list, tuple)) else None if self.clips else _rows(source, image, self.targets)

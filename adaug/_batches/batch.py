@@ -182,7 +182,7 @@ class Batch:
         if self.rows is None:
             return made
         rows = [tree.with_children(row, {name: made[name][i] for name in row}) for i, row in enumerate(self.rows)]
-        return type(self.rows)(rows)  # type: ignore[call-arg]
+        return tree.with_children(self.rows, dict(enumerate(rows)))
 
     def _held(self, key: Key, *, copies: bool = False) -> Tensor:
         """An entry as the user has it. One that stayed is the user's own, or a copy of it."""

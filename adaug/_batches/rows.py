@@ -26,7 +26,7 @@ def is_rows(batch: Any, given: Mapping[Key, Target], *, alone: bool = False) -> 
     """
     if not isinstance(batch, (list, tuple)) or is_named_tuple(batch) or not all(isinstance(row, Mapping) for row in batch):
         return False
-    return len(batch) > 0 and (alone or all(any(_is_image(*item, given) for item in row.items()) for row in batch))
+    return len(batch) > 0 and (alone or all(any(_is_image(name, entry, given) for name, entry in row.items()) for row in batch))
 
 
 def _is_image(name: Any, entry: Any, given: Mapping[Key, Target]) -> bool:

@@ -103,9 +103,7 @@ def draw(
     return Drawn(view, branch, trials.augmented, {key: groups[key].learner.compare(learners[key], trials)})
 
 
-def _view(
-    policy: Policy, magnitudes: Magnitudes, batch: Batch, n: int, view_size: Size | None, device: torch.device
-) -> View:
+def _view(policy: Policy, magnitudes: Magnitudes, batch: Batch, n: int, view_size: Size | None, device: torch.device) -> View:
     """The view of n rows of a batch, also of images of different sizes."""
     if len(batch.sizes) == 1:
         return policy.view(magnitudes, n, batch.size, view_size or batch.size, device=device)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor
-from typing_extensions import TypeGuard
 
 from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size, centred, full_precision, mirror, product

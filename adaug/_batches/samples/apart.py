@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -52,7 +52,9 @@ class Apart(Batch):
         """The batch under a view. Without a view size, each row keeps the size that its view makes."""
         view.check_rows(len(self))
         rows = zip(self.each, view.each(len(self)), strict=True)
-        return replace(self, each=tuple(row.apply(one, view_size or one.size or row.size, back=back) for row, one in rows))
+        return replace(
+            self, each=tuple(row.apply(one, view_size or cast("Size | None", one.size), back=back) for row, one in rows)
+        )
 
     def to_user(self) -> UserBatch:
         """The batch in the user's structure."""
@@ -62,7 +64,7 @@ class Apart(Batch):
         return map_leaves(partial(_gathered, n=len(self)), self.source, *made, opens=_opens)
 
 
-def read(batch: UserBatch, targets: Mapping[Any, str | Target], rest: str | None) -> Batch:
+def read(batch: UserBatch, targets: Mapping[Any, str | Target] | None, rest: str | None) -> Batch:
     """Reads a user's batch as `parse` does, also one whose images have different sizes. Raises the same errors."""
     given = as_targets(targets)
     n = _rows_apart(batch, given)
