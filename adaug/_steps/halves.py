@@ -32,8 +32,8 @@ from adaug.policies.policy import Magnitudes
 LOG = logging.getLogger("adaug")
 MAY_GROW = (
     "adaug: running difficulty uses the loss, which may grow with an object's size, because adaug knows no measure for this "
-    "output that does not. %s; give the augmenter a `difficulty` function, (output, batch) -> [B], such as one of the part that "
-    "counts. `difficulty_table()` notes if difficulty grows with size."
+    "output that does not. %s; give the augmenter a `difficulty` function, (output, batch) -> [B]. `difficulty_table()` notes "
+    "if difficulty grows with size."
 )
 
 # ---- drawing

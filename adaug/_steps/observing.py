@@ -87,8 +87,8 @@ def _measured(
     if name == LOSS:
         raise ValueError(
             f"`observe` should get an output that tells how hard the {len(batch)} views were. {what_was_found(output, batch)}; "
-            "pass the part of the output that counts, or difficulty=losses with one number for each sample, or give the augmenter "
-            "a `difficulty` function, (output, batch) -> [B]."
+            "pass the part of the output that counts, or difficulty=losses with one number for each sample, or give the "
+            "augmenter a `difficulty` function, (output, batch) -> [B]."
         )
     if function is not None:
         return name, partial(Difficulty(function, "difficulty"), output, batch)

@@ -59,11 +59,12 @@ def measures_of(output: Any, batch: Batch, path: Path = ()) -> list[Measure]:
         return [replace(one, path=path) for one in _of_tensor(plain(output).detach(), batch)]
     if isinstance(output, (list, tuple)) and not is_named_tuple(output):
         return _of_sequence([measures_of(part, batch, (*path, i)) for i, part in enumerate(output)])
-    parts = {name: part for name, part in _named(output) if not _auxiliary(name)}
-    found = {name: measures_of(part, batch, (*path, name)) for name, part in parts.items()}
-    usual = {name: each for name, each in found.items() if each and (name in MAIN or kind_named(name) in KINDS)}
+    parts = [(name, part) for name, part in _named(output) if not _auxiliary(name)]
+    found = list(chain(*(measures_of(part, batch, (*path, name)) for name, part in parts)))
+    usual = [one for one in found if any(map(_usual, one.path[len(path) :]))]
+    told = {one.about for one in usual}
     # features have any number of channels, so under an unusual name only a number that fits tells that it is no feature
-    return list(chain(*(usual or {name: [one for one in each if one.counted] for name, each in found.items()}).values()))
+    return usual + [one for one in found if one.counted and one.about not in told]
 
 
 def _of_tensor(part: Tensor, batch: Batch) -> list[Measure]:
@@ -90,6 +91,10 @@ def _named(output: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(output, Mapping) or is_record(output):
         return children(output)
     return ((name, getattr(output, name)) for name in MAIN if hasattr(output, name))
+
+
+def _usual(name: Any) -> bool:
+    return name in MAIN or kind_named(name) in KINDS
 
 
 def _auxiliary(name: Any) -> bool:
