@@ -33,7 +33,7 @@ from adaug._steps.observing import measure_name, observed, refuse_worker
 from adaug._steps.state import CPU, PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, loaded, saved_learners, started
 from adaug._views.view import View
 from adaug.learners.learner import Rows, check_log_probs
-from adaug.learners.measures.choice import LOSS
+from adaug.learners.measures import LOSS
 from adaug.learners.paper import LAYERS, Paper
 from adaug.learners.pretrain import RULES as PRETRAIN_RULES
 from adaug.learners.pretrain import Pretraining, repeated

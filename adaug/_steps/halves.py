@@ -23,7 +23,7 @@ from adaug._steps.groups import Group
 from adaug._steps.state import Drawn, State
 from adaug._views.view import View, concatenate
 from adaug.learners.learner import Rows, Seen, check_log_probs
-from adaug.learners.measures.choice import GIVEN, LOSS, USERS, measured, what_was_found
+from adaug.learners.measures import GIVEN, LOSS, USERS, measured, what_was_found
 from adaug.learners.trials import Trial, Trials
 from adaug.policies import Branch, Policy
 from adaug.policies._draw import Distributions, draw_rows

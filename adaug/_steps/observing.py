@@ -15,7 +15,7 @@ from adaug._batches.moving.held import plain
 from adaug._model.bound import Difficulty, LossFunction
 from adaug._steps.groups import Group
 from adaug._steps.state import State
-from adaug.learners.measures.choice import GIVEN, LOSS, USERS, measured, name_of, what_was_found
+from adaug.learners.measures import GIVEN, LOSS, USERS, measured, name_of, what_was_found
 
 
 def refuse_worker(act: str) -> None:

@@ -18,7 +18,7 @@ from adaug._runtime.states import Description, anything, check_state
 from adaug._steps.groups import Group
 from adaug._views.view import View
 from adaug.learners.learner import Start
-from adaug.learners.measures.choice import USERS
+from adaug.learners.measures import USERS
 from adaug.policies import Policy
 
 CPU = torch.device("cpu")

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import logging
 import types
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import networks as nets
@@ -17,7 +18,7 @@ from adaug import policies
 from adaug._batches.parse import parse
 from adaug._batches.tree import map_leaves
 from adaug.keypoints import render_heatmaps
-from adaug.learners.measures.choice import measure_of, measured
+from adaug.learners.measures import measure_of, measured
 
 B, SIDE, K, C = 3, 32, 4, 5
 
@@ -220,6 +221,21 @@ def test_nothing_waits_for_the_device(structure, task):
 def test_outputs_of_autocast_are_measured(dtype, task):
     batch = task.parsed()
     assert (measured(task.right.to(dtype), batch) + 0.05 < measured(task.wrong.to(dtype), batch)).all()
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.right.ndim == 4])
+def test_of_parts_with_other_shapes_the_first_counts(name):
+    task = TASKS[name]
+    coarse = task.wrong[..., ::2, ::2]
+    batch = task.parsed()
+    assert torch.equal(measured((task.right, coarse), batch), measured(task.right, batch))
+    assert torch.equal(measured([task.wrong, coarse, task.right], batch), measured(task.right, batch))
+
+
+def test_the_documentation_names_every_measure():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+    for task in TASKS.values():
+        assert f"| {task.about} |" in page
 
 
 @pytest.mark.parametrize("name", place_tasks())

@@ -21,7 +21,7 @@ from adaug._batches.parse import parse
 from adaug._runtime.random import Stream
 from adaug._steps.groups import groups_of
 from adaug.learners import DifficultyTable, Rows, Running, Seen, Start
-from adaug.learners.measures.choice import measure_of, measured
+from adaug.learners.measures import measure_of, measured
 from adaug.learners.running import EVERY, RunningState
 from adaug.learners.table import difficulty_table
 from adaug.policies import Branch, Policy, Window
