@@ -266,10 +266,13 @@ def test_keypoints_that_nobody_labelled_do_not_count(name, shape):
     assert not torch.equal(measured(task.wrong, task.parsed()), measured(wrong, task.parsed()))
 
 
-def test_empty_maps_are_keypoints_that_do_not_count():
-    task = TASKS["maps for larger maps"]
-    maps = task.entries["heatmaps"].clone()
-    maps[:, 0] = 0
+@pytest.mark.parametrize("place", [None, (-6.0, 10.0), (40.0, 40.0)], ids=["nowhere", "left", "below"])
+def test_maps_of_points_that_the_image_does_not_show_do_not_count(place):
+    """Of a point outside the frame, the map may still show the rim of its peak."""
+    task, points = TASKS["maps for larger maps"], people()
+    points[:, 0] = torch.nan if place is None else torch.tensor(place)
+    maps = render_heatmaps(points, SIDE, 3.0)
+    assert place != (-6.0, 10.0) or (maps[:, 0].amax((1, 2)) > 0.1).all()
     output = task.right.clone()
     output[:, 0] = output[:, 0].flip(-1)
     assert (measured(output, parse({**task.batch, "heatmaps": maps}, None)) < 0.02).all()

@@ -20,6 +20,7 @@ PEAKS = "the error of the heat maps' peaks over the size of the keypoints' box"
 MAPS = "the error of the heat maps' peaks over the size of the true peaks' box"
 POINTS = "the error of the keypoints over the size of their box"
 BOXES = "1 - the IoU of the box"
+LOW = 0.3  # of the highest peak of the image; a lower one is the rim of a peak outside the frame
 
 
 def of_keypoints(part: Tensor, batch: Batch) -> list[Measure]:
@@ -90,10 +91,10 @@ def _error_of_peaks(part: Tensor, batch: Batch, key: Key) -> Tensor:
 
 
 def _error_of_maps(part: Tensor, batch: Batch, key: Key) -> Tensor:
-    """Empty maps do not count: they are those of keypoints that nobody labelled, or that a view moved out of the frame."""
+    """Low maps do not count: they are those of keypoints that nobody labelled, or that a view moved out of the frame."""
     (points, _), (truth, peaks) = _peaks(part, batch), _peaks(batch.entries[key], batch)
-    seen = _counted(batch, *peaks.shape)
-    return error_over_size(points, truth, peaks > 0 if seen is None else seen & (peaks > 0))
+    seen, shown = _counted(batch, *peaks.shape), peaks > peaks.amax(1, keepdim=True).clamp(min=0) * LOW
+    return error_over_size(points, truth, shown if seen is None else seen & shown)
 
 
 def _peaks(maps: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
