@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -31,11 +30,11 @@ from adaug._runtime.random import Stream, no_inference
 from adaug._runtime.ranks import dist_rank, meet, value_of_first
 from adaug._steps.groups import groups_of
 from adaug._steps.halves import Passes, draw, learn, losses_by_branch, metrics_of
-from adaug._steps.observing import check_difficulty, refuse_worker, unknown_output
+from adaug._steps.observing import measure_name, observed, refuse_worker
 from adaug._steps.state import CPU, PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, loaded, saved_learners, started
 from adaug._views.view import View
 from adaug.learners.learner import Rows, check_log_probs
-from adaug.learners.measures import GIVEN, LOSS, USERS, measured, name_of
+from adaug.learners.measures import LOSS
 from adaug.learners.paper import LAYERS, Paper
 from adaug.learners.pretrain import RULES as PRETRAIN_RULES
 from adaug.learners.pretrain import Pretraining, repeated
@@ -178,7 +177,8 @@ class AdversarialAugmenter:
             # commit: only torch itself or the optimizers of generators can fail from here on
             augmented, trained = drawn.augmented, plain(losses).detach()
             own = trained.float if comparison is loss else (lambda: comparison(output, augmented))
-            state = learn(state, self._groups, drawn, output, self._measure(output, augmented), own)
+            name = measure_name(output, augmented, self.difficulty, self._groups)
+            state = learn(state, self._groups, drawn, output, name, own)
             branch = drawn.branch.to(bound.device, non_blocking=True)
             metrics = metrics_of(state, self._groups)
             metrics |= losses_by_branch(trained, drawn.branch, branch, self.branch_names)
@@ -239,7 +239,8 @@ class AdversarialAugmenter:
 
         Args:
             output: What the model returned for the batch. The measure follows from it: the augmenter's `difficulty`, or one
-                that adaug knows for such an output (heat maps with keypoints, masks, class labels).
+                that adaug knows for such an output: heat maps, keypoints, boxes, or logits of masks or labels, in a
+                mapping, a tuple or the last of several stacks.
             difficulty: Instead of an output, a number for each sample, [B], larger where the view was harder, such as
                 `losses.detach()`. NaN does not count.
 
@@ -250,29 +251,9 @@ class AdversarialAugmenter:
                 than before.
         """
         state = self._state
-        if state.drawn is None:
-            raise RuntimeError(
-                "`observe` should follow a `draw`, once. Found none that waits for it; call `draw` first, and observe once."
-            )
-        if (output is None) == (difficulty is None):
-            raise ValueError("`observe` should get an output or a difficulty. Found both or neither; pass one of them.")
-        augmented = state.drawn.augmented
         with no_inference():
-            if difficulty is not None:
-                check_difficulty(difficulty, len(augmented), function=self.difficulty is not None)
-                numbers = plain(difficulty).detach().to(augmented.image.device, torch.float32)
-                name, own = GIVEN, lambda: numbers
-            else:
-                name = self._measure(output, augmented) or USERS
-                function = self.difficulty or (lambda output, _: measured(output, augmented))
-                own = partial(Difficulty(function, "difficulty"), output, augmented)
-                if name == LOSS:
-                    raise ValueError(unknown_output(output, augmented))
-            if self._groups and state.measure not in (None, name):
-                raise ValueError(
-                    f"`observe` should tell difficulties of one measure. Found {name} after {state.measure}; they cannot be "
-                    "averaged, so tell it always the same way."
-                )
+            name, own = observed(state, self._groups, output, difficulty, self.difficulty)
+            assert state.drawn is not None
             if self._groups:
                 meet("observation", state.steps)
             learned = learn(state, self._groups, state.drawn, output, name, own)
@@ -443,6 +424,11 @@ class AdversarialAugmenter:
         return dict(self._state.metrics) | ({"unobserved": torch.tensor(unobserved)} if unobserved else {})
 
     @property
+    def measure(self) -> str | None:
+        """What running difficulty sums up, in words. None before the first step."""
+        return self._state.measure
+
+    @property
     def progress(self) -> float:
         """Training progress in [0, 1]: what you set last, or steps / total_steps. Shares may depend on it."""
         return self._state.progress if self.total_steps is None else min(1.0, self.steps / self.total_steps)
@@ -522,19 +508,17 @@ class AdversarialAugmenter:
 
     def __repr__(self) -> str:
         lines = [f"{name}={list(names) or 'the image'}" for name, names in self.layers.items()] or ["not bound yet"]
-        lines += [f"steps={self.steps}", *str(self.policy).splitlines()]
+        lines += [
+            f"steps={self.steps}",
+            *([f"difficulty={self.measure}"] if self.measure else []),
+            *str(self.policy).splitlines(),
+        ]
         return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
     # ---- inside a step
 
     def _comparison(self, loss: Difficulty) -> Difficulty:
         return loss if self.difficulty is None else Difficulty(self.difficulty, "difficulty")
-
-    def _measure(self, output: Any, augmented: Batch) -> str | None:
-        """The name of what measures how hard views were. None if only learners that compare views themselves ask."""
-        if all(group.learner.passes for group in self._groups.values()):
-            return None
-        return USERS if self.difficulty is not None else name_of(output, augmented)
 
     def _view_size(self, batch: Batch) -> Size:
         return batch.size if self.output_size is None else self.output_size

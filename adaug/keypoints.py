@@ -20,6 +20,7 @@ __all__ = [
     "PCK",
     "Pairs",
     "decode_heatmaps",
+    "error_over_size",
     "flip_heatmaps",
     "flip_keypoints",
     "labelled",
@@ -173,7 +174,13 @@ def normalized_error(
                 "functools.partial(normalized_error, stride=4)."
             )
         predicted, _ = decode_heatmaps(predicted, stride=known)
-    counts = labelled(batch[keypoints], batch.get(visibility))
+    return error_over_size(predicted, truth, labelled(batch[keypoints], batch.get(visibility)), clip=clip, threshold=threshold)
+
+
+def error_over_size(
+    predicted: Tensor, truth: Tensor, counts: Tensor, *, clip: float = 0.5, threshold: float | None = None
+) -> Tensor:
+    """The error of `normalized_error`, [B], of points [B, K, 2] in pixels. `counts`: which of them are labelled, [B, K]."""
     low, high = (torch.where(counts[..., None], truth, fill) for fill in (torch.inf, -torch.inf))
     side = (high.amax(1) - low.amin(1)).amax(1).clamp(min=1.0)  # [B]
     error = (predicted - truth).norm(dim=-1) / side[:, None]

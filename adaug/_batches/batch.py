@@ -90,7 +90,7 @@ class Batch:
 
     def entries_of(self, kind: str) -> list[Tensor]:
         """The entries of a kind with a row for each image. Keypoints and boxes are in pixels (xyxy), whatever the user has."""
-        return [self._in_pixels(key) for key in self.keys_of(kind) if self.kinds[key].rows is None]
+        return [self.in_pixels(key) for key in self.keys_of(kind) if self.kinds[key].rows is None]
 
     def labelled_keypoints(self) -> tuple[Tensor, Tensor] | None:
         """The first keypoints in pixels, [B, ..., K, 2 or 3], and which of them count, [B, ..., K]. None without keypoints."""
@@ -105,7 +105,8 @@ class Batch:
         single = visibility.ndim == 3 and visibility.shape[-1] == 1  # [B, K, 1]
         return 1 if self.has("heatmaps") or single else visibility.ndim - 1
 
-    def _in_pixels(self, key: Key) -> Tensor:
+    def in_pixels(self, key: Key) -> Tensor:
+        """An entry. Keypoints and boxes are in pixels (xyxy), whatever the user has."""
         entry, target = self.entries[key], self.kinds[key]
         if target.kind == "boxes":
             return box_to_pixels(entry, target.unit, target.format, self.size)
@@ -199,11 +200,14 @@ class Batch:
     def with_own_image(self) -> Batch:
         """The same batch. If its images are the user's own tensor, they are copied."""
         key = self._image_key
+        return self.with_image(self.image.clone()) if self.as_given(key) is self._held(key) else self
+
+    def as_given(self, key: Key) -> Any:
+        """An entry in the user's own object, as it was before any view. None if that object has none at this key."""
         try:
-            same = tree.walk(self.source, key if self._is_nested(key) else (key,)) is self._held(key)
+            return tree.walk(self.source, key if self._is_nested(key) else (key,))
         except LookupError:
-            same = False
-        return self.with_image(self.image.clone()) if same else self
+            return None
 
     def apply(self, view: View, view_size: Size | None, *, back: bool = False) -> Batch:
         """The batch under a view. Entries that the view does not touch stay as they are.

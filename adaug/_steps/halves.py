@@ -18,18 +18,23 @@ from adaug._model.bound import BoundModel, Difficulty
 from adaug._runtime.constants import constant
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
+from adaug._runtime.ranks import dist_rank
 from adaug._steps.groups import Group
 from adaug._steps.state import Drawn, State
 from adaug._views.view import View, concatenate
 from adaug.learners.learner import Rows, Seen, check_log_probs
-from adaug.learners.measures import GIVEN, LOSS, MAY_GROW, USERS, measured
-from adaug.learners.table import changes_size, sizes_of
+from adaug.learners.measures import GIVEN, LOSS, USERS, measured, what_was_found
 from adaug.learners.trials import Trial, Trials
 from adaug.policies import Branch, Policy
 from adaug.policies._draw import Distributions, draw_rows
 from adaug.policies.policy import Magnitudes
 
 LOG = logging.getLogger("adaug")
+MAY_GROW = (
+    "adaug: running difficulty uses the loss, which may grow with an object's size, because adaug knows no measure for this "
+    "output that does not. %s; give the augmenter a `difficulty` function, (output, batch) -> [B]. `difficulty_table()` notes "
+    "if difficulty grows with size."
+)
 
 # ---- drawing
 
@@ -168,8 +173,8 @@ def learn(
             return torch.full((len(branch),), torch.nan, device=branch.device)
         return comparison() if name in (USERS, GIVEN, LOSS) else hidden(measured(output, drawn.augmented))
 
-    if state.measure is None and name == LOSS and any(map(changes_size, map(sizes_of, drawn.view.operations.values()))):
-        LOG.warning(MAY_GROW)
+    if state.measure is None and name == LOSS and dist_rank() == 0:
+        LOG.warning(MAY_GROW, what_was_found(output, drawn.augmented))
     branch = drawn.branch.to(drawn.augmented.image.device, non_blocking=True)
     learners = {}
     for key, group in groups.items():

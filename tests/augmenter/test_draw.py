@@ -193,7 +193,7 @@ def test_an_observation_belongs_to_one_draw():
     ({}, "an output or a difficulty"), ({"output": 1, "difficulty": torch.ones(6)}, "an output or a difficulty"),
     ({"difficulty": torch.ones(5)}, r"shape \(6,\). Found shape \(5,\)"), ({"difficulty": 0.5}, "Found float"),
     ({"difficulty": [0.5] * 6}, "Found list"),
-    ({"output": torch.tensor(1.0)}, "Found a tensor of shape"),
+    ({"output": torch.tensor(1.0)}, "Found a number for the whole batch"),
     ({"output": torch.ones(6)}, "or difficulty=losses"), ({"output": "text"}, "or difficulty=losses"),
     ({"output": torch.ones(5, 2, 8, 8)}, "or difficulty=losses"),
 ])  # fmt: skip

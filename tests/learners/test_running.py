@@ -21,7 +21,7 @@ from adaug._batches.parse import parse
 from adaug._runtime.random import Stream
 from adaug._steps.groups import groups_of
 from adaug.learners import DifficultyTable, Rows, Running, Seen, Start
-from adaug.learners.measures import measure_of
+from adaug.learners.measures import measure_of, measured
 from adaug.learners.running import EVERY, RunningState
 from adaug.learners.table import difficulty_table
 from adaug.policies import Branch, Policy, Window
@@ -347,9 +347,7 @@ def test_heat_maps_are_measured_by_the_size_of_the_person(form):
     for factor in (0.7, 1.0, 1.6):
         output, batch = scaled(factor)
         given = [torch.zeros_like(output), output] if form == "stacks" else output
-        measure = measure_of(given, parse(batch, None))
-        assert measure is not None
-        found.append(float(measure.function(given, parse(batch, None))))
+        found.append(float(measured(given, parse(batch, None))))
     assert max(found) < 1.02 * min(found)
     assert abs(found[1] - 2 / 16) < 0.003
 
@@ -366,28 +364,24 @@ def test_masks_are_measured_by_the_iou_of_what_is_there():
     measure = measure_of(half, batch)
     assert measure is not None
     assert "IoU" in measure.about
-    assert measure.function(right, batch).tolist() == [0.0, 0.0]
+    assert measured(right, batch).tolist() == [0.0, 0.0]
     background = torch.tensor([40 / 48, 52 / 54])
-    assert torch.allclose(measure.function(half, batch), 1 - (background + 0.5) / 2, atol=1e-6)
+    assert torch.allclose(measured(half, batch), 1 - (background + 0.5) / 2, atol=1e-6)
     coarse = torch.nn.functional.avg_pool2d(right, 2)
-    assert measure.function(coarse, batch).tolist() == [0.0, 0.0]
+    assert measured(coarse, batch).tolist() == [0.0, 0.0]
     one = {"image": torch.zeros(2, 3, 8, 8), "mask": (mask == 1).long()}
-    single = measure_of(right[:, 1:2] * 8 - 4, parse(one, None))
-    assert single is not None
-    assert single.function(right[:, 1:2] * 8 - 4, parse(one, None)).tolist() == [0.0, 0.0]
-    assert single.function(right[:, 1:2], parse(one, None)).tolist() == [0.0, 0.0]
+    assert measured(right[:, 1:2] * 8 - 4, parse(one, None)).tolist() == [0.0, 0.0]
+    assert measured(right[:, 1:2], parse(one, None)).tolist() == [0.0, 0.0]
 
 
 def test_labels_are_measured_by_the_probability_of_the_true_class():
     logits = torch.tensor([[0.0, 0.0], [50.0, -50.0], [50.0, -50.0], [1.0, 2.0]])
     batch = parse({"image": torch.zeros(4, 3, 8, 8), "label": torch.tensor([0, 0, 1, -100])}, None)
-    measure = measure_of(logits, batch)
-    assert measure is not None
-    assert torch.allclose(measure.function(logits, batch), torch.tensor([0.5, 0.0, 1.0, torch.nan]), equal_nan=True)
+    assert torch.allclose(measured(logits, batch), torch.tensor([0.5, 0.0, 1.0, torch.nan]), equal_nan=True)
 
 
 @pytest.mark.parametrize("output", [
-    torch.zeros(2, 4), {"logits": torch.zeros(2, 2, 8, 8)}, torch.zeros(2, 3, 8, 8), torch.zeros(3, 2, 8, 8), None, [],
+    torch.zeros(2, 5), {"logits": torch.zeros(2, 3, 8, 8)}, torch.zeros(2, 3, 8, 8), torch.zeros(3, 2, 8, 8), None, [],
     torch.zeros(2, 2, 8, 8).long(),
 ], ids=str)  # fmt: skip
 def test_where_nothing_is_known_to_be_fairer_the_loss_it_is(output):
