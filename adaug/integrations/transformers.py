@@ -57,7 +57,7 @@ def augmented(trainer: Trainer, augmenter: AdversarialAugmenter, *, log: bool = 
     def resuming(resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         last = resume_from_checkpoint is True and get_last_checkpoint(trainer.args.output_dir)  # type: ignore[no-untyped-call]
         told = last or resume_from_checkpoint
-        callback.checkpoint = told if isinstance(told, str) else None
+        callback.checkpoint = None if isinstance(told, bool) else told
         return train(resume_from_checkpoint, *args, **kwargs)
 
     vars(trainer).update(compute_loss=drawn, train=resuming)
