@@ -87,7 +87,7 @@ class AugmenterCallback(L.Callback):
         self.augmenter.load_state_dict(state_dict)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.state_key not in checkpoint.get("callbacks", {}):
+        if trainer.state.fn == "fit" and self.state_key not in checkpoint.get("callbacks", {}):
             warn_unsaved(f"Lightning's has no {self.state_key}")
 
     # ---- draws and observations around `training_step`
