@@ -24,13 +24,14 @@ from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
 from adaug._model.call import Call, Forward
 from adaug._model.locks import locked
 from adaug._model.wrappers import device_of, unwrap
-from adaug._runtime.checks import checked, function, instance, integer, number, optional
+from adaug._runtime.checks import checked, function, instance, integer, number, optional, text
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream, no_inference
 from adaug._runtime.ranks import dist_rank, meet, value_of_first
 from adaug._steps.groups import groups_of
 from adaug._steps.halves import Passes, draw, learn, losses_by_branch, metrics_of
 from adaug._steps.observing import measure_name, observed, refuse_worker
+from adaug._steps.saving import NAME, save_with
 from adaug._steps.state import CPU, PRETRAIN, RANDOM_VIEW, STEP, State, check_saved, loaded, saved_learners, started
 from adaug._views.view import View
 from adaug.learners.learner import Rows, check_log_probs
@@ -499,6 +500,23 @@ class AdversarialAugmenter:
                 unmeasured=0,
             )
             self._state = loaded(now, self._groups, self.policy, state["learners"])
+
+    def save_with(self, optimizer: Any, *, name: str = NAME) -> None:
+        """Puts the state into `optimizer.state_dict()`, so that a loop saves and resumes it with its own checkpoints.
+
+            augmenter.save_with(optimizer)  # once, before `optimizer.load_state_dict`
+
+        Loading a state without it logs a warning. Wrappers of Accelerate and Lightning are looked through.
+
+        Args:
+            optimizer: The model's optimizer.
+            name: The state's key there. Each augmenter needs its own.
+
+        Raises:
+            TypeError: It is no optimizer of torch, or has a `load_state_dict` of its own that calls no hooks.
+            ValueError: The name is in use.
+        """
+        save_with(self, optimizer, checked({"name": name}, {"name": text("the key of a state")})["name"])
 
     @locked
     def __getstate__(self) -> dict[str, Any]:

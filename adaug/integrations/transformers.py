@@ -1,16 +1,66 @@
-"""Hugging Face: a callback that saves, restores and logs the augmenter of a Trainer's `compute_loss`."""
+"""Hugging Face: one call that augments a Trainer, and a callback that saves, restores and logs the augmenter."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
+from adaug._steps.saving import NAME, warn_unsaved
 from adaug.augmenter import AdversarialAugmenter
 
-__all__ = ["AugmenterCallback"]
+__all__ = ["AugmenterCallback", "augmented"]
+
+
+def augmented(trainer: Trainer, augmenter: AdversarialAugmenter, *, log: bool = True, name: str = NAME) -> None:
+    """Lets a Trainer train on drawn batches. Its loss stays its own, and its evaluation as it is.
+
+        trainer = Trainer(model=model, args=args, train_dataset=train_dataset)
+        augmented(trainer, augmenter)
+
+    Each training pass draws its batch, and the augmenter observes the model's output. Checkpoints hold the augmenter's state,
+    and `trainer.train(resume_from_checkpoint=...)` goes on with it; a checkpoint without one is loaded with a warning.
+
+    Args:
+        trainer: The Trainer. Its `compute_loss` may be one of your own that can return outputs.
+        augmenter: The augmenter. Learners with passes of their own, such as the paper's, need `step` in `compute_loss`.
+        log: Whether to add the scalars of the latest step to the Trainer's logs.
+        name: The prefix of these scalars, and the name of the state's file in a checkpoint.
+
+    Raises:
+        ValueError: The Trainer is augmented already.
+    """
+    if any(isinstance(one, AugmenterCallback) for one in trainer.callback_handler.callbacks):
+        raise ValueError(
+            "`augmented` should get a Trainer without an augmenter. Found an AugmenterCallback in it; call `augmented` once, "
+            "without that callback."
+        )
+    callback = AugmenterCallback(augmenter, log=log, name=name)
+    trainer.callback_handler.callbacks.insert(0, callback)  # those that report logs should see its scalars
+    compute_loss, train = trainer.compute_loss, trainer.train
+
+    @functools.wraps(compute_loss)
+    def drawn(model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        if not model.training:  # an evaluation
+            return compute_loss(model, inputs, return_outputs, **kwargs)
+        loss, output = compute_loss(model, augmenter.draw(inputs), True, **kwargs)
+        whole = augmenter.difficulty is not None or not (isinstance(output, Mapping) and "logits" in output)
+        augmenter.observe(output if whole else output["logits"])
+        return (loss, output) if return_outputs else loss
+
+    @functools.wraps(train)
+    def resuming(resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        last = resume_from_checkpoint is True and get_last_checkpoint(trainer.args.output_dir)  # type: ignore[no-untyped-call]
+        told = last or resume_from_checkpoint
+        callback.checkpoint = None if isinstance(told, bool) else told
+        return train(resume_from_checkpoint, *args, **kwargs)
+
+    vars(trainer).update(compute_loss=drawn, train=resuming)
 
 
 class AugmenterCallback(TrainerCallback):
@@ -39,17 +89,20 @@ class AugmenterCallback(TrainerCallback):
         augmenter: AdversarialAugmenter,
         *,
         log: bool = True,
-        name: str = "adaug",
+        name: str = NAME,
         checkpoint: str | Path | None = None,
     ) -> None:
         self.augmenter, self.log_scalars, self.name, self.checkpoint = augmenter, log, name, checkpoint
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Loads the state when training resumes. Raises FileNotFoundError if the checkpoint has none."""
+        """Loads the state when training resumes. Raises FileNotFoundError if it is not where it was expected."""
         if not state.global_step:
             return
         folder = Path(self.checkpoint or args.resume_from_checkpoint or self._folder(args, state))
         path = folder / f"{self.name}.pt"
+        if not path.exists() and self.checkpoint and folder.is_dir():  # it is the right folder
+            warn_unsaved(f"there is no {path.name} in {folder}")
+            return
         if not path.exists():
             raise FileNotFoundError(
                 f"A checkpoint should hold the augmenter's state in {path.name}. Found none in {folder}; pass the folder "

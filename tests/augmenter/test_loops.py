@@ -435,6 +435,14 @@ def trained(name, left_out, *, nothing=False):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]), namespace
 
 
+def augmenter_in(namespace):
+    if "augmenter" in namespace:
+        return namespace["augmenter"]
+    trainer = namespace["trainer"]
+    callbacks = trainer.callbacks if hasattr(trainer, "callbacks") else trainer.callback_handler.callbacks
+    return next(callback.augmenter for callback in callbacks if hasattr(callback, "augmenter"))
+
+
 @pytest.mark.parametrize("name", STANDINS)
 def test_a_loop_after_the_change_is_the_loop_before_it(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -444,7 +452,7 @@ def test_a_loop_after_the_change_is_the_loop_before_it(name, tmp_path, monkeypat
     torch.testing.assert_close(nothing, before, rtol=1e-4, atol=1e-6)
     assert after.isfinite().all()
     assert not torch.allclose(after, before, rtol=1e-4, atol=1e-6)
-    assert namespace["augmenter"].steps == 3
+    assert augmenter_in(namespace).steps == 3
 
 
 def test_the_lines_that_change_are_those_that_the_page_counts():
@@ -455,7 +463,8 @@ def test_the_lines_that_change_are_those_that_the_page_counts():
         new = [line for line in DIFFS[name].splitlines() if line.startswith("+") and line.strip() != "+"]
         assert sum(line.startswith(("+import", "+from")) for line in new) == int(imports), name
         assert len(new) == int(imports) + int(lines) + int(loss), name
-        assert int(lines) <= 3
+        assert int(lines) <= 4
+        assert len(new) <= 3 or name not in ("Hugging Face's Trainer", "Lightning's module")
 
 
 def fit_transformers(folder, steps, resume=None, **arguments):
