@@ -7,8 +7,9 @@ from typing import Any
 
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_operations, check_values
-from adaug._batches.kinds import Target
+from adaug._batches.kinds import REST, Target
 from adaug._batches.parse import parse
+from adaug._runtime.checks import checked
 from adaug._runtime.geometry import Size, as_size
 from adaug._views.view import View, make_view
 from adaug.operations import Operation
@@ -21,6 +22,7 @@ def apply_view(
     view: View | Sequence[tuple[Operation, Any]],
     *,
     targets: Mapping[Any, str | Target] | None = None,
+    rest: str | None = None,
     output_size: Size | int | None = None,
 ) -> UserBatch:
     """Applies a view to a batch and to the labels that belong to its pixels. It needs no model and draws nothing.
@@ -34,6 +36,7 @@ def apply_view(
             in each row, and may lie outside the operation's range. For cells it is the number of a cell, several, or [B, s].
             Cells are counted from 0, line by line.
         targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind.
         output_size: (height, width) of the view, cut from the middle. By default that of a View, or else that of the images.
 
     Returns:
@@ -43,7 +46,7 @@ def apply_view(
         TypeError: An operation hides cells of features, which needs a network.
         ValueError: A magnitude, a cell or an entry does not fit.
     """
-    parsed = parse(batch, targets)
+    parsed = parse(batch, targets, checked({"rest": rest}, {"rest": REST})["rest"])
     made = view.size if isinstance(view, View) and view.matrix is not None else None
     view_size = as_size(output_size) or made or parsed.size
     check_values(parsed)

@@ -16,12 +16,13 @@ from torch import Tensor
 from adaug import policies
 from adaug._batches.batch import UserBatch
 from adaug._batches.fits import check_policy
-from adaug._batches.kinds import MOVING, TARGETS, Key, Target
+from adaug._batches.kinds import MOVING, REST, TARGETS, Key, Target
 from adaug._batches.names import guess
+from adaug._batches.rows import is_rows
 from adaug._batches.samples.forms import Channels, is_array
 from adaug._batches.samples.lifted import Lifted
 from adaug._batches.samples.readings import image_of, is_single
-from adaug._batches.tree import Path, children, has_names, has_rows, map_leaves
+from adaug._batches.tree import Path, children, has_names, has_rows, is_named_tuple, map_leaves
 from adaug._runtime.checks import checked, flag, instance, integer, number, one_of, optional
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream
@@ -37,6 +38,7 @@ NAMED, DRAWN = 4, 5  # what a random stream is for; 0 to 3 belong to the augment
 RULES = {
     "policy": instance(Policy, "an adaug.Policy"),
     "targets": TARGETS,
+    "rest": REST,
     "output_size": SIZE,
     "seed": optional(integer(), "for torch's"),
     "channels": one_of(*get_args(Channels)),
@@ -60,7 +62,8 @@ class Augment:
     A sample looks like a batch without the first dimension: an image [C, H, W], keypoints [K, 2], a mask [H, W]. It may also be
     a single image. Images of uint8 (and uint16) stand for 0 to 1 and come back rounded. NumPy arrays, PIL pictures and
     subclasses of Tensor come back in the type in which they came. Images of different sizes, or with different numbers of
-    boxes, keypoints or masks, come in lists, as torchvision's detectors take them: (images, [{"boxes": ...}, ...]).
+    boxes, keypoints or masks, come in lists, as torchvision's detectors take them, (images, [{"boxes": ...}, ...]), or as one
+    mapping for each.
 
     With `seed` and `index`, the draws depend only on seed, index and epoch, not on the number of workers or processes. Without
     `index`, every call draws anew, and workers, epochs, ranks and other Augments draw different views. With a seed, two runs
@@ -70,6 +73,8 @@ class Augment:
         policy: Which views are drawn.
         targets: Key or position -> kind, for entries whose name does not tell their kind. For an entry inside another one, the
             key is a tuple.
+        rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind. By default they are an
+            error.
         output_size: (height, width) of a view, cut from the middle; by default the size of the image.
         seed: The seed of all draws. By default torch's initial seed at the first call.
         channels: Where the channels of arrays and tensors stand: "first", or "last" as in [H, W, C]. This concerns images, heat
@@ -92,6 +97,7 @@ class Augment:
         policy: Policy,
         *,
         targets: Mapping[Any, str | Target] | None = None,
+        rest: str | None = None,
         output_size: Size | int | None = None,
         seed: int | None = None,
         channels: Channels = "first",
@@ -100,6 +106,7 @@ class Augment:
         given = checked(locals(), RULES)
         self.policy = policy
         self.targets: dict[Key, Target] = given["targets"] or {}
+        self.rest: str | None = given["rest"]
         self.output_size: Size | None = given["output_size"]
         self.channels = channels
         self.clips = clips
@@ -161,6 +168,10 @@ class Augment:
             raise TypeError(f"A batch or a sample should be a mapping, a tuple or an image. Found {type(batch).__name__}.")
         source = (batch,) if is_image else batch
         keys = self._keys(index, epoch)
+        if is_rows(source, self.targets):
+            each = [self._one(row, (*keys, i), *image_of(row, self.targets)) for i, row in enumerate(source)]
+            made = type(source)([row for row, _ in each])
+            return (made, [seen for _, seen in each]) if view else made
         key, image = image_of(source, self.targets)
         rows = len(image) if isinstance(image, (list, tuple)) else None if self.clips else _rows(source, image, self.targets)
         drawn: View | list[View]
@@ -181,7 +192,7 @@ class Augment:
         """Augments a batch of images of one size, or a sample, and returns it with its view."""
         frames = self._frames(key, image) if self.clips else None
         single = frames is None and is_single(source, key, image, self.targets, self.channels)
-        lifted = Lifted(source, self.targets, single, self.channels, frames)
+        lifted = Lifted(source, self.targets, single, self.channels, frames, self.rest)
         batch = lifted.batch
         check_policy(self._drawn, batch, wait=self._calls <= 1)
         view_size = batch.size if self.output_size is None else self.output_size
@@ -250,7 +261,7 @@ def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | 
         return None
     n = len(image)
     for key, entry in children(batch):
-        if isinstance(entry, (list, tuple)) and not hasattr(entry, "_fields") and len(entry) == n:
+        if isinstance(entry, (list, tuple)) and not is_named_tuple(entry) and len(entry) == n:
             kind = targets.get(key) or guess(key, entry)
             arrays = kind is not None and kind.kind in MOVING and all(map(is_array, entry))
             if arrays or all(isinstance(item, Mapping) for item in entry):

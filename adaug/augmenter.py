@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from adaug import policies
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_policy
-from adaug._batches.kinds import TARGETS, Target
-from adaug._batches.moving.subclasses import plain
+from adaug._batches.kinds import REST, TARGETS, Target
+from adaug._batches.moving.held import plain
 from adaug._batches.parse import parse
 from adaug._model.bound import BoundModel, Difficulty, LossFunction, bind
 from adaug._model.call import Call, Forward
@@ -50,6 +50,7 @@ RULES = {
     "policy": optional(instance(Policy, "an adaug.Policy"), "for the paper's"),
     "occlude": LAYERS,
     "targets": TARGETS,
+    "rest": REST,
     "output_size": SIZE,
     "difficulty": optional(function()),
     "forward": optional(function()),
@@ -92,7 +93,10 @@ class AdversarialAugmenter:
             which does not flip.
         occlude: Layers that masks multiply, if the policy hides cells of features. By default those that generators read; if
             adaug found these, it adds any other layer that must be masked to hide a cell. With () the masks multiply the image.
-        targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        targets: Key or position in the batch -> kind, for entries whose name does not tell their kind. For an entry inside
+            another one, or an attribute, the key is a tuple.
+        rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind. By default they are an
+            error.
         output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
         difficulty: (output, batch) -> [B], how hard each view was. By default generators compare the loss, as in the paper.
             Running difficulty uses a measure that does not grow with the object's size if it knows one, else the loss.
@@ -113,6 +117,7 @@ class AdversarialAugmenter:
         *,
         occlude: Sequence[str] | None = None,
         targets: Mapping[Any, str | Target] | None = None,
+        rest: str | None = None,
         output_size: Size | int | None = None,
         difficulty: LossFunction | None = None,
         forward: Forward | None = None,
@@ -126,6 +131,7 @@ class AdversarialAugmenter:
         if self._occlude and not self.policy.hides_features and dist_rank() == 0:
             LOG.warning("adaug: `occlude` names layers to mask, but the policy hides no cells of features. It is not used.")
         self.targets: dict[Any, Target] = given["targets"] or {}
+        self.rest: str | None = given["rest"]
         self.output_size: Size | None = given["output_size"]
         self._difficulty = difficulty
         self.warmup_steps: int = given["warmup_steps"]
@@ -208,7 +214,7 @@ class AdversarialAugmenter:
                 f"`draw` should have a policy that needs no model, such as policies.robust(). Found {' and '.join(needs)}, "
                 "which runs or masks the model; call `step(model, batch, loss_fn)`, or hide cells by OccludeImage."
             )
-        parsed = parse(batch, self.targets)
+        parsed = parse(batch, self.targets, self.rest)
         device, state = parsed.image.device, self._state
         check_policy(policy, parsed, wait=state.view is None)
         if not state.agreed:
@@ -335,7 +341,7 @@ class AdversarialAugmenter:
                 "Random views should change something. Found that no operation of the policy is drawn in them, in "
                 f"branches {[branch.name for branch in policy.branches]}; use adaug.Augment(policy), which draws every branch."
             )
-        parsed, count = parse(batch, self.targets), state.counts["random"]
+        parsed, count = parse(batch, self.targets, self.rest), state.counts["random"]
         check_policy(policy, parsed, wait=count == 0)
         stream = self._stream(RANDOM_VIEW, count, device=parsed.image.device)
         drawn = draw(policy, self._groups, {}, parsed, self._view_size(parsed), None, stream)
@@ -552,7 +558,7 @@ class AdversarialAugmenter:
         """
         state = self._state
         device = device_of(unwrap(model), None) if state.bound is None else state.bound.check_same(model)
-        parsed = parse(batch, self.targets, device)
+        parsed = parse(batch, self.targets, self.rest, device)
         check_policy(self.policy, parsed, wait=state.bound is None)
         if state.bound is not None:
             yield state, state.bound, parsed

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaug._batches.batch import UserBatch
-from adaug._batches.tree import Path, has_rows, is_container, is_record, leaves, map_rows, walk
+from adaug._batches.tree import Path, has_rows, is_container, is_named_tuple, is_record, leaves, map_rows, walk
 from adaug._model.kept import Snapshot
 from adaug._runtime.random import random_state_kept
 
@@ -281,4 +281,4 @@ def _vmapped(one: Criterion, prediction: Any, given: Any, n: int) -> Tensor:
 
 def _are_rows(n: int) -> Callable[[Path, Any], bool]:
     """Which lists in a batch hold rows. A list that a model returned holds tensors, one for each stack."""
-    return lambda path, value: path != () and has_rows(value, n) and not hasattr(value, "_fields")
+    return lambda path, value: path != () and has_rows(value, n) and not is_named_tuple(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from adaug._batches import tree
-from adaug._batches.kinds import Key, Target
+from adaug._batches.kinds import SIZES, Key, Target
 from adaug._batches.moving import flat, moves
 from adaug._batches.moving.colours import colour_channels
+from adaug._batches.moving.held import Held
 from adaug._batches.moving.moves import Motion
-from adaug._batches.moving.subclasses import like
 from adaug._batches.rows import cut
 from adaug._batches.tree import Path
 from adaug._batches.units import box_to_pixels, to_pixels
@@ -36,7 +36,8 @@ class Batch:
         source: The user's own object, for its structure.
         listed: The entries that came as lists of rows. Here they are padded tensors.
         guessed: The entries that stay as they are because of their name or position alone. Of lists, the first row.
-        classes: Entries of a subclass of Tensor: as they came, and without their class.
+        forms: Entries that the user has in another form.
+        rows: The user's own list, if it has a mapping for each row. `source` then is a mapping of lists.
     """
 
     entries: dict[Key, Any]
@@ -44,7 +45,8 @@ class Batch:
     source: UserBatch
     listed: frozenset[Key] = frozenset()
     guessed: Mapping[Key, Any] = field(default_factory=dict)
-    classes: Mapping[Key, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    forms: Mapping[Key, Held] = field(default_factory=dict)
+    rows: Sequence[Any] | None = None
 
     @property
     def image(self) -> Tensor:
@@ -54,8 +56,14 @@ class Batch:
 
     @property
     def inputs(self) -> Any:
-        """The images as the user has them, one tensor or a list."""
-        return list(self.image) if self._image_key in self.listed else self.image
+        """The images for the model, one tensor or a list. Raises TypeError if the user has them as integers."""
+        key = self._image_key
+        if key in self.forms and not (given := self.forms[key].given).is_floating_point():
+            raise TypeError(
+                f"Images should be floating point where adaug calls the model. Found {given.dtype} at {key!r}; "
+                "use image.float() / 255, or pass `forward`, (model, batch) -> output, for a model that takes integers."
+            )
+        return list(self.image) if key in self.listed else self.image
 
     @property
     def size(self) -> Size:
@@ -125,7 +133,7 @@ class Batch:
             objects, numbers = flat.picked(flat.image_of(self.entries, image), index)
             entries = entries | {key: flat.take(self.entries[key], objects) for key in keys}
             entries[image] = flat.like(self.entries[image], numbers)
-        return replace(self, entries=entries)
+        return replace(self, entries=entries, rows=None if self.rows is None else flat.take(self.rows, index))
 
     def joined(self, first: Batch, second: Batch) -> Batch:
         """Joins two batches that were made from rows of this one."""
@@ -134,7 +142,7 @@ class Batch:
         for image, keys in self.flat.items():
             entries = entries | {key: flat.join(first.entries[key], second.entries[key]) for key in keys}
             entries[image] = flat.join(first.entries[image], second.entries[image] + len(first))
-        return replace(self, entries=entries)
+        return replace(self, entries=entries, rows=None if self.rows is None else flat.join(first.rows, second.rows))
 
     def with_image(self, image: Tensor) -> Batch:
         """The same batch with other images."""
@@ -143,28 +151,35 @@ class Batch:
     def image_only(self) -> Batch:
         """The batch with only its images, for a look."""
         key = self._image_key
-        return replace(
-            self, entries={key: self.entries[key]}, kinds={key: self.kinds[key]}, source={}, listed=self.listed & {key}
-        )
+        entries, kinds = {key: self.entries[key]}, {key: self.kinds[key]}
+        return replace(self, entries=entries, kinds=kinds, source={}, listed=self.listed & {key}, rows=None)
 
     def to_user(self) -> UserBatch:
         """The batch in the user's structure. Labels are copies, so writing to them changes no other batch; images are not."""
-        image = self._image_key
         own: dict[Path, Any] = {}
         for key, entry in self.entries.items():
+            image, path = self.kinds[key].kind == "image", key if self._is_nested(key) else (key,)
             if key in self.listed:
-                rows = entry if key == image else entry.clone()
-                own.update(cut(key, rows, self.entries[key[0]], self.kinds[key]))
-            elif key == image or self._is_nested(key):
-                path = key if self._is_nested(key) else (key,)
-                own[path] = entry if key == image else tree.replace(entry, {}, copies=True)
-        for key, (given, came) in self.classes.items():
-            path = key if self._is_nested(key) else (key,)
-            entry = self.entries[key]
-            same = key == image and entry is came
-            own[path] = given if same else like(given, entry if key == image else entry.clone(), self.size)
+                own.update(cut(key, self._held(key, copies=not image), self.entries[key[0]], self.kinds[key]))
+            elif image or key in self.forms:
+                own[path] = self._held(key, copies=not image)
+            elif self._is_nested(key):
+                own[path] = tree.replace(entry, {}, copies=True)
         top = {key: entry for key, entry in self.entries.items() if not self._is_nested(key)}
-        return tree.with_children(self.source, tree.replace(top, own, copies=True))
+        made = tree.with_children(self.source, tree.replace(top, own, copies=True))
+        if self.rows is None:
+            return made
+        rows = [tree.with_children(row, {name: made[name][i] for name in row}) for i, row in enumerate(self.rows)]
+        return type(self.rows)(rows)  # type: ignore[call-arg]
+
+    def _held(self, key: Key, *, copies: bool = False) -> Tensor:
+        """An entry as the user has it. One that stayed is the user's own, or a copy of it."""
+        entry, form = self.entries[key], self.forms.get(key)
+        if form is None:
+            return entry.clone() if copies else entry
+        if entry is form.read and not copies:
+            return form.given
+        return form.back(entry.clone(), self.size)
 
     def _is_nested(self, key: Key) -> bool:
         return isinstance(key, tuple) and not (isinstance(self.source, Mapping) and key in self.source)
@@ -173,7 +188,7 @@ class Batch:
         """The same batch. If its images are the user's own tensor, they are copied."""
         key = self._image_key
         try:
-            same = tree.walk(self.source, key if self._is_nested(key) else (key,)) is self.image
+            same = tree.walk(self.source, key if self._is_nested(key) else (key,)) is self._held(key)
         except LookupError:
             same = False
         return self.with_image(self.image.clone()) if same else self
@@ -183,8 +198,8 @@ class Batch:
         view.check(len(self), self.size, view_size)
         with full_precision(self.image.device):
             entries = dict(self.entries) if view.matrix is None else self._moved(view, view.matrix, view_size)
-            key = self._image_key
-            entries[key] = view.paint(entries[key], colour_channels(self.kinds[key], entries[key].shape[1]))
+            for key in self.keys_of("image"):
+                entries[key] = view.paint(entries[key], colour_channels(self.kinds[key], entries[key].shape[1]))
             return replace(self, entries=entries)
 
     # ---- what a view moves
@@ -212,6 +227,8 @@ class Batch:
                     gone = moves.gone_peaks(entry, target, motion, pairs)
             elif target.kind == "boxes":
                 entries[key] = moves.boxes(entry, target, motion)
+            elif target.kind in SIZES:
+                entries[key] = moves.size(entry, target, motion)
             elif target.kind in moves.MAPS:
                 entries[key] = moves.MAPS[target.kind](key, entry, target, motion)
             elif target.move is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from adaug._batches.checks.unmoved import holds_numbers
 from adaug._batches.kinds import CARRIED, PLAIN, Key, Target
-from adaug._batches.names import KIND_OF, as_it_says, guess, own_kind, refuse_unknown
+from adaug._batches.names import as_it_says, guess, kind_named, own_kind, refuse_unknown
 from adaug._batches.tree import Path, ancestors, has_names, is_container, leaves, walk
 
 
@@ -56,12 +56,16 @@ def own_kinds(entries: Mapping[Key, Any]) -> dict[Key, Target]:
     return {path: kind for path, leaf in inside if (kind := own_kind(leaf)) is not None}
 
 
-def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapping[Key, Target]) -> dict[Key, Target]:
-    """The kind of every entry, from the user or from its name. Raises ValueError that names all entries of unknown kind.
+def kinds_of(
+    entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapping[Key, Target], rest: str | None
+) -> tuple[dict[Key, Target], set[Key]]:
+    """The kind of every entry, from the user or from its name, and the entries of which nothing tells the kind.
 
-    If the user named entries inside another one, the rest of that one stays as it is, unless it holds something unknown.
+    Raises ValueError that names all of these that hold numbers, unless `rest` says what they are. If the user named entries
+    inside another one, the rest of that one stays as it is, unless it holds something unknown.
     """
     kinds: dict[Key, Target] = {}
+    untold: set[Key] = set()
     unknown: list[Key] = []
     opened, through = {path[0] for path in nested}, ancestors(nested)
 
@@ -69,22 +73,27 @@ def kinds_of(entries: Mapping[Key, Any], nested: Mapping[Path, Any], given: Mapp
         return _is_mapping(path, entry) or (path in through and is_container(path, entry))
 
     for key, entry in (dict(entries) | dict(nested)).items():
-        kind = given.get(key) or guess(key, entry)
+        kind = given.get(key) or guess(key, entry, entries)
         if kind is not None and key in opened and key not in given and kind.kind not in CARRIED:
             kind = None  # its name describes an entry inside it
         kinds[key] = as_it_says(kind or PLAIN["other"], entry)
+        if kind is None:
+            untold.add(key)
         for path, leaf in leaves(entry, (key,), opens) if kind is None else ():
             known = any(path[: len(inner)] == inner for inner in nested)
-            if not known and not _carried(path) and holds_numbers(leaf):
+            if not known and not _carried(path, entry) and holds_numbers(leaf):
                 unknown.append(path if len(path) > 1 else key)
-    refuse_unknown(unknown)
-    return kinds
+    refuse_unknown(unknown, rest)
+    return kinds, untold
 
 
 def _is_mapping(path: Path, entry: Any) -> bool:
     return isinstance(entry, Mapping)
 
 
-def _carried(path: Path) -> bool:
-    """Whether the name of an entry inside another says that it does not belong to the pixels."""
-    return len(path) > 1 and isinstance(path[-1], str) and KIND_OF.get(path[-1]) in CARRIED
+def _carried(path: Path, entry: Any) -> bool:
+    """Whether the name of something inside an entry says that it does not belong to the pixels."""
+    if len(path) < 2:
+        return False
+    around = walk(entry, path[1:-1])
+    return kind_named(path[-1], around if isinstance(around, Mapping) else ()) in CARRIED

@@ -17,6 +17,7 @@ from adaug._runtime.checks import (
     integer,
     mapping,
     number,
+    one_of,
     optional,
     several,
     text,
@@ -24,7 +25,8 @@ from adaug._runtime.checks import (
 from adaug.keypoints import Pairs
 
 MAPS = ("heatmaps", "mask", "vectors", "density")  # kinds with a place for each pixel, or for each square of pixels
-MOVING = ("image", "keypoints", "visibility", "boxes", *MAPS)
+SIZES = ("length", "area")  # kinds that grow with the object
+MOVING = ("image", "keypoints", "visibility", "boxes", *SIZES, *MAPS)
 CARRIED = ("label", "other")  # kinds that stay as they are, however pixels move
 KINDS = (*MOVING, *CARRIED)
 MODES = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "HSV", "YCbCr", "LAB", "La", "RGBa", "bands")  # PIL's, and any bands
@@ -53,7 +55,7 @@ class Target:
         Target(move=lambda angle, view: ...)
 
     Attributes:
-        kind: image, keypoints, visibility, boxes, heatmaps, mask, vectors, density, label or other.
+        kind: image, keypoints, visibility, boxes, length, area, heatmaps, mask, vectors, density, label or other.
         fill: The value of pixels outside the canvas, such as 255 for an ignore index. The entry's dtype must hold it.
         unit: The unit of keypoints and boxes. They come back in the same unit. "pixels": (0, 0) is the centre of the first
             pixel; for boxes, which are edges, its outer corner. "unit": 0 and 1 are the outer edges of the image. "signed": -1
@@ -133,6 +135,7 @@ def _read_target(value: Any) -> Target:
     return PLAIN[value]
 
 
+REST = optional(one_of("other"), "to ask for the kind of every tensor")
 TARGETS = optional(
     mapping(Rule("", _read_target), f"a mapping from keys or positions to adaug.Target, or one of {', '.join(KINDS)}")
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,52 +16,76 @@ from adaug._batches.checks.unmoved import check_guess
 from adaug._batches.entries import kinds_of, nested_entries, own_kinds
 from adaug._batches.kinds import PLAIN, Key, Target, as_targets
 from adaug._batches.moving.flat import image_of
-from adaug._batches.moving.subclasses import is_subclass, plain
+from adaug._batches.moving.held import held
 from adaug._batches.names import IMAGE_OF_OBJECT
-from adaug._batches.rows import declared, kinds_of_rows, listed_rows, padded
-from adaug._batches.tree import key_of
+from adaug._batches.rows import as_columns, declared, is_rows, kinds_of_rows, listed_rows, padded
+from adaug._batches.tree import has_rows, key_of
 
 
-def parse(batch: UserBatch, targets: Mapping[Any, str | Target] | None, device: torch.device | None = None) -> Batch:
+def parse(
+    batch: UserBatch,
+    targets: Mapping[Any, str | Target] | None,
+    rest: str | None = None,
+    device: torch.device | None = None,
+) -> Batch:
     """Reads a user's batch: a mapping or a tuple of tensors whose first dimension counts the rows, or of lists of rows.
+
+    Args:
+        batch: The batch. It may also be a list with a mapping for each row.
+        targets: What the user says about its entries.
+        rest: "other" leaves tensors of unknown kind as they are.
+        device: The device on which the images should be.
 
     Raises TypeError or ValueError if an entry has an unknown kind or a shape that does not fit its kind, if images are
     integers, or if numbers of rows or devices differ.
     """
-    if isinstance(batch, Mapping):
-        entries: dict[Key, Any] = dict(batch)
-    elif isinstance(batch, (tuple, list)):
-        entries = dict(enumerate(batch))
+    given = as_targets(targets)
+    own_rows = batch if is_rows(batch, given) else None
+    source = batch if own_rows is None else as_columns(own_rows)
+    if isinstance(source, Mapping):
+        entries: dict[Key, Any] = dict(source)
+    elif isinstance(source, (tuple, list)):
+        entries = dict(enumerate(source))
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
-    given = as_targets(targets)
     asked = frozenset(given)
     given = own_kinds(entries) | given
     given |= {target.rows: PLAIN["other"] for target in given.values() if target.rows not in (None, *given)}
     rows = listed_rows(entries, given)
-    row_kinds = kinds_of_rows(rows, given)
-    moving = {path: plain(padded(path, rows[path], target)) for path, target in row_kinds.items() if not target.carried}
+    row_kinds, untold_rows = kinds_of_rows(rows, given, rest)
+    moving = {path: padded(path, rows[path], target) for path, target in row_kinds.items() if not target.carried}
     tops = {path[0] for path in rows}
     outside = {key: target for key, target in given.items() if key not in tops and key not in rows}
-    nested = nested_entries(batch, entries, outside, rows)
-    kinds = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, outside)
+    nested = nested_entries(source, entries, outside, rows)
+    kinds, untold = kinds_of({key: entry for key, entry in entries.items() if key not in tops}, nested, outside, rest)
     kinds |= dict.fromkeys(tops, PLAIN["other"]) | {path: row_kinds[path] for path in moving}
     found = entries | nested | moving
-    classes = {key: (found[key], plain(found[key])) for key, target in kinds.items() if is_subclass(found[key])}
-    found |= {key: bare for key, (_, bare) in classes.items()}
+    forms = {
+        key: form
+        for key, target in kinds.items()
+        if isinstance(found[key], Tensor) and (form := held(key, found[key], target)) is not None
+    }
+    found |= {key: form.read for key, form in forms.items()}
+    kinds |= {key: form.target(key, kinds[key]) for key, form in forms.items()}
     guessed = {key: found[key] for key, target in kinds.items() if target.carried and key not in asked and key not in tops}
     listed = [path for path in rows if path not in moving and declared(path, given) is None]
     guessed |= {path: _longest(rows[path]) for path in listed}
-    parsed = Batch(found, kinds, batch, frozenset(moving), guessed, classes)
-    image_key = _image_of(parsed, device)
+    unnamed = untold | untold_rows if rest is not None else set()
+    images = _images_of(found, kinds, asked)
+    kinds = {key: kinds[key] for key in images} | kinds  # the first image is the model's
+    kinds = _with_rows(found, kinds, len(found[images[0]]))
+    by_name = {key: entry for key, entry in guessed.items() if key not in unnamed}
+    parsed = Batch(found, kinds, source, frozenset(moving), by_name, forms, own_rows)
     image = parsed.image
+    if device is not None and image.device != device:
+        raise ValueError(f"The batch should be on the model's device, {device}. Found images on {image.device}.")
     objects = {key: len(image_of(found, target.rows)) for key, target in kinds.items() if target.rows is not None}
     for key, target in kinds.items():
-        if key != image_key:
+        if key != images[0]:
             check_entry(key, found[key], target, image, objects.get(key))
     for key, entry in guessed.items():
         kind = row_kinds[key].kind if key in row_kinds else kinds[key].kind
-        check_guess(key_of(key) if key in rows else key, entry, kind, image, nested)
+        check_guess(key_of(key) if key in rows else key, entry, kind, image, nested, names_only=key in unnamed)
     _check_joints(parsed)
     _check_objects(parsed)
     return parsed
@@ -71,18 +97,42 @@ def _longest(rows: list[Any]) -> Any:
     return max(tensors, key=Tensor.numel)[None] if tensors else rows[:1]
 
 
-def _image_of(batch: Batch, device: torch.device | None) -> Key:
-    """The key of the images. Raises TypeError or ValueError unless there is one entry of images, on the device."""
-    images = batch.keys_of("image")
-    if len(images) != 1:
+def _images_of(entries: Mapping[Key, Any], kinds: Mapping[Key, Target], asked: Collection[Key]) -> list[Key]:
+    """The keys of the images, the model's first. Raises TypeError or ValueError unless they are images of one size.
+
+    Others beside the model's are those that the user named.
+    """
+    found = [key for key, target in kinds.items() if target.kind == "image"]
+    told = [key for key in found if key not in asked]
+    images = [*told, *(key for key in found if key in asked)]
+    if not images or len(told) > 1:
         raise ValueError(
-            f"A batch should hold one entry of kind image. Found {len(images)} among {list(batch.entries)}; "
+            f"A batch should hold one entry of kind image. Found {len(images)} among {list(entries)}; "
             'say which it is with targets={key: "image"}.'
         )
-    check_image(images[0], batch.entries[images[0]], batch.kinds[images[0]])
-    if device is not None and batch.image.device != device:
-        raise ValueError(f"The batch should be on the model's device, {device}. Found images on {batch.image.device}.")
-    return images[0]
+    first = entries[images[0]]
+    for key in images:
+        check_image(key, entries[key], kinds[key])
+        if entries[key].shape[-2:] != first.shape[-2:]:
+            raise ValueError(
+                f"All images of a batch should have one size, that of {images[0]!r}, {tuple(first.shape[-2:])}. Found "
+                f"{tuple(entries[key].shape[-2:])} at {key!r}; resize it."
+            )
+    return images
+
+
+def _with_rows(entries: dict[Key, Any], kinds: dict[Key, Target], n: int) -> dict[Key, Target]:
+    """The kinds, where what stays beside objects of all images, and has a row for each, belongs to these objects."""
+    index = next((target.rows for target in kinds.values() if target.rows is not None), None)
+    objects = n if index is None else len(image_of(entries, index))
+    if objects == n:
+        return kinds
+    return {
+        key: replace(target, rows=index)
+        if target.carried and target.rows is None and key != index and has_rows(entries[key], objects)
+        else target
+        for key, target in kinds.items()
+    }
 
 
 def _check_objects(batch: Batch) -> None:
@@ -103,12 +153,12 @@ def _check_objects(batch: Batch) -> None:
 
 def _check_joints(batch: Batch) -> None:
     sets, visibilities = ([batch.entries[key] for key in batch.keys_of(kind)] for kind in ("keypoints", "visibility"))
-    if sets and visibilities and len(sets) + len(visibilities) > 2:
+    if len(sets) > 1 and visibilities:
         raise ValueError(
             f"A batch should hold one set of keypoints if it holds visibility. Found {len(sets)} and {len(visibilities)}; "
             "join them, or keep visibility as a third column."
         )
-    for points, visible in zip(sets, visibilities, strict=False):
+    for points, visible in itertools.product(sets, visibilities):
         if visible.shape[: points.ndim - 1] != points.shape[:-1] or visible.numel() != points[..., 0].numel():
             raise ValueError(
                 f"Visibility should have one number for each keypoint, {tuple(points.shape[:-1])}. "

@@ -1,7 +1,8 @@
 """Entries inside entries: all walks through the mappings, tuples and lists of a batch or of a model's output.
 
 A tree is a tensor, an array or anything else (a leaf), or a container of trees. A path is the names and positions on the way to
-one of them. Containers keep their types, also the user's own, and are never changed in place.
+one of them. It may also go through attributes of the user's objects, such as ("instances", "gt_boxes", "tensor"). Containers
+and objects keep their types, also the user's own, and are never changed in place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 Path = tuple[Any, ...]
 Opens = Callable[[Path, Any], bool]  # whether a walk goes into the container at a path
+CLOSED = (Tensor, np.ndarray, str, bytes, type, list, tuple)  # their attributes are no entries
 
 
 def key_of(path: Path) -> Any:
@@ -38,7 +40,12 @@ def is_container(path: Path, tree: Any) -> bool:
 
 def has_names(path: Path, tree: Any) -> bool:
     """Mappings and named tuples, but no lists, which may hold rows."""
-    return isinstance(tree, Mapping) or hasattr(tree, "_fields")
+    return isinstance(tree, Mapping) or is_named_tuple(tree)
+
+
+def is_named_tuple(tree: Any) -> bool:
+    """Whether it is a tuple whose items have names."""
+    return isinstance(tree, tuple) and hasattr(tree, "_fields")
 
 
 def has_rows(tree: Any, n: int) -> bool:
@@ -71,9 +78,12 @@ def children(tree: Any) -> list[tuple[Any, Any]]:
 def walk(tree: Any, path: Path) -> Any:
     """The tree at a path. Raises LookupError if there is none."""
     for part in path:
-        if not is_container((), tree) or (isinstance(part, str) and not isinstance(tree, Mapping)):
+        if isinstance(tree, Mapping) or (isinstance(tree, (list, tuple)) and isinstance(part, int)):
+            tree = tree[part]
+        elif isinstance(part, str) and not isinstance(tree, CLOSED) and hasattr(tree, part):
+            tree = getattr(tree, part)
+        else:
             raise LookupError(part)
-        tree = tree[part]
     return tree
 
 
@@ -118,15 +128,34 @@ def map_rows(function: Callable[[Any], Any], tree: Any, n: int, are_rows: Opens 
 
 def replace(tree: Any, changes: Mapping[Path, Any], path: Path = (), *, copies: bool = False) -> Any:
     """A tree with other values at some paths. With `copies`, all other tensors and arrays are copies."""
+    through = ancestors(changes)
 
     def changed(path: Path, leaf: Any) -> Any:
         if path in changes:
             return changes[path]
         if copies and isinstance(leaf, (Tensor, np.ndarray)):
             return leaf.clone() if isinstance(leaf, Tensor) else leaf.copy()
-        return leaf
+        return _with_attributes(path, leaf) if path in through else leaf
+
+    def _with_attributes(path: Path, thing: Any) -> Any:
+        names = dict.fromkeys(other[len(path)] for other in changes if other[: len(path)] == path)
+        inside = {name: replace(getattr(thing, name), changes, (*path, name), copies=copies) for name in names}
+        return with_attributes(thing, inside)
 
     return map_leaves(changed, tree, path=path, opens=lambda path, tree: path not in changes and is_container(path, tree))
+
+
+def with_attributes(thing: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of an object of the user's with other attributes. Its own containers are copied too, or both would share them."""
+    if is_record(thing):
+        return dataclasses.replace(thing, **values)
+    made = copy.copy(thing)
+    for name, held in list(vars(made).items()) if hasattr(made, "__dict__") else []:
+        if isinstance(held, (dict, list, set)):
+            vars(made)[name] = copy.copy(held)
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
 
 
 def with_children(tree: Any, items: Mapping[Any, Any]) -> Any:
@@ -135,7 +164,7 @@ def with_children(tree: Any, items: Mapping[Any, Any]) -> Any:
         return type(tree)(**items)
     if not isinstance(tree, Mapping):
         values = [items[i] for i in range(len(items))]
-        return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
+        return type(tree)(*values) if is_named_tuple(tree) else type(tree)(values)
     if not isinstance(tree, MutableMapping):
         return type(tree)(items)  # type: ignore[call-arg]
     made = copy.copy(tree)  # a copy keeps what a subclass adds, and leaves the user's mapping as it is

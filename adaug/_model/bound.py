@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adaug._batches.batch import Batch, UserBatch
-from adaug._batches.moving.subclasses import plain
+from adaug._batches.moving.held import plain
 from adaug._model.call import Call
 from adaug._model.finding import Map, find, maps_of, with_a_change
 from adaug._model.hooks import FeatureMasks, Hooks

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_flip, check_operations
-from adaug._batches.kinds import TARGETS, Target
+from adaug._batches.kinds import REST, TARGETS, Target
 from adaug._batches.parse import parse
 from adaug._model.audited import AuditedModel
 from adaug._model.call import Forward
@@ -48,6 +48,7 @@ RULES = {
     "higher_is_better": flag(),
     "forward": optional(function()),
     "targets": TARGETS,
+    "rest": REST,
     "output_size": SIZE,
     "groups": optional(mapping(several(integer(), "", least=0), "a mapping from names to numbers of parts")),
     "num_draws": integer(at_least=0, at_most=10**6),
@@ -68,6 +69,7 @@ def audit(
     higher_is_better: bool = True,
     forward: Forward | None = None,
     targets: Mapping[Any, str | Target] | None = None,
+    rest: str | None = None,
     output_size: Size | int | None = None,
     groups: Mapping[str, Sequence[int]] | None = None,
     num_draws: int = 24,
@@ -96,6 +98,7 @@ def audit(
         forward: (model, batch) -> output, how to call the model, by default `model(images)`. Pass it for a model that takes
             more than images, or takes them by name.
         targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
+        rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind.
         output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
         groups: Name -> the parts that belong to it, such as {"arms": [1, 2, 3]}.
         num_draws: The number of joint draws.
@@ -115,15 +118,9 @@ def audit(
     The `audit` of any exception, and the file at `path`, hold what was computed before.
     """
     arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views}
-    arguments |= {"higher_is_better": higher_is_better, "targets": targets, "output_size": output_size, "groups": groups}
-    arguments |= {
-        "forward": forward,
-        "num_draws": num_draws,
-        "pairs": pairs,
-        "num_pictures": num_pictures,
-        "seed": seed,
-        "path": path,
-    }
+    arguments |= {"higher_is_better": higher_is_better, "forward": forward, "targets": targets, "rest": rest}
+    arguments |= {"output_size": output_size, "groups": groups, "num_draws": num_draws, "pairs": pairs}
+    arguments |= {"num_pictures": num_pictures, "seed": seed, "path": path}
     given = checked(arguments | {"progress": progress}, RULES)
     plan = plan_of(given["views"], given["num_draws"], given["seed"], pairs=pairs)
     run = _Run(
@@ -131,6 +128,7 @@ def audit(
         plan,
         given["higher_is_better"],
         targets,
+        given["rest"],
         given["output_size"],
         given["groups"] or {},
         given["seed"],
@@ -164,6 +162,7 @@ class _Run:
     plan: Plan
     higher_is_better: bool
     targets: Mapping[Any, str | Target] | None
+    rest: str | None
     view_size: Size | None
     groups: dict[str, Sequence[int]]
     seed: int
@@ -253,7 +252,7 @@ class _Run:
         self._picture(parsed, table, first_image)
 
     def _parsed(self, batch: UserBatch) -> Batch:
-        parsed = self.scorer.model.placed(parse(batch, self.targets))
+        parsed = self.scorer.model.placed(parse(batch, self.targets, self.rest))
         first = not self.images  # it stands for all
         if first and any(family.mirrored is not None for family in self.plan.families):
             check_flip(parsed, self.plan.pairs)

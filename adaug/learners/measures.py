@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaug._batches.batch import Batch
-from adaug._batches.moving.subclasses import plain
+from adaug._batches.moving.held import plain
 from adaug._runtime.geometry import told_stride
 from adaug.keypoints import normalized_error
 

@@ -36,7 +36,7 @@ BAD = {
     "loss is an array": (None, losses(lambda x: x.detach().numpy()), TypeError, "tensor.*Found ndarray"),
     "loss is None": (None, losses(lambda x: None), TypeError, "Found NoneType"),
     "empty batch": (lambda: {key: value[:0] for key, value in nets.make_batch(6).items()}, None, ValueError, "row.*Found an empty"),
-    "integer images": (with_entry(image=torch.zeros(6, 3, 32, 32, dtype=torch.uint8)), None, TypeError, "Found torch.uint8.*255"),
+    "integer images": (with_entry(image=torch.zeros(6, 3, 32, 32, dtype=torch.int32)), None, TypeError, "Found torch.int32.*255"),
     "images without channels": (with_entry(image=torch.zeros(6, 32, 32)), None, ValueError, r"Found \(6, 32, 32\)"),
     "images as an array": (with_entry(image=np.zeros((6, 3, 32, 32), np.float32)), None, TypeError, "Found ndarray"),
     "a tensor of unknown kind": (with_entry(depth=torch.zeros(6, 32, 32)), None, ValueError, r"Found 'depth'.*targets=\{'depth'"),

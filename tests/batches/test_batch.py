@@ -158,12 +158,12 @@ def test_text_of_unknown_kind_is_carried():
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"image": torch.zeros(4, 3, 8, 8, dtype=torch.uint8)}, TypeError, r"floating point.*uint8.*/ 255"),
+        ({"image": torch.zeros(4, 3, 8, 8, dtype=torch.int16)}, TypeError, r"floating point.*int16.*/ 255"),
         ({"image": torch.rand(0, 3, 8, 8)}, ValueError, "at least one row.*empty"),
         ({"image": torch.rand(3, 8, 8)}, ValueError, r"\[B, C, H, W\].*\(3, 8, 8\)"),
         ({"image": np.ones((4, 3, 8, 8), np.float32)}, TypeError, "tensor.*ndarray"),
         ({"keypoints": torch.rand(3, 5, 2)}, ValueError, r"'keypoints'.*4 rows.*\(3, 5, 2\)"),
-        ({"keypoints": torch.rand(4, 10)}, ValueError, r"'keypoints'.*\(4, 10\)"),
+        ({"keypoints": torch.rand(4, 11)}, ValueError, r"'keypoints'.*\(4, 11\)"),
         ({"keypoints": torch.rand(4, 5, 4)}, ValueError, r"'keypoints'.*2 or 3"),
         ({"keypoints": np.ones((4, 5, 2))}, TypeError, "'keypoints'.*ndarray"),
         ({"keypoints": torch.ones(4, 5, 2).long()}, TypeError, r"'keypoints'.*floating.*\.float\(\)"),

@@ -69,6 +69,7 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "apply_view": lambda targets: adaug.apply_view(batch(), [(Rotate(-30, 30, 3), 20.0)], targets=targets),
 }
 STAY: dict[Any, Any] = {(1, "area"): "other", (1, "iscrowd"): "other"}
+GROWS: dict[Any, Any] = {(1, "area"): "area"}
 TARGETS: dict[str, Any] = {
     "names alone": STAY,
     "boxes by name": STAY | {(1, "boxes"): "boxes"},
@@ -96,12 +97,19 @@ def test_every_verb_takes_the_same_targets(verb: str, targets: Any) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize(
-    "targets", [None, {(1, "area"): "other"}, STAY | {(1, "nothing"): "other"}, STAY | {(1, "boxes"): "box"}]
-)
+@pytest.mark.parametrize("targets", [{(1, "area"): "areas"}, STAY | {(1, "nothing"): "other"}, STAY | {(1, "boxes"): "box"}])
 def test_every_verb_refuses_the_same_targets(verb: str, targets: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"should .*Found"):
         VERBS[verb](targets)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_names_alone_tell_what_detectors_take(verb: str) -> None:
+    (named, by_name), (declared, by_kind) = VERBS[verb](None), VERBS[verb](GROWS)
+    assert nets.same(list(named), list(declared))
+    assert nets.same(list(by_name), list(by_kind))
+    if verb == "apply_view":  # a turn keeps areas
+        assert torch.allclose(by_name[0]["area"].float(), batch()[1][0]["area"].float(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -160,8 +160,8 @@ def test_lists_that_do_not_fit_are_named() -> None:
     policy = adaug.policies.robust(())
     with pytest.raises(ValueError, match=r"list 0 should have one size.*\(3, 32, 32\), \(3, 32, 40\).*adaug\.Augment"):
         adaug.AdversarialAugmenter(policy).random(([*images[:3], torch.rand(3, 32, 40)], rows))
-    with pytest.raises(ValueError, match=r"\(1, 'area'\) without one; pass targets=\{\(1, 'area'\): kind\}"):
-        adaug.AdversarialAugmenter(policy).random((images, [row | {"area": torch.ones(len(row["boxes"]))} for row in rows]))
+    with pytest.raises(ValueError, match=r"\(1, 'depth'\) without one; pass targets=\{\(1, 'depth'\): kind\}"):
+        adaug.AdversarialAugmenter(policy).random((images, [row | {"depth": torch.ones(len(row["boxes"]))} for row in rows]))
     with pytest.raises(ValueError, match=r"Found \(1, 'boxs'\), which match none; the nearest are \(1, 'boxes'\)"):
         adaug.AdversarialAugmenter(policy, targets={(1, "boxs"): "boxes"}).random((images, rows))
     mixed = [{"boxes": row["boxes"].as_subclass(kind)} for row, kind in zip(rows, (Boxes, Boxes, Boxes, Centred), strict=True)]

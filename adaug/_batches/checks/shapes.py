@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from adaug._batches.kinds import CARRIED, MAPS, Key, Target
 from adaug._batches.moving.colours import KNOWN
+from adaug._batches.moving.held import check_fill
 from adaug._batches.moving.maps import check_map
 from adaug._batches.moving.moves import vector_parts
 
@@ -125,28 +125,3 @@ def channels_last(shape: Any, target: Target) -> bool:
     first, height, last = shape
     usual = last in (1, 3, 4) and first > 4 and height > 4
     return target.format is None and (usual or (1 < last <= BANDS and last < min(first, height)))
-
-
-def check_fill(key: Key, dtype: torch.dtype, fill: float, most: int | None = None) -> None:
-    """Raises ValueError if a dtype cannot hold the fill.
-
-    Args:
-        key: The entry's key.
-        dtype: Its dtype.
-        fill: The fill.
-        most: The integer that stands for 1, in images of integers.
-    """
-    if not fill:
-        return
-    if dtype.is_floating_point:
-        holds, between = not math.isfinite(fill) or abs(fill) <= torch.finfo(dtype).max, f"up to {torch.finfo(dtype).max:.3g}"
-    else:
-        low, high = (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
-        low, high = (low, high) if most is None else (0, most)
-        holds = math.isfinite(fill) and fill == int(fill) and low <= fill <= high
-        between = f"an integer from {low} to {high}"
-    if not holds:
-        raise ValueError(
-            f"The fill of {key!r} should be a number that its dtype holds, {between}. Found {fill} for {dtype}; "
-            "choose another one, or another dtype."
-        )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from adaug._batches.kinds import CARRIED, Key
-from adaug._batches.names import KIND_OF
-from adaug._batches.tree import Path, children, has_names, is_container, key_of
+from adaug._batches.names import OF_THE_CROP, OF_THE_ORIGINAL, kind_named
+from adaug._batches.tree import Path, children, has_names, is_container, is_named_tuple, key_of
 from adaug._runtime.geometry import Size
 
 SMALL = 10  # integers below may be classes of several tasks, or digits
@@ -42,20 +42,22 @@ def _slots(entry: Any) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def check_guess(key: Key, entry: Any, kind: str, image: Tensor, given: Collection[Path] = ()) -> None:
+def check_guess(
+    key: Key, entry: Any, kind: str, image: Tensor, given: Collection[Path] = (), *, names_only: bool = False
+) -> None:
     """Raises ValueError if the name of an entry means "leave it as it is", but its content belongs to the pixels.
 
     Content belongs to the pixels if it has a value for each pixel, at the image's resolution or another one of the same aspect
-    ratio, or if it has a usual name such as "boxes" inside. Paths in `given` are the user's decision and not checked.
+    ratio, or if it has a usual name such as "boxes" inside. Paths in `given` are the user's decision and not checked. With
+    `names_only`, only names inside it tell.
     """
     if kind not in CARRIED:
         return
-    for path, array, name, row in _arrays(entry, (key,), None, False, len(image)):
+    for path, array, (name, named), row in _arrays(entry, (key,), (None, kind), False, len(image)):
         if any(path[: len(inner)] == inner for inner in given):
             continue
-        named = kind if name is None else KIND_OF[name]
         belongs = named not in CARRIED
-        if not belongs and not _holds_map(array.shape if row else array.shape[1:], image.shape[-2:]):
+        if not belongs and (names_only or not _holds_map(array.shape if row else array.shape[1:], image.shape[-2:])):
             continue
         where = key_of(path)
         what = f"{name!r} in it, a name of {named}" if belongs else f"shape {tuple(array.shape)}, a value for each pixel"
@@ -77,8 +79,8 @@ def check_numbers(
         objects: How many objects or keypoints an image has: one number for each of them is no coordinate.
         given: Paths that are the user's decision.
     """
-    for path, array, _, row in _arrays(entry, (key,), None, False, n):
-        known = any(path[: len(inner)] == inner for inner in given)
+    for path, array, _, row in _arrays(entry, (key,), (None, kind), False, n):
+        known = any(path[: len(inner)] == inner for inner in given) or path[-1] in (*OF_THE_ORIGINAL, *OF_THE_CROP)
         values = torch.from_numpy(array) if isinstance(array, np.ndarray) and array.dtype.kind in "iuf" else array
         if known or not isinstance(values, Tensor) or values.device.type == "meta":
             continue
@@ -113,19 +115,23 @@ def _refusal(key: Key, kind: str, what: str, remedy: str) -> ValueError:
     )
 
 
-def _arrays(entry: Any, path: Path, name: str | None, row: bool, n: int) -> Iterator[tuple[Path, Any, str | None, bool]]:
-    """Tensors, arrays and lists of numbers in an entry: (path, array, last usual name on the path, whether it has no rows)."""
+def _arrays(
+    entry: Any, path: Path, usual: tuple[Any, str], row: bool, n: int
+) -> Iterator[tuple[Path, Any, tuple[Any, str], bool]]:
+    """Tensors, arrays and lists of numbers in an entry: (path, array, (last usual name, its kind), whether it has no rows)."""
     if isinstance(entry, (Tensor, np.ndarray)):
-        yield path, entry, name, row
+        yield path, entry, usual, row
     elif is_container(path, entry):
         listed = not has_names(path, entry)
         numbers = _as_array(entry) if listed else None
         if numbers is not None:
-            yield path, numbers, name, row or len(numbers) != n
+            yield path, numbers, usual, row or len(numbers) != n
             return
+        beside = entry if isinstance(entry, Mapping) else ()
         for inner, item in children(entry)[:1] if listed else children(entry):
-            called = entry._fields[inner] if hasattr(entry, "_fields") else inner
-            yield from _arrays(item, (*path, inner), called if called in KIND_OF else name, row or listed, n)
+            called = entry._fields[inner] if is_named_tuple(entry) else inner
+            kind = kind_named(called, beside)
+            yield from _arrays(item, (*path, inner), usual if kind is None else (called, kind), row or listed, n)
 
 
 def _as_array(entry: Any) -> Any:

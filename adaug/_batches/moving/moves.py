@@ -156,6 +156,14 @@ def density(key: Key, entry: Tensor, target: Target, motion: Motion) -> Tensor:
     return motion.swapped(moved, target.pairs or (), 1) if entry.ndim == 4 else moved[:, 0]
 
 
+def size(entry: Tensor, target: Target, motion: Motion) -> Tensor:
+    """Lengths or areas in pixels [n, ...] of what lies in the middle of the image; a perspective alone differs elsewhere."""
+    areas = torch.linalg.det(motion.matrix).abs()
+    factor = areas if target.kind == "area" else areas.sqrt()
+    grown = entry * factor.reshape(-1, *[1] * (entry.ndim - 1))
+    return (grown if entry.is_floating_point() else grown.round()).to(entry.dtype)
+
+
 MAPS = {"mask": mask, "vectors": vectors, "density": density}
 
 

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from adaug._batches.checks.shapes import FLOATING, check_layout
 from adaug._batches.kinds import CARRIED, MAPS
-from adaug._batches.moving.subclasses import like, plain
+from adaug._batches.moving.held import MOST, like, plain
 from adaug._runtime.geometry import Size
 
 Channels = Literal["first", "last"]
 PLANES = ("image", *MAPS)
-MOST = {torch.uint8: 255, torch.uint16: 65535}  # the integer that stands for 1 in an image
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch has few functions for these
 
 

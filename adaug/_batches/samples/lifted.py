@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from adaug._batches.batch import Batch, UserBatch
-from adaug._batches.checks.shapes import check_fill
 from adaug._batches.kinds import MODES, PLAIN, Key, Target
+from adaug._batches.moving.held import check_fill
 from adaug._batches.names import as_it_says, guess, own_kind
 from adaug._batches.parse import parse
 from adaug._batches.rows import declared
 from adaug._batches.samples.forms import Channels, Entry, is_array, is_number, is_picture, lift
-from adaug._batches.tree import Path, is_container, key_of, map_leaves, replace
+from adaug._batches.tree import Path, is_container, key_of, map_leaves, replace, walk
 from adaug._runtime.geometry import Size
 
 
@@ -31,6 +32,7 @@ class Lifted:
         single: Whether it is one sample, without the dimension of a batch.
         channels: Whether channels of arrays and tensors come "first" or "last".
         frames: The first dimensions of what belongs to frames of clips: (T,) in a sample, (B, T) in a batch.
+        rest: "other" leaves tensors of unknown kind as they are.
         entries: The entries that move with the pixels, by path.
         batch: The whole as a batch.
     """
@@ -40,14 +42,16 @@ class Lifted:
     single: bool
     channels: Channels
     frames: tuple[int, ...] | None = None
+    rest: str | None = None
     entries: dict[Path, Entry] = field(default_factory=dict, init=False)
     batch: Batch = field(init=False)
 
     def __post_init__(self) -> None:
         lifted = map_leaves(self._lifted, self.source, opens=self._opens)
+        lifted = replace(lifted, {path: self._lifted(path, entry) for path, entry in self._attributes().items()})
         known = {key_of(path): self._said(path, entry.given) for path, entry in self.entries.items()}
         given = {key: target for key, target in known.items() if target is not None} | dict(self.given)
-        self.batch = parse(lifted, {key: self._target(key, target) for key, target in given.items()})
+        self.batch = parse(lifted, {key: self._target(key, target) for key, target in given.items()}, self.rest)
 
     def back(self, moved: Batch, view_size: Size) -> UserBatch:
         """The moved batch in the user's structure. What did not change is copied."""
@@ -55,8 +59,18 @@ class Lifted:
         for path, entry in self.entries.items():
             now = moved.entries[key_of(path)]
             if now is not self.batch.entries[key_of(path)]:
-                changes[path] = entry.back(now, view_size)
+                form = self.batch.forms.get(key_of(path))
+                changes[path] = entry.back(now if form is None else form.back(now, view_size), view_size)
         return replace(self.source, changes, copies=True)
+
+    def _attributes(self) -> dict[Path, Any]:
+        """The attributes of objects that the user's targets name."""
+        found: dict[Path, Any] = {}
+        for path in self.given:
+            if isinstance(path, tuple) and path not in self.entries:
+                with suppress(LookupError):
+                    found[path] = walk(self.source, path)
+        return found
 
     def _opens(self, path: Path, entry: Any) -> bool:
         moved = path and (target := self.given.get(key_of(path))) is not None and target.move is not None
