@@ -133,7 +133,7 @@ def audit(
         given["groups"] or {},
         given["seed"],
         given["num_pictures"],
-        identity_of(model, score, plan, forward, targets, given["higher_is_better"], given["seed"]),
+        identity_of(model, score, plan, forward, targets, rest, given["higher_is_better"], given["seed"]),
     )
     file = None if path is None else Path(path)
     check_order(loader, file)

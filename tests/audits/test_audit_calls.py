@@ -404,3 +404,41 @@ def test_an_interrupted_audit_goes_on(number: bool, tmp_path: Any) -> None:
 def test_a_forward_that_cannot_be_called_is_refused() -> None:
     with pytest.raises(TypeError, match="`forward` should be callable, or None"):
         audited(values, plain, forward="images")
+
+
+def test_images_of_integers_need_a_forward() -> None:
+    batches = [one | {"image": (one["image"] * 255).round().byte()} for one in loader(3)]
+
+    def forward(model: Any, batch: Any) -> Any:
+        assert batch["image"].dtype == torch.uint8
+        return model(batch["image"].float() / 255)
+
+    audit = adaug.audit(values, batches, plain, VIEWS, num_draws=1, forward=forward)
+    np.testing.assert_allclose(audit.scores, audited(values, plain, 3).scores, atol=5e-3)
+    with pytest.raises(TypeError, match="pass `forward`"):
+        adaug.audit(values, batches, plain, VIEWS, num_draws=1)
+
+
+@pytest.mark.parametrize("number", [False, True], ids=["each", "one number"])
+def test_a_batch_may_have_a_mapping_for_each_row(number: bool) -> None:
+    def forward(model: Any, batch: Any) -> Any:
+        return [{"values": row} for row in model(torch.stack([one["image"] for one in batch]))]
+
+    def score(output: Any, batch: Any) -> Any:
+        pairs = zip(output, batch, strict=True)
+        each = [found["values"].mean() + one["keypoints"].mean() / 50 for found, one in pairs]
+        return sum(each) / len(each) if number else each
+
+    names = "image", "keypoints"
+    batches = [[{name: batch[name][i] for name in names} for i in range(len(batch["image"]))] for batch in loader(3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if number else "error")
+        audit = adaug.audit(values, batches, score, VIEWS, num_draws=1, forward=forward)
+    np.testing.assert_allclose(audit.scores, audited(values, plain, 3).scores, atol=1e-5)
+
+
+def test_a_file_knows_the_rest(tmp_path: Any) -> None:
+    path = tmp_path / "one.audit"
+    audited(values, plain, path=path)
+    with pytest.raises(ValueError, match="made with another `rest`"):
+        audited(values, plain, path=path, rest="other")

@@ -20,7 +20,7 @@ UNKNOWN = "unknown: "
 
 
 def identity_of(
-    model: Any, score: Any, plan: Plan, forward: Any, targets: Any, higher_is_better: bool, seed: int
+    model: Any, score: Any, plan: Plan, forward: Any, targets: Any, rest: str | None, higher_is_better: bool, seed: int
 ) -> dict[str, str]:
     """The fingerprint of each argument that scores depend on. One that cannot be read is "unknown: why"."""
     parts = {
@@ -29,6 +29,7 @@ def identity_of(
         "views": (plan.families, plan.pairs),
         "forward": forward,
         "targets": dict(targets or {}),
+        "rest": rest,
         "higher_is_better": higher_is_better,
         "seed": seed,
     }

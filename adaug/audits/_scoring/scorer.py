@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adaug._batches.batch import Batch
-from adaug._batches.tree import Path, has_rows, is_container, is_record, leaves, map_rows
+from adaug._batches.tree import Path, has_rows, is_container, is_named_tuple, is_record, leaves, map_rows
 from adaug._model.audited import AuditedModel
 from adaug._views.view import View
 from adaug.audits._scoring.checks import check_scores
@@ -140,7 +140,7 @@ def _are_rows(n: int) -> Callable[[Path, Any], bool]:
     """Which lists in an output have an item for each image, as those of detectors. Others have one for each stack or level."""
 
     def are_rows(path: Path, tree: Any) -> bool:
-        if not isinstance(tree, (list, tuple)) or hasattr(tree, "_fields") or not has_rows(tree, n):
+        if not isinstance(tree, (list, tuple)) or is_named_tuple(tree) or not has_rows(tree, n):
             return False
         return not all(_has_rows(leaf, n) for _, leaf in leaves(tree, opens=_opens_all))
 
