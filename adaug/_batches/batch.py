@@ -79,7 +79,7 @@ class Batch:
 
     def entries_of(self, kind: str) -> list[Tensor]:
         """The entries of a kind with a row for each image. Keypoints and boxes are in pixels (xyxy), whatever the user has."""
-        return [self._in_pixels(key) for key in self.keys_of(kind) if self.kinds[key].rows is None]
+        return [self.in_pixels(key) for key in self.keys_of(kind) if self.kinds[key].rows is None]
 
     def labelled_keypoints(self) -> tuple[Tensor, Tensor] | None:
         """The first keypoints in pixels, [B, ..., K, 2 or 3], and which of them count, [B, ..., K]. None without keypoints."""
@@ -94,7 +94,8 @@ class Batch:
         single = visibility.ndim == 3 and visibility.shape[-1] == 1  # [B, K, 1]
         return 1 if self.has("heatmaps") or single else visibility.ndim - 1
 
-    def _in_pixels(self, key: Key) -> Tensor:
+    def in_pixels(self, key: Key) -> Tensor:
+        """An entry. Keypoints [..., 2 or 3] and boxes (xyxy) are in pixels, whatever the user has."""
         entry, target = self.entries[key], self.kinds[key]
         if target.kind == "boxes":
             return box_to_pixels(entry, target.unit, target.format, self.size)
