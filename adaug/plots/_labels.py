@@ -109,9 +109,9 @@ def draw_boxes(axis: Axes, boxes: Tensor, texts: Sequence[str], colours: Sequenc
                 textcoords="offset points",
                 va="top",
                 fontsize=5.5,
-                color=colour,
+                color="black",
+                bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
                 zorder=4,
-                path_effects=_outlined(1.4),
                 clip_on=True,
             )
 

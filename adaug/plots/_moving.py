@@ -84,8 +84,8 @@ def _by_layout(augment: Augment) -> Move:
 
     def move(item: Any) -> Any:
         key, image = _image(item, augment.targets)
-        if image is not None:
-            augment.channels = channels_of(image, augment.targets.get(key, PLAIN["image"]))
+        image = image[0] if isinstance(image, (list, tuple)) and len(image) else image
+        augment.channels = channels_of(image, augment.targets.get(key, PLAIN["image"]))
         return augment(item, view=True)
 
     return move
@@ -102,7 +102,6 @@ def _as_batch(item: Any, targets: Mapping[Key, Target]) -> Any:
 
 
 def _image(item: Any, targets: Mapping[Key, Target]) -> tuple[Key, Any]:
-    """The key of the image, and the image of a sample or of a list's first row."""
+    """The key and the image, or images, of a sample, a batch or a list's first row."""
     first = item[0] if is_rows(item, targets) else item
-    key, image = image_of((first,) if is_array(first) else first, targets)
-    return key, image[0] if isinstance(image, (list, tuple)) and len(image) else image
+    return image_of((first,) if is_array(first) else first, targets)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +80,13 @@ def items_of(data: Any, targets: Mapping[Key, Target], n: int) -> Iterator[Any]:
 
     Raises TypeError if it is neither a batch nor holds any.
     """
+    for item in _items_of(data, targets, n):
+        if not is_array(item) and not isinstance(item, (Mapping, list, tuple)):
+            raise TypeError(f"A batch or a sample should be a mapping, a tuple or an image. Found {type(item).__name__}.")
+        yield item
+
+
+def _items_of(data: Any, targets: Mapping[Key, Target], n: int) -> Iterator[Any]:
     if _is_one(data, targets):
         yield data
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (IterableDataset, str, bytes)):
@@ -117,16 +123,3 @@ def _are_images(entries: Iterable[Any]) -> bool:
 
 def _as_long(entry: Any, other: Any) -> bool:
     return hasattr(entry, "__len__") and len(entry) == len(other)
-
-
-@contextmanager
-def generators_kept(data: Any) -> Iterator[None]:
-    """A block that leaves the generators of a DataLoader as they were."""
-    holders = (data, getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None))
-    found = [generator for one in holders if isinstance(generator := getattr(one, "generator", None), torch.Generator)]
-    states = [generator.get_state() for generator in found]
-    try:
-        yield
-    finally:
-        for generator, state in zip(found, states, strict=True):
-            generator.set_state(state)

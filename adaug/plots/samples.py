@@ -200,13 +200,16 @@ def _label(value: Any, classes: Sequence[str], boxes: int) -> str:
     if isinstance(value, str):
         return value
     try:
-        value = torch.as_tensor(value).detach().cpu().squeeze()
+        value = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         return ""
+    if value.ndim and boxes and len(value) == boxes:
+        return ""
+    value = value.squeeze()
     if value.ndim == 0:
         return f"{float(value):.3g}" if value.is_floating_point() else _name(int(value), classes)
     numbers = _numbers(value)
-    if value.ndim > 1 or (boxes and len(value) == boxes):
+    if value.ndim > 1 or len(value) > 100:
         return ""
     if numbers is not None and not set(numbers) <= {0, 1}:
         return ", ".join(_name(number, classes) for number in numbers)
