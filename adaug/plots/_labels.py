@@ -39,6 +39,12 @@ class Joints:
     right: Collection[int] = ()
     numbers: bool = False
 
+    def check(self, count: int) -> None:
+        """Raises ValueError if limbs join keypoints that are not among `count`."""
+        wrong = [limb for limb in self.limbs if not all(0 <= joint < count for joint in limb)]
+        if wrong:
+            raise ValueError(f"`limbs` should join keypoints from 0 to {count - 1}. Found {wrong[0]}.")
+
     def colour(self, *joints: int, other: str = MIDDLE) -> str:
         """The colour of a keypoint, or of a limb between two. A limb between the two sides (the hips) belongs to neither."""
         of_left, of_right = (any(j in side for j in joints) for side in (self.left, self.right))

@@ -14,7 +14,7 @@ from adaug._batches.kinds import REST, TARGETS, Target
 from adaug._batches.names import guess
 from adaug._batches.samples.forms import is_number
 from adaug._batches.tree import has_names, has_rows, key_of, leaves
-from adaug._runtime.checks import checked, integer
+from adaug._runtime.checks import checked, instance, integer, several
 from adaug._runtime.geometry import inside
 from adaug._views.view import View
 from adaug.augment import Augment
@@ -35,10 +35,12 @@ RULES = {
     "n": integer(at_least=1),
     "columns": integer(at_least=1),
     "seed": integer(),
+    "classes": several(instance(str, ""), "a list of the names of classes"),
     "targets": TARGETS,
     "rest": REST,
 }
 WIDTH = 36  # letters above an image
+SPACE = "\N{NO-BREAK SPACE}"  # where no line ends
 Points = list[tuple[Tensor, Tensor]]  # (keypoints [K, 2 or 3] in pixels, which are visible [K]) of each person
 
 
@@ -96,7 +98,8 @@ def samples(
     """
     if targets is None and rest is None and isinstance(augment, (Augment, AdversarialAugmenter)):
         targets, rest = augment.targets, augment.rest
-    given = checked({"n": n, "columns": columns, "seed": seed, "targets": targets, "rest": rest}, RULES)
+    arguments = {"n": n, "columns": columns, "seed": seed, "targets": targets, "rest": rest, "classes": classes}
+    given = checked(arguments, RULES)
     known = given["targets"] or {}
     move = mover(augment, targets, rest, seed)
     rows: list[Row] = []
@@ -110,11 +113,13 @@ def samples(
                 break
     if not rows:
         raise ValueError(f"`data` should hold at least one image. Found none in {type(data).__name__}; pass a batch or a list.")
-    return _drawn(rows, classes, Joints(limbs, left, right, numbers), columns, title)
+    return _drawn(rows, given["classes"], Joints(limbs, left, right, numbers), columns, title)
 
 
 def _drawn(rows: Sequence[Row], classes: Sequence[str], joints: Joints, columns: int, title: str | None) -> Figure:
     people = [_people(row.batch) for row in rows]
+    for points, _ in (person for of_row in people for person in of_row):
+        joints.check(len(points))
     hidden = any(
         bool((~visible & inside(points[:, :2], row.batch.size)).any())
         for row, of_row in zip(rows, people, strict=True)
@@ -214,7 +219,7 @@ def _label(value: Any, classes: Sequence[str], boxes: int) -> str:
     if numbers is not None and not set(numbers) <= {0, 1}:
         return ", ".join(_name(number, classes) for number in numbers)
     some = [(i, float(share)) for i, share in enumerate(value.tolist()) if share]  # one-hot, several, or mixed
-    return ", ".join(_name(i, classes) + (f" {share:.2f}" if share != 1 else "") for i, share in some)
+    return ", ".join(_name(i, classes) + (f"{SPACE}{share:.2f}" if share != 1 else "") for i, share in some)
 
 
 def _name(number: int, classes: Sequence[str]) -> str:
@@ -234,4 +239,4 @@ def _view(view: View | None) -> str:
         still = at_rest if matrix is None else bool(torch.allclose(matrix[0], torch.eye(3), atol=1e-6))
         if label and not still:
             parts.append(f"{operation.name.replace('_', ' ')} {label}")
-    return ", ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in parts)
+    return ", ".join(part.replace(" ", SPACE) for part in parts)

@@ -59,6 +59,7 @@ def draw_views(
     handles: list[Any] = []
     if known is not None:
         points, visible = known[0].detach().float().cpu().flatten(1, -2), known[1].cpu().flatten(1)
+        joints.check(points.shape[1])
         handles = joints.handles(hidden=bool((~visible & inside(points[..., :2], parsed.size))[:count].any()))
     if view is not None and view.masks:
         handles += [Patch(facecolor="#00000088", edgecolor="white", hatch="////", label="hidden from the network")]

@@ -201,10 +201,12 @@ def test_a_preview_shows_what_an_augmenter_draws_now_and_leaves_it(steps: int) -
         augmenter, drawn = adaug.AdversarialAugmenter(adaug.policies.robust(flip_pairs=[(0, 1)])), []
         for step in range(steps + 2):
             if preview and step == steps:
-                plots.samples(batch(), augment=augmenter)
+                previewed = [dots(axis) for axis in shown(plots.samples(batch(), augment=augmenter, seed=4))]
                 plots.samples(Held(sample), augment=augmenter)
             drawn.append(augmenter.draw(batch())["keypoints"])
             augmenter.observe(difficulty=drawn[-1].mean((1, 2)))
+            if preview and step == steps:
+                np.testing.assert_allclose(previewed, drawn[-1], atol=1e-5)
         return drawn
 
     assert all(torch.equal(a, b) for a, b in zip(after(False), after(True), strict=True))
@@ -284,6 +286,22 @@ def test_what_cannot_be_shown_is_refused(data: Any, error: type[Exception], patt
 def test_what_draws_no_views_is_refused(augment: Any) -> None:
     with pytest.raises(TypeError, match="`augment` should be a Policy, an Augment"):
         plots.samples(batch(), augment=augment)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "pattern"),
+    [
+        ({"n": 0}, ValueError, "`n` should be an integer of at least 1. Found 0"),
+        ({"columns": 0}, ValueError, "`columns` should be"),
+        ({"classes": [3]}, TypeError, "`classes` should be a list of the names of classes"),
+        ({"limbs": [(0, 3)]}, ValueError, r"`limbs` should join keypoints from 0 to 2. Found \(0, 3\)"),
+        ({"rest": "label"}, ValueError, "`rest` should be 'other', or None"),
+    ],
+    ids=["n", "columns", "classes", "limbs", "rest"],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], error: type[Exception], pattern: str) -> None:
+    with pytest.raises(error, match=pattern):
+        plots.samples(batch(), **arguments)
 
 
 # ---- how it looks
@@ -372,7 +390,7 @@ LABELS: dict[str, tuple[Any, str]] = {
 def test_labels_stand_above(name: str) -> None:
     value, expected = LABELS[name]
     (axis,) = shown(plots.samples({"image": image(0), "label": value}, classes=["none", "cat", "dog"]))
-    assert axis.get_title() == expected
+    assert axis.get_title().replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
 def test_images_of_other_forms() -> None:
