@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, get_args
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from adaug import policies
 from adaug._batches.batch import UserBatch
 from adaug._batches.fits import check_policy
-from adaug._batches.kinds import MOVING, REST, TARGETS, Key, Target
-from adaug._batches.names import guess
+from adaug._batches.kinds import REST, TARGETS, Key, Target
 from adaug._batches.rows import is_rows
 from adaug._batches.samples.forms import Channels, is_array
 from adaug._batches.samples.lifted import Lifted
+from adaug._batches.samples.listed import cut, gathered, rows_in
 from adaug._batches.samples.readings import image_of, is_single
-from adaug._batches.tree import Path, children, has_names, has_rows, is_named_tuple, map_leaves, with_children
+from adaug._batches.tree import with_children
 from adaug._runtime.checks import checked, flag, instance, integer, number, one_of, optional
 from adaug._runtime.geometry import SIZE, Size
 from adaug._runtime.random import Stream
@@ -46,6 +44,7 @@ RULES = {
 }
 PROGRESS = {"progress": number(low=0, high=1)}
 _TAKEN: Counter[int] = Counter()  # a seed of torch's -> how many Augments of this process took it
+_KEPT: list[dict[int, tuple[Augment, dict[str, Any]]]] = []  # blocks that keep Augments -> each with its state before
 NUMBERS = {"index": integer(at_least=0), "epoch": integer(at_least=0)}
 
 
@@ -173,14 +172,15 @@ class Augment:
             made = with_children(source, {i: row for i, (row, _) in enumerate(each)})
             return (made, [seen for _, seen in each]) if view else made
         key, image = image_of(source, self.targets)
-        rows = len(image) if isinstance(image, (list, tuple)) else None if self.clips else _rows(source, image, self.targets)
+        listed = isinstance(image, (list, tuple))
+        rows = rows_in(source, image, self.targets) if listed or not self.clips else None
         drawn: View | list[View]
         if rows is None:
             made, drawn = self._one(source, keys, key, image)
         else:
-            samples = [map_leaves(partial(_row, i=i, n=rows), source, opens=_opens) for i in range(rows)]
+            samples = cut(source, rows)
             each = [self._one(sample, (*keys, i), *image_of(sample, self.targets)) for i, sample in enumerate(samples)]
-            made = map_leaves(partial(_gathered, n=rows), source, *(row for row, _ in each), opens=_opens)
+            made = gathered(source, [row for row, _ in each])
             drawn = [view for _, view in each]
         made = made[0] if is_image else made
         return (made, drawn) if view else made
@@ -226,6 +226,8 @@ class Augment:
 
     def _keys(self, index: int | None, epoch: int | None) -> tuple[int, ...]:
         """The numbers that select the noise, without the seed."""
+        for kept in _KEPT:
+            kept.setdefault(id(self), (self, {**vars(self), "_passes": dict(self._passes)}))
         self._calls += 1
         if index is None:
             return (DRAWN, self._calls, _rank(), worker_seed())
@@ -246,43 +248,22 @@ class Augment:
         return self._passes[epoch][1]
 
 
+@contextmanager
+def augments_kept() -> Iterator[None]:
+    """A block that leaves every Augment as it was. So a preview changes nothing that training draws."""
+    taken, kept = Counter(_TAKEN), dict[int, tuple[Augment, dict[str, Any]]]()
+    _KEPT.append(kept)
+    try:
+        yield
+    finally:
+        _KEPT.pop()
+        for augment, before in kept.values():
+            vars(augment).update(before)
+        _TAKEN.clear()
+        _TAKEN.update(taken)
+
+
 def _rank() -> int:
     """The rank of this process. Workers of a loader know no process group; torchrun tells them by an environment variable."""
     known = os.environ.get("RANK", "0")
     return dist_rank() if dist_size() > 1 else int(known) if known.isdecimal() else 0
-
-
-# ---- lists of rows that cannot be stacked
-
-
-def _rows(batch: UserBatch, image: Any, targets: Mapping[Key, Target]) -> int | None:
-    """How many rows there are in a batch that holds them in lists. None if it holds stacked tensors."""
-    if getattr(image, "ndim", 0) != 4:
-        return None
-    n = len(image)
-    for key, entry in children(batch):
-        if isinstance(entry, (list, tuple)) and not is_named_tuple(entry) and len(entry) == n:
-            kind = targets.get(key) or guess(key, entry)
-            arrays = kind is not None and kind.kind in MOVING and all(map(is_array, entry))
-            if arrays or all(isinstance(item, Mapping) for item in entry):
-                return n
-    return None
-
-
-def _opens(path: Path, entry: Any) -> bool:
-    """Lists inside a batch hold rows."""
-    return has_names(path, entry) or (not path and isinstance(entry, (list, tuple)))
-
-
-def _row(path: Path, entry: Any, i: int, n: int) -> Any:
-    """Row i of n, from lists or tensors of rows. An entry without rows stays as it is."""
-    return entry[i] if has_rows(entry, n) else entry
-
-
-def _gathered(path: Path, entry: Any, *rows: Any, n: int) -> Any:
-    """Puts n rows together again: the reverse of `_row`."""
-    if not has_rows(entry, n):
-        return entry
-    if isinstance(entry, Tensor):
-        return torch.stack(rows)
-    return np.stack(rows) if isinstance(entry, np.ndarray) else type(entry)(rows)

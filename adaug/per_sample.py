@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaug._batches.batch import UserBatch
-from adaug._batches.tree import Path, has_rows, is_container, is_named_tuple, is_record, leaves, map_leaves, walk
+from adaug._batches.tree import Path, has_rows, is_container, is_named_tuple, is_record, leaves, map_rows, walk
 from adaug._model.kept import Snapshot
 from adaug._runtime.random import random_state_kept
 
@@ -145,8 +144,11 @@ class PerSample:
     def _rows(one: Criterion, prediction: Any, given: Any, n: int) -> Tensor:
         losses = []
         for i in range(n):
-            sliced = functools.partial(_sliced, i)
-            losses.append(one(_mapped(prediction, n, sliced, i), _mapped(given, n, sliced, i, given=True)))
+
+            def row(value: Any, i: int = i) -> Any:
+                return value[i : i + 1]
+
+            losses.append(one(map_rows(row, prediction, n), map_rows(row, given, n, _are_rows(n))))
         return torch.stack(losses)
 
     def _given(self, batch: UserBatch) -> tuple[Any, bool]:
@@ -254,44 +256,29 @@ def _opens(path: Path, value: Any) -> bool:
     return is_container(path, value) or is_record(value)
 
 
-def _sliced(i: int, tensor: Tensor) -> Tensor:
-    return tensor[i : i + 1]
-
-
 def _vmapped(one: Criterion, prediction: Any, given: Any, n: int) -> Tensor:
     rows: list[Tensor] = []
 
-    def collected(tensor: Tensor) -> Tensor:
-        rows.append(tensor)
-        return tensor
+    def collected(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            raise NotImplementedError("vmap takes tensors, not arrays or lists of rows.")
+        rows.append(value)
+        return value
 
-    _mapped(prediction, n, collected), _mapped(given, n, collected, given=True)
+    map_rows(collected, prediction, n), map_rows(collected, given, n, _are_rows(n))
 
     def of_rows(*each: Tensor) -> Tensor:
         left = iter(each)
-        pair = [_mapped(part, n, lambda _: next(left)[None], given=i > 0) for i, part in enumerate((prediction, given))]
-        return one(*pair)
+
+        def row(value: Any) -> Any:
+            return next(left)[None]
+
+        return one(map_rows(row, prediction, n), map_rows(row, given, n, _are_rows(n)))
 
     losses: Tensor = torch.func.vmap(of_rows)(*rows)
     return losses
 
 
-def _mapped(value: Any, n: int, function: Callable[[Tensor], Any], row: int | None = None, *, given: bool = False) -> Any:
-    """Applies a function to every tensor of n rows in a structure. Lists of n rows give their `row`.
-
-    Only lists in the batch (`given`) may hold rows. A list that a model returned holds tensors, one for each stack.
-    """
-
-    def of_rows(path: Path, value: Any) -> bool:
-        return given and path != () and has_rows(value, n) and not is_named_tuple(value)
-
-    def changed(path: Path, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return function(value) if has_rows(value, n) else value
-        if not of_rows(path, value):
-            return value
-        if row is None:
-            raise NotImplementedError("vmap takes tensors, not lists of rows.")
-        return value[row : row + 1]
-
-    return map_leaves(changed, value, opens=lambda path, value: _opens(path, value) and not of_rows(path, value))
+def _are_rows(n: int) -> Callable[[Path, Any], bool]:
+    """Which lists in a batch hold rows. A list that a model returned holds tensors, one for each stack."""
+    return lambda path, value: path != () and has_rows(value, n) and not is_named_tuple(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.transforms import Affine2D
 
 import hooks
+
+sys.path.insert(0, str(hooks.ROOT))
+
+from examples.datasets.drawn_people import draw_people
 
 OUT = Path(__file__).parent / "figures"
 INK, FAINT, RANDOM, ASR, AHO = (
@@ -290,8 +295,24 @@ def folders() -> Figure:
     return figure
 
 
+def samples() -> Figure:
+    """A preview of drawn people."""
+    people = draw_people(8, size=64, canvas=96, seed=1)
+    visible = people.visibility.clone()
+    visible[:, 10] = 0  # the right wrist
+    batch = {
+        "image": people.images,
+        "keypoints": people.keypoints,
+        "visibility": visible,
+    }
+    policy = adaug.policies.robust(flip_pairs=people.joints.flip_pairs)
+    return adaug.plots.samples(
+        batch, augment=policy, **people.joints.as_drawn()
+    )
+
+
 def main() -> None:
-    """Writes docs/figures/*.svg."""
+    """Writes docs/figures/*.svg, and *.png of images."""
     mpl.rcParams.update({"svg.hashsalt": "adaug", "font.family": "DejaVu Sans"})
     OUT.mkdir(exist_ok=True)
     for name, figure in (
@@ -302,6 +323,7 @@ def main() -> None:
         figure.savefig(
             OUT / f"{name}.svg", metadata={"Date": None}, facecolor="white"
         )
+    samples().savefig(OUT / "samples.png", metadata={"Software": None}, dpi=110)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class Batch:
         return 1 if self.has("heatmaps") or single else visibility.ndim - 1
 
     def in_pixels(self, key: Key) -> Tensor:
-        """An entry. Keypoints and boxes are in pixels (xyxy), whatever the user has."""
+        """An entry. Keypoints [..., 2 or 3] and boxes (xyxy) are in pixels, whatever the user has."""
         entry, target = self.entries[key], self.kinds[key]
         if target.kind == "boxes":
             return box_to_pixels(entry, target.unit, target.format, self.size)

@@ -55,6 +55,11 @@ def has_rows(tree: Any, n: int) -> bool:
     return isinstance(tree, (list, tuple)) and len(tree) == n
 
 
+def no_rows(path: Path, tree: Any) -> bool:
+    """No list holds rows."""
+    return False
+
+
 def is_record(tree: Any) -> bool:
     """Whether it is an instance of a dataclass, like Hugging Face's outputs (which may also be mappings)."""
     return dataclasses.is_dataclass(tree) and not isinstance(tree, type)
@@ -104,6 +109,21 @@ def map_leaves(function: Callable[..., Any], *trees: Any, path: Path = (), opens
         beside = [getattr(other, name) if is_record(other) else other[name] for other in others]
         changed[name] = map_leaves(function, item, *beside, path=(*path, name), opens=opens)
     return tree if all(changed[name] is item for name, item in known) else with_children(tree, changed)
+
+
+def map_rows(function: Callable[[Any], Any], tree: Any, n: int, are_rows: Opens = no_rows) -> Any:
+    """The tree with `function(rows)` for every tensor or array of n rows. All else stays.
+
+    A walk also goes into records. `are_rows(path, list)` says which lists hold rows; the function gets these too.
+    """
+
+    def changed(path: Path, value: Any) -> Any:
+        return function(value) if has_rows(value, n) else value
+
+    def opens(path: Path, value: Any) -> bool:
+        return (is_container(path, value) or is_record(value)) and not are_rows(path, value)
+
+    return map_leaves(changed, tree, opens=opens)
 
 
 def replace(tree: Any, changes: Mapping[Path, Any], path: Path = (), *, copies: bool = False) -> Any:

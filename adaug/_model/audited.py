@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from adaug._batches.batch import Batch
+from adaug._model.call import Call, Forward
 from adaug._model.inside import modules_in
 from adaug._model.passes import quiet
 from adaug._model.wrappers import device_of, refuse_fsdp1, unwrap
@@ -24,11 +25,15 @@ class AuditedModel:
     Args:
         model: A network, or a function of images.
         score: The user's score.
+        forward: The user's function (model, batch) -> output. None means `model(images)`.
     """
 
-    def __init__(self, model: nn.Module | Callable[[Tensor], Any], score: Callable[..., Any]) -> None:
+    def __init__(
+        self, model: nn.Module | Callable[[Tensor], Any], score: Callable[..., Any], forward: Forward | None = None
+    ) -> None:
         self._model: Any = unwrap(model) if isinstance(model, nn.Module) else model
-        self._networks = list(map(unwrap, modules_in(model)))
+        self._call = Call(forward)
+        self._networks = list(dict.fromkeys(map(unwrap, modules_in((model, forward)))))
         refuse_fsdp1(module for network in self._networks for module in network.modules())
         self._device = device_of(unwrap(model), None) if isinstance(model, nn.Module) else None  # None: that of the images
         unknown = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # a function may use a GPU
@@ -36,10 +41,10 @@ class AuditedModel:
         own = {id(module) for network in self._networks for module in network.modules()}
         self._beside = [network for network in map(unwrap, modules_in(score)) if id(network) not in own]
 
-    def __call__(self, inputs: Any) -> Any:
-        """What the model returns. Call it inside `untouched`."""
+    def __call__(self, batch: Batch) -> Any:
+        """What the model returns for a batch. Call it inside `untouched`."""
         with self._found_later():
-            return self._model(inputs)
+            return self._call(self._model, batch)
 
     @contextmanager
     def untouched(self) -> Iterator[None]:

@@ -174,7 +174,7 @@ def one_of(*choices: Any) -> Rule:
         return value
 
     *others, last = (f"'{choice}'" for choice in choices)
-    return Rule(f"{', '.join(others)} or {last}", read)
+    return Rule(f"{', '.join(others)} or {last}" if others else last, read)
 
 
 def function(signature: str = "") -> Rule:

@@ -18,15 +18,17 @@ from adaug._batches.fits import check_flip, check_operations
 from adaug._batches.kinds import REST, TARGETS, Target
 from adaug._batches.parse import parse
 from adaug._model.audited import AuditedModel
+from adaug._model.call import Forward
 from adaug._runtime.checks import batches, checked, flag, function, instance, integer, mapping, optional, several
 from adaug._runtime.files import check_writable
 from adaug._runtime.geometry import SIZE, Size
 from adaug._views.view import View
-from adaug.audits._scoring.checks import check_groups, check_order, check_scores, warn_of_fill
+from adaug.audits._scoring.checks import check_groups, check_order, warn_of_fill
 from adaug.audits._scoring.counts import joined, without_what_left
 from adaug.audits._scoring.gallery import Gallery
-from adaug.audits._scoring.identity import UNKNOWN, check_same, identity_of, images_of, labels_of
+from adaug.audits._scoring.identity import check_images, check_same, identity_of, images_of, labels_of
 from adaug.audits._scoring.progress import with_bar
+from adaug.audits._scoring.scorer import Scorer
 from adaug.audits.audit import Audit
 from adaug.audits.plan import VIEWS, Plan, plan_of
 from adaug.audits.records import FamilyTable
@@ -35,7 +37,7 @@ from adaug.policies import Policy
 
 __all__ = ["audit"]
 
-Score = Callable[[Any, UserBatch], Tensor]  # (output, batch) -> [B], or [B, K] for parts
+Score = Callable[..., Any]  # (output, batch) or (output, batch, view) -> [B], or [B, K] for parts
 ROWS = 64  # in a pass: it shows a small batch under several views at once, a large one under one
 
 RULES = {
@@ -44,6 +46,7 @@ RULES = {
     "score": function(),
     "views": VIEWS,
     "higher_is_better": flag(),
+    "forward": optional(function()),
     "targets": TARGETS,
     "rest": REST,
     "output_size": SIZE,
@@ -64,6 +67,7 @@ def audit(
     views: Policy | Operation | Sequence[Operation],
     *,
     higher_is_better: bool = True,
+    forward: Forward | None = None,
     targets: Mapping[Any, str | Target] | None = None,
     rest: str | None = None,
     output_size: Size | int | None = None,
@@ -87,9 +91,12 @@ def audit(
         score: (output, batch) -> a number for each image [B], for each part [B, K] (joints, classes, boxes), or for each joint
             of several people [B, P, K], which become P * K parts. NaN does not count. Return 1 for right and 0 for wrong, or
             100 and 0 to get statistics in per cent. Joints, heat maps and boxes that a view moves out of the frame never count
-            as parts. A score [B] has to leave them out itself.
+            as parts. A score [B] has to leave them out itself. A score that gives one number for a batch is called for each
+            image. With a third parameter, (output, batch, view), it also gets the View of these rows.
         views: A policy, or operations. Masks on features become masks on the image.
         higher_is_better: Whether higher scores are better. False for losses and errors.
+        forward: (model, batch) -> output, how to call the model, by default `model(images)`. Pass it for a model that takes
+            more than images, or takes them by name.
         targets: Key or position in the batch -> kind, for entries whose name does not tell their kind.
         rest: "other" leaves tensors as they are if neither `targets` nor their names tell their kind.
         output_size: (height, width) of a view, by default that of the images. Images may be larger than this.
@@ -111,19 +118,13 @@ def audit(
     The `audit` of any exception, and the file at `path`, hold what was computed before.
     """
     arguments: dict[str, Any] = {"model": model, "loader": loader, "score": score, "views": views}
-    arguments |= {
-        "higher_is_better": higher_is_better,
-        "targets": targets,
-        "rest": rest,
-        "output_size": output_size,
-        "groups": groups,
-    }
-    arguments |= {"num_draws": num_draws, "pairs": pairs, "num_pictures": num_pictures, "seed": seed, "path": path}
+    arguments |= {"higher_is_better": higher_is_better, "forward": forward, "targets": targets, "rest": rest}
+    arguments |= {"output_size": output_size, "groups": groups, "num_draws": num_draws, "pairs": pairs}
+    arguments |= {"num_pictures": num_pictures, "seed": seed, "path": path}
     given = checked(arguments | {"progress": progress}, RULES)
     plan = plan_of(given["views"], given["num_draws"], given["seed"], pairs=pairs)
     run = _Run(
-        AuditedModel(model, score),
-        score,
+        Scorer(AuditedModel(model, score, forward), score),
         plan,
         given["higher_is_better"],
         targets,
@@ -132,7 +133,7 @@ def audit(
         given["groups"] or {},
         given["seed"],
         given["num_pictures"],
-        identity_of(model, score, plan, targets, given["higher_is_better"], given["seed"]),
+        identity_of(model, score, plan, forward, targets, rest, given["higher_is_better"], given["seed"]),
     )
     file = None if path is None else Path(path)
     check_order(loader, file)
@@ -157,8 +158,7 @@ def audit(
 class _Run:
     """An audit in progress: the model, the plan, and the scores so far."""
 
-    model: AuditedModel
-    score: Score
+    scorer: Scorer
     plan: Plan
     higher_is_better: bool
     targets: Mapping[Any, str | Target] | None
@@ -252,7 +252,7 @@ class _Run:
         self._picture(parsed, table, first_image)
 
     def _parsed(self, batch: UserBatch) -> Batch:
-        parsed = self.model.placed(parse(batch, self.targets, self.rest))
+        parsed = self.scorer.model.placed(parse(batch, self.targets, self.rest))
         first = not self.images  # it stands for all
         if first and any(family.mirrored is not None for family in self.plan.families):
             check_flip(parsed, self.plan.pairs)
@@ -267,17 +267,7 @@ class _Run:
         if self.known is None or start >= len(self.known):
             return False
         known = min(end, len(self.known)) - start
-        for what, own, held in (
-            ("images", images, self.known.images),
-            ("labels or another `output_size`", labels, self.known.labels),
-        ):
-            unread = [print for print in own if print.startswith(UNKNOWN)]
-            if unread or own[:known] != list(held[start : start + known]):
-                raise ValueError(
-                    "`loader` should give the images that the file holds, in their order, with the same labels. Found "
-                    + (f"labels of {unread[0]}" if unread else f"other {what} from image {start} on")
-                    + "; do not shuffle, delete the file or name another one."
-                )
+        check_images(images[:known], labels[:known], self.known.images, self.known.labels, start)
         if known < len(images):
             return False  # the file ends within this batch
         self.tables.append(torch.from_numpy(self.known.scores[start:end]))
@@ -292,12 +282,7 @@ class _Run:
     def _scores(self, parsed: Batch, view_of: Callable[..., Any], numbers: Sequence[int]) -> Tensor:
         """Scores [n, v] or [n, v, K] of a batch under some views of a family."""
         before, seen, view = self._under(parsed, view_of, numbers)
-        with self.model.untouched():
-            output = self.model(seen.inputs)
-            found = self.score(output, seen.with_own_image().to_user())
-        found = torch.from_numpy(found) if isinstance(found, np.ndarray) else found
-        check_scores(found, len(seen))
-        scores, objects = without_what_left(found.detach(), before, seen, view)
+        scores, objects = without_what_left(self.scorer(seen, view), before, seen, view)
         self.parts = tuple(scores.shape[1:]) if self.parts is None else self.parts
         if tuple(scores.shape[1:]) != self.parts and not objects:
             raise ValueError(
@@ -337,9 +322,7 @@ class _Run:
             planned = self.plan.families[self.families.index(family)]
             one = parsed.select(torch.tensor([row], device=parsed.image.device))
             seen = self._under(one, planned.view, [column - family.start])[1]
-            with self.model.untouched():
-                output = self.model(seen.inputs)
-            self.gallery.add(by_image[row], first_image + row, column, seen, output)
+            self.gallery.add(by_image[row], first_image + row, column, seen, self.scorer.output(seen))
 
 
 def _holds_more(path: Path, audit: Audit) -> bool:

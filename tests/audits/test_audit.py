@@ -527,8 +527,9 @@ def test_audits_of_other_things_are_not_compared() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "pattern"),
     [
-        ({"score": lambda o, b: o.mean()}, ValueError, r"one number per image.*Found \(\)"),
-        ({"score": lambda o, b: 1.0}, TypeError, "should return a tensor.*Found float"),
+        ({"score": lambda o, b: torch.zeros(5)}, ValueError, r"one number per image.*Found \(5,\)"),
+        ({"score": lambda o, b: "good"}, TypeError, "should return a tensor, an array or a list.*Found str"),
+        ({"score": lambda o, b: [[1.0], [1.0, 0.0]]}, TypeError, "should return a tensor.*Found list"),
         ({"score": lambda o, b: torch.full((len(o),), math.inf)}, ValueError, "finite, or NaN.*Found inf"),
         ({"score": lambda o, b: torch.zeros(len(o), 2, 2)}, ValueError, r"Found \(\d+, 2, 2\)"),
         ({"score": None}, TypeError, "`score` should be callable. Found NoneType"),

@@ -14,8 +14,9 @@ from adaug._batches.kinds import Key, Target, as_targets
 from adaug._batches.moving.flat import join
 from adaug._batches.parse import parse
 from adaug._batches.rows import is_rows
+from adaug._batches.samples.listed import opens
 from adaug._batches.samples.readings import image_of
-from adaug._batches.tree import Path, has_names, has_rows, map_leaves
+from adaug._batches.tree import Path, has_rows, map_leaves
 from adaug._runtime.geometry import Size
 from adaug._views.view import View
 
@@ -61,7 +62,7 @@ class Apart(Batch):
         made = [row.to_user() for row in self.each]
         if is_rows(self.source, {}, alone=True):
             return type(self.source)([row for one in made for row in one])
-        return map_leaves(partial(_gathered, n=len(self)), self.source, *made, opens=_opens)
+        return map_leaves(partial(_gathered, n=len(self)), self.source, *made, opens=opens)
 
 
 def read(batch: UserBatch, targets: Mapping[Any, str | Target] | None, rest: str | None) -> Batch:
@@ -73,7 +74,7 @@ def read(batch: UserBatch, targets: Mapping[Any, str | Target] | None, rest: str
     rows = (
         [type(batch)([row]) for row in batch]
         if is_rows(batch, given)
-        else [map_leaves(partial(_row, i=i, n=n), batch, opens=_opens) for i in range(n)]
+        else [map_leaves(partial(_row, i=i, n=n), batch, opens=opens) for i in range(n)]
     )
     return Apart({}, {}, batch, each=tuple(parse(row, targets, rest) for row in rows))
 
@@ -86,11 +87,6 @@ def _rows_apart(batch: UserBatch, given: Mapping[Key, Target]) -> int | None:
     if not isinstance(images, (list, tuple)) or not all(isinstance(image, Tensor) for image in images):
         return None
     return len(images) if len({image.shape[-2:] for image in images}) > 1 else None
-
-
-def _opens(path: Path, entry: Any) -> bool:
-    """Lists inside a batch hold rows."""
-    return has_names(path, entry) or (not path and isinstance(entry, (list, tuple)))
 
 
 def _row(path: Path, entry: Any, i: int, n: int) -> Any:

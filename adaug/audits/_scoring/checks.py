@@ -35,7 +35,10 @@ def check_order(loader: Any, path: Path | None) -> None:
 def check_scores(scores: Any, n: int) -> None:
     """Raises TypeError or ValueError unless `score` returned numbers for n images, [n], [n, K] or [n, P, K]."""
     if not isinstance(scores, Tensor):
-        raise TypeError(f"`score` should return a tensor, ({n},) or ({n}, parts). Found {type(scores).__name__}.")
+        raise TypeError(
+            f"`score` should return a tensor, an array or a list of numbers, ({n},) or ({n}, parts). Found "
+            f"{type(scores).__name__}."
+        )
     if scores.ndim not in (1, 2, 3) or len(scores) != n or scores.is_complex():
         raise ValueError(
             f"`score` should return one number per image, ({n},), or one per part, ({n}, parts) or "

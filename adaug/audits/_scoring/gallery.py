@@ -92,7 +92,7 @@ def _predictions(output: Any, seen: Batch) -> Mapping[str, np.ndarray[Any, Any]]
         output = next((output[name] for name in ("heatmaps", "keypoints", "logits", "out") if name in output), None)
     if isinstance(output, (list, tuple)) and output:
         output = output[-1]
-    if not isinstance(output, Tensor) or len(output) < 1:
+    if not isinstance(output, Tensor) or not output.ndim or len(output) < 1:
         return {}
     predictions: dict[str, Tensor] = {}
     output = output.detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from adaug.audits.plan import Plan
 UNKNOWN = "unknown: "
 
 
-def identity_of(model: Any, score: Any, plan: Plan, targets: Any, higher_is_better: bool, seed: int) -> dict[str, str]:
+def identity_of(
+    model: Any, score: Any, plan: Plan, forward: Any, targets: Any, rest: str | None, higher_is_better: bool, seed: int
+) -> dict[str, str]:
     """The fingerprint of each argument that scores depend on. One that cannot be read is "unknown: why"."""
     parts = {
         "model": unwrap(model) if isinstance(model, nn.Module) else model,
         "score": score,
         "views": (plan.families, plan.pairs),
+        "forward": forward,
         "targets": dict(targets or {}),
+        "rest": rest,
         "higher_is_better": higher_is_better,
         "seed": seed,
     }
@@ -68,3 +72,21 @@ def check_same(path: Path, known: Mapping[str, str], own: Mapping[str, str]) -> 
             f"{path} should hold an audit of the same arguments. Found that it was made with another {what} (weights, settings "
             "or code differ); delete it or name another file."
         )
+
+
+def check_images(
+    images: list[str], labels: list[str], known_images: Sequence[str], known_labels: Sequence[str], start: int
+) -> None:
+    """Raises ValueError unless an audit in a file has these images, with these labels, from number `start` on."""
+    end = start + len(images)
+    for what, own, known in (
+        ("images", images, known_images),
+        ("labels or another `output_size`", labels, known_labels),
+    ):
+        unread = [print for print in own if print.startswith(UNKNOWN)]
+        if unread or own != list(known[start:end]):
+            raise ValueError(
+                "`loader` should give the images that the file holds, in their order, with the same labels. Found "
+                + (f"labels of {unread[0]}" if unread else f"other {what} from image {start} on")
+                + "; do not shuffle, delete the file or name another one."
+            )
