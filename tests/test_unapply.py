@@ -121,7 +121,7 @@ def moved_by(operation: Any, magnitude: float, size: tuple[int, int], n: int) ->
 
 def test_a_list_of_views_takes_a_list_of_rows() -> None:
     sizes = [(24, 32), (40, 20)]
-    given = [{"boxes": torch.tensor([[6.0, 6, 14, 16]])}, {"boxes": torch.tensor([[4.0, 8, 12, 20], [5, 15, 9, 19]])}]
+    given = [{"boxes": torch.tensor([[6.0, 6, 14, 16]])}, {"boxes": torch.tensor([[4.0, 14, 12, 24], [5, 15, 9, 19]])}]
     views = [moved_by(adaug.Rotate(-90, 90, 3), 90.0, size, 1) for size in sizes]
     moved = [
         adaug.apply_view([{"image": torch.rand(3, *size), **row}], view)[0]
