@@ -77,7 +77,9 @@ def evaluate(
     return {threshold: pck(predicted, shown, threshold, device=device) for threshold in thresholds}
 
 
-def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold: float, precision: Precision) -> adaug.Audit:
+def audit(
+    model: nn.Module, people: People, loss: Loss, *, size: int, threshold: float, precision: Precision = "fp32"
+) -> adaug.Audit:
     """Audits a model: which joints are found (1) or not (0), like PCK but without a flip test. Joints in no group do not count.
 
     A view scales the length that PCK divides by as it scales the spread of the joints.

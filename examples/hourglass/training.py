@@ -23,7 +23,7 @@ import adaug
 from examples.datasets.people import TARGETS, Batch, Joints, People, Scores, as_floats
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, difficulty_of, loss_of, make_optimizer, scale_and_rotation
-from examples.hourglass.checkpoints import load_checkpoint, one_run, plain, save_checkpoint
+from examples.hourglass.checkpoints import NAME, load_checkpoint, one_run, plain, save_checkpoint
 from examples.hourglass.config import CPU, WITHOUT_GENERATORS, Config, Machine, autocast, rank, ranks
 from examples.hourglass.evaluation import evaluate
 from examples.hourglass.model import StackedHourglass
@@ -98,6 +98,8 @@ def train(
                 state = {"session": session.state_dict(), "history": [plain(epoch) for epoch in history]}
                 save_checkpoint(folder, {**identity, **state})
 
+        if stage_1 is not None and not (folder / NAME).is_file():
+            save()
         plan = plan_of(config)
         end = config.epochs[0] if only_stage_1 else len(plan)
         if len(history) < end:
