@@ -64,8 +64,8 @@ def main() -> None:
         ceiling = ranks * ROWS / seconds
         lines.append(f"| {ranks} | {seconds:.4f} | {ceiling:,.0f} | {ceiling * medians[1] / ROWS:.2f} |")
     note = (
-        f"{ROWS} people a rank and step, canvases of {CANVAS} × {CANVAS}; the median of {options.rounds} rounds of {options.steps} "
-        "steps, of the slowest rank in each. The ranks ran one after the other, each alone on its cores."
+        f"{ROWS} people a rank and step, canvases of {CANVAS} × {CANVAS}; the median of {options.rounds} rounds of "
+        f"{options.steps} steps, of the slowest rank in each. The ranks ran one after the other, each alone on its cores."
     )
     print("\n".join(lines))
     text = "\n".join([*lines, "", note])
