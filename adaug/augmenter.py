@@ -298,13 +298,12 @@ class AdversarialAugmenter:
         given = checked({"loader": loader, "steps": steps, "lr": lr, "max_views": max_views}, PRETRAIN_RULES)
         history: list[dict[str, Tensor]] = []
         difficulty = self._comparison(Difficulty(loss_fn, "loss_fn"))
-        votes: dict[str, Tensor] = {}
         for batch in itertools.islice(repeated(loader), given["steps"]):
             with no_inference(), self._prepared(model, batch) as (state, bound, parsed):
                 count = state.counts["pretrain"]
                 meet("pretraining step", count)
                 stream = self._stream(PRETRAIN, count, device=bound.device)
-                pretraining = Pretraining(bound, self._view_size(parsed), given["max_views"], difficulty, votes)
+                pretraining = Pretraining(bound, self._view_size(parsed), given["max_views"], difficulty)
                 history.append(pretraining.step(state.learners[name].adversaries, parsed, stream, given["lr"]))
                 self._state = replace(state, counts={**state.counts, "pretrain": count + 1})
         return {name: torch.stack([one[name] for one in history]) for name in history[0]}

@@ -85,6 +85,7 @@ def measure(arguments: dict[str, Any]) -> dict[str, float]:
         "depth_of_look": depth,
         "activation_mib": kept_bytes(model) / 2**20,
         "hours_random": (first + third) * plain / RATE / 3600,
+        "hours_stage_2": (PAPER.pretrain_views + 2 * depth) * forward * PEOPLE / RATE / 3600,  # the views, and a look a branch
         "hours_adversarial": (first * plain + third * adversarial) / RATE / 3600,
     }
 
@@ -93,21 +94,23 @@ def table(networks: dict[str, dict[str, float]]) -> str:
     """The costs as Markdown."""
     lines = [
         "| network, 256 × 256 | parameters | forward, GFLOP an image | the look's part of it | activations, MiB an image | "
-        "hours, random | hours, adversarial |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "hours, random | hours, adversarial | hours, stage 2 |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, cost in networks.items():
         lines.append(
             f"| {name} | {cost['parameters'] / 1e6:.2f} M | {cost['gflop_forward']:.1f} | {cost['depth_of_look']:.2f} | "
-            f"{cost['activation_mib']:.0f} | {cost['hours_random']:.0f} | {cost['hours_adversarial']:.0f} |"
+            f"{cost['activation_mib']:.0f} | {cost['hours_random']:.0f} | {cost['hours_adversarial']:.0f} | "
+            f"{cost['hours_stage_2']:.1f} |"
         )
     first, _, third = PAPER.epochs
     return "\n".join([
         *lines,
         "",
         f"**Counted and computed, not measured**: hours for {first} + {third} epochs of {PEOPLE:,} people at an assumed "
-        f"{RATE / 1e12:.0f} TFLOP/s sustained, without stage 2 and the evaluations, on one GPU; "
-        "n GPUs divide them by a little less than n. "
+        f"{RATE / 1e12:.0f} TFLOP/s sustained, without the evaluations, on one GPU; an epoch of stage 2, which "
+        "adversarial arms take besides, has a column of its own. n GPUs need a batch that they can share: 24 people on 8 GPUs "
+        "are three a GPU, too few for BatchNorm and for a GPU's speed, and a larger batch is another training. "
         "Activations are of 32-bit floats; 16 bits halve them. Memory is batch × activations, and about four times the "
         "weights. Operations alone do not tell the dense network's time, whose concatenations move much memory.",
     ])  # fmt: skip

@@ -15,7 +15,7 @@ from adaug._model.layers import Shape
 from adaug._runtime.checks import as_text, mapping
 from adaug._runtime.random import Stream, no_inference, seeded
 from adaug._runtime.ranks import add_up, same_as_first
-from adaug._runtime.states import Description, anything, check_optimizer, check_state, weights
+from adaug._runtime.states import Description, anything, check_optimizer, check_state, tensor, weights
 from adaug.learners.generator import Generator, Layout
 from adaug.learners.reward import capped, kl_divergence
 from adaug.learners.trials import LogProbs
@@ -74,12 +74,13 @@ class Adversary:
         cap: float = math.inf,
     ) -> None:
         self.branch, self.device, self.cap = branch, device, cap
+        self.votes: dict[str, Tensor] = {}  # name of an operation -> joints of all pre-training images in each cell, [k]
         with no_inference(), seeded(stream.seed), torch.device("cpu"):  # the same weights for every device
             made = (make_generator or Generator)(shapes, branch.layouts)
             _check_generator(made)
             self.generator = made.to(device, torch.float32)
-        for tensor in [*self.generator.parameters(), *self.generator.buffers()]:
-            same_as_first(tensor.detach())
+        for weight in [*self.generator.parameters(), *self.generator.buffers()]:
+            same_as_first(weight.detach())
         with no_inference():
             self.optimizer = (make_optimizer or default_optimizer)(self.generator.parameters())
         _check_optimizer(self.optimizer, self.generator)
@@ -164,13 +165,18 @@ class Adversary:
         return [p for p in self.generator.parameters() if p.requires_grad]
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the weights and the optimizer's state."""
-        return {"generator": self.generator.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Returns the weights, the optimizer's state and the votes of pre-training."""
+        return {
+            "generator": self.generator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "votes": dict(self.votes),
+        }
 
     def check_state(self, state: Any) -> None:
         """Raises TypeError or ValueError if a state does not fit. Loads nothing."""
         owner = f"A state of branch {self.branch.name!r}"
-        check_state(state, STATE, owner)
+        check_state(_with_votes(state), STATE, owner)
+        check_state(_with_votes(state)["votes"], self._votes_of(_with_votes(state)["votes"]), f"{owner} with votes")
         saved, present = list(state["generator"]), list(self.generator.state_dict())
         if saved != present and set(saved) == set(present):
             raise ValueError(
@@ -189,12 +195,28 @@ class Adversary:
         with no_inference():
             self.generator.load_state_dict(state["generator"])
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps what it loads
+            self.votes = {name: votes.to(self.device, copy=True) for name, votes in _with_votes(state)["votes"].items()}
+
+    def _votes_of(self, names: Iterable[str]) -> Description:
+        """What the votes of some operations should be. Only those with cells have any."""
+        cells = {name: math.prod(layout) for name, layout in self.branch.layouts.items() if not isinstance(layout, int)}
+        return {
+            name: tensor(torch.zeros(k), fits=lambda votes: bool((votes >= 0).all()))
+            for name, k in cells.items()
+            if name in names
+        }
 
 
 STATE: Description = {
     "generator": mapping(anything(), "the state_dict of a generator"),
     "optimizer": mapping(anything(), "the state_dict of its optimizer"),
+    "votes": mapping(anything(), "votes of joints"),
 }
+
+
+def _with_votes(state: Any) -> Any:
+    """A state as it is saved now. Older ones have no votes."""
+    return {"votes": {}, **state} if isinstance(state, Mapping) else state
 
 
 def _check_generator(made: Any) -> None:

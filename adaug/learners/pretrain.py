@@ -16,6 +16,7 @@ from adaug._model.bound import BoundModel, Difficulty
 from adaug._runtime.checks import batches, integer, number, optional
 from adaug._runtime.geometry import Size
 from adaug._runtime.random import Stream
+from adaug._runtime.ranks import add_up
 from adaug.learners.adversary import Adversary, UpdateTargets
 from adaug.learners.paper import move_all
 from adaug.learners.reward import kl_divergence
@@ -35,35 +36,41 @@ RULES = {
 
 @dataclass
 class Pretraining:
-    """Makes the update targets of stage 2, batch by batch, and adds up the votes of all images so far.
+    """Makes the update targets of stage 2, batch by batch. Generators keep the votes of all images so far.
 
     Attributes:
         bound: The model.
         view_size: The size of the views.
         max_views: The most views of an image to try. If there are more combinations of bins, some are drawn.
         difficulty: The measure that views are compared by.
-        counts: "branch.operation" -> the joints of all images so far in each cell, [k]. It is updated.
     """
 
     bound: BoundModel
     view_size: Size
     max_views: int
     difficulty: Difficulty
-    counts: dict[str, Tensor]
 
     def step(self, adversaries: Mapping[str, Adversary], batch: Batch, stream: Stream, lr: float | None) -> dict[str, Tensor]:
         """Moves every generator by one batch. Returns the KL divergence of each operation before that."""
         updates: dict[str, UpdateTargets] = {}
         divergences: dict[str, Tensor] = {}
+        counted: dict[str, dict[str, Tensor]] = {name: {} for name in adversaries}
         for name, adversary in adversaries.items():
-            updates[name], divergence = self.update(adversary, batch, stream)
+            updates[name], divergence = self.update(adversary, batch, stream, counted[name])
             divergences |= divergence
         with learning_rate([adversary.optimizer for adversary in adversaries.values()], lr):
             move_all(adversaries, updates)
+        for name, adversary in adversaries.items():
+            adversary.votes |= counted[name]
         return divergences
 
-    def update(self, adversary: Adversary, batch: Batch, stream: Stream) -> tuple[UpdateTargets, dict[str, Tensor]]:
-        """The update targets of one batch for one branch, and the KL divergence of each operation before it."""
+    def update(
+        self, adversary: Adversary, batch: Batch, stream: Stream, counted: dict[str, Tensor]
+    ) -> tuple[UpdateTargets, dict[str, Tensor]]:
+        """The update targets of one batch for one branch, and the KL divergence of each operation before it.
+
+        The votes with this batch go into `counted`.
+        """
         branch, n, device = adversary.branch, len(batch), batch.image.device
         centre = self.bound.policy.view({}, n, batch.size, self.view_size, device=device)
         plain = batch.apply(centre, self.view_size)
@@ -74,7 +81,11 @@ class Pretraining:
             if votes is None:
                 tried.append(operation)
             else:
-                targets[operation.name] = self._by_votes(branch.full_name(operation), votes).expand(n, -1)
+                add_up(votes, f"with votes for {operation.name}")
+                if operation.name in adversary.votes:
+                    votes = votes + adversary.votes[operation.name]
+                counted[operation.name] = votes
+                targets[operation.name] = _shares(votes).expand(n, -1)
         valid = torch.ones(n, dtype=torch.bool, device=device)
         if tried:
             by_trying, valid = self._by_trying(branch, tried, batch, stream)
@@ -109,11 +120,6 @@ class Pretraining:
             targets[operation.name] = bin_losses(table, bins, operation.bins)
         return targets, torch.isfinite(table).all(1)
 
-    def _by_votes(self, name: str, votes: Tensor) -> Tensor:
-        """P^o of Eq. (4): the fraction of all joints so far in each cell, [k], the same for every row."""
-        counts = self.counts[name] = self.counts.get(name, torch.zeros_like(votes)) + votes
-        return torch.where(counts.sum() > 0, counts / counts.sum().clamp(min=1), 1 / len(votes))
-
 
 def repeated(loader: Iterable[UserBatch]) -> Iterator[UserBatch]:
     """The batches of a loader, over and over. Raises ValueError if it gives no more."""
@@ -147,6 +153,11 @@ def _votes(operation: Operation, batch: Batch) -> Tensor | None:
         return None
     points, visible = known
     return operation.votes(points[..., :2], visible, batch.size)
+
+
+def _shares(votes: Tensor) -> Tensor:
+    """P^o of Eq. (4): the fraction of all joints so far in each cell, [k]."""
+    return torch.where(votes.sum() > 0, votes / votes.sum().clamp(min=1), 1 / len(votes))
 
 
 def views_to_try(bins: Sequence[int], most: int, stream: Stream) -> list[tuple[int, ...]]:

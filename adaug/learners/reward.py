@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from adaug._runtime.checks import CAP, Rules, check_fields, checked, number
+from adaug._runtime.checks import CAP, Rules, check_fields, checked, number, optional
 
 __all__ = ["RewardPenalty", "Update", "capped", "kl_divergence"]
 
@@ -29,15 +29,19 @@ class RewardPenalty:
     Attributes:
         alpha: The fraction by which the probability of a drawn bin grows if its view was harder, in (0, 1].
         beta: The fraction by which it falls otherwise, in (0, 1].
-        cap: No probability, of an update target or of a proposal, exceeds cap / k. `inf` means no cap, but then the hardest bin
-            takes nearly all.
+        cap: No probability, of an update target or of a proposal, exceeds cap / k. None means no cap, as in the paper, but then
+            the hardest bin takes nearly all.
     """
 
     alpha: float = 0.2
     beta: float = 0.5
-    cap: float = 2.0
+    cap: float | None = 2.0
 
-    _rules: ClassVar[Rules] = {"alpha": number(above=0, high=1), "beta": number(above=0, high=1), "cap": CAP}
+    _rules: ClassVar[Rules] = {
+        "alpha": number(above=0, high=1),
+        "beta": number(above=0, high=1),
+        "cap": optional(CAP, "for none"),
+    }
 
     def __post_init__(self) -> None:
         check_fields(self, "")
@@ -69,9 +73,9 @@ class RewardPenalty:
         return capped(p - given + share * given.sum(1, keepdim=True), self.cap)
 
 
-def capped(probabilities: Tensor, cap: float) -> Tensor:
+def capped(probabilities: Tensor, cap: float | None) -> Tensor:
     """Cuts probabilities [n, k] at cap / k. Bins below it get the excess, in proportion to their distance from it."""
-    limit = cap / probabilities.shape[1]
+    limit = 1.0 if cap is None else cap / probabilities.shape[1]
     if limit >= 1:
         return probabilities
     below = probabilities.clamp(max=limit)
@@ -82,9 +86,9 @@ def capped(probabilities: Tensor, cap: float) -> Tensor:
 
 def cap_of(update: object) -> float:
     """The `cap` of an update, which holds for proposals too; `inf` if it has none. Raises ValueError if it is not above 1."""
-    rule = number(above=1, finite=False, should="a number above 1, or inf for none")
-    cap: float = checked({"cap": getattr(update, "cap", math.inf)}, {"cap": rule}, "`update`")["cap"]
-    return float(cap)
+    rule = number(above=1, finite=False, should="a number above 1")
+    cap = checked({"cap": getattr(update, "cap", None)}, {"cap": optional(rule, "for none")}, "`update`")["cap"]
+    return math.inf if cap is None else float(cap)
 
 
 def check_update(target: Any, proposed: Tensor) -> Tensor:

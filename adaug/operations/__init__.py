@@ -5,7 +5,7 @@ adaug learns which of an operation's bins or cells are hard. To add an operation
 """
 
 from adaug.operations.base import Binned, Operation
-from adaug.operations.distributions import ClippedNormal
+from adaug.operations.distributions import ClippedNormal, TruncatedNormal
 from adaug.operations.geometric import Geometric, Rotate, Scale, Shear, Translate
 from adaug.operations.occlusion import OccludeFeatures, OccludeImage, Occlusion
 from adaug.operations.photometric import Apply, Brightness, Contrast, Gain, Photometric, Saturation
@@ -28,4 +28,5 @@ __all__ = [
     "Scale",
     "Shear",
     "Translate",
+    "TruncatedNormal",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adaug._runtime.checks import Rules, check_fields, number, optional
 
-__all__ = ["ClippedNormal"]
+__all__ = ["ClippedNormal", "TruncatedNormal"]
 
 
 def truncated_normal(noise: Tensor, bound: float) -> Tensor:
@@ -70,3 +70,41 @@ class ClippedNormal:
         value = (self.mean + self.std * torch.special.ndtri(moved)).clamp(self.low, self.high)
         value = torch.where(noise < self.still, torch.full_like(value, self.mean), value)
         return value if self.base is None else self.base**value
+
+
+@dataclass(frozen=True)
+class TruncatedNormal:
+    """A random distribution for an operation's `random`: N(mean, std) within [low, high], as in the paper.
+
+    What would lie outside the range is drawn again, so no mass piles up at its ends.
+
+    Attributes:
+        mean: The mean before truncation.
+        std: The standard deviation before truncation.
+        low: The smallest value.
+        high: The largest value.
+    """
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+    _rules: ClassVar[Rules] = {"mean": number(), "std": number(above=0), "low": number(), "high": number()}
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.low < self.high or not self._below(self.high) - self._below(self.low) > 2.0**-20:
+            raise ValueError(
+                "A TruncatedNormal should have low < high, and a range that its normal distribution reaches. Found "
+                f"N({self.mean}, {self.std}) within [{self.low}, {self.high}]."
+            )
+
+    def __call__(self, noise: Tensor) -> Tensor:
+        """The inverse distribution function. Uniform noise [n] -> magnitudes [n]."""
+        below, within = self._below(self.low), self._below(self.high) - self._below(self.low)
+        value = self.mean + self.std * torch.special.ndtri(below + noise.double() * within)
+        return value.to(noise.dtype).clamp(self.low, self.high)
+
+    def _below(self, value: float) -> float:
+        return NormalDist(self.mean, self.std).cdf(value)

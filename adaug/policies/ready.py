@@ -21,6 +21,7 @@ from adaug.operations import (
     Scale,
     Shear,
     Translate,
+    TruncatedNormal,
 )
 from adaug.policies.policy import Branch, Flip, Policy, Share
 
@@ -52,14 +53,17 @@ class Window:
 def paper(flip_pairs: Pairs | None = None, learned: Any = True) -> Policy:
     """The paper's policy: a third of the rows each for random views, ASR and AHO (Peng, Tang et al., CVPR 2018).
 
-    ASR scales (7 bins) and rotates (9 bins). AHO hides cells of features (4 x 4 cells). Both learn by generators.
+    ASR scales (7 bins) and rotates (9 bins). AHO hides cells of features (4 x 4 cells). Both learn by generators. Random and
+    reference views draw from Gaussians about the image as it is, whose two standard deviations fill the ranges (section 5.2).
 
     Args:
         flip_pairs: Keypoints that change places in a mirror image, () if none do. With None nothing is flipped, because not
             every image may be mirrored.
         learned: As in `Branch`: True, or a `learners.Paper` with settings of your own.
     """
-    asr = Branch("asr", (Scale(0.75, 1.25, 7), Rotate(-30, 30, 9)), 1 / 3, learned)
+    scale = Scale(0.75, 1.25, 7, random=TruncatedNormal(1.0, 0.125, 0.75, 1.25))
+    rotate = Rotate(-30, 30, 9, random=TruncatedNormal(0.0, 15.0, -30, 30))
+    asr = Branch("asr", (scale, rotate), 1 / 3, learned)
     aho = Branch("aho", (OccludeFeatures(grid=(4, 4), cells=(1, 2)),), 1 / 3, learned)
     return Policy((asr, aho), () if flip_pairs is None else (Flip(flip_pairs),))
 

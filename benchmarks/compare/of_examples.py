@@ -45,6 +45,7 @@ class Example:
 def people(data: Path, *, train: int = 300, width: int = 64, epochs: Sequence[int] = (20, 1, 60)) -> Example:
     """People of LSP at 64 x 64 pixels, in the three stages of the paper."""
     words = f"--size 64 --people {train} --stride 4 --depth 2 --width {width} --batch-size 16 --lr 3e-3 --channels-last"
+    words += " --random uniform --generator-width 64 --generator-size 16"
     stages = " ".join(map(str, epochs))
     return Example(data, tuple(f"{words} --evaluate-every {epochs[0] + epochs[2]} --bins-every 0 --epochs {stages}".split()))
 

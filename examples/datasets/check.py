@@ -96,14 +96,15 @@ def check_mpii(root: Path, *, quick: bool = False, progress: bool = True) -> Ins
 def check_lsp(root: Path, *, quick: bool = False, progress: bool = True) -> Inspection:
     """Checks LSP, and its extension if there is one."""
     inspection = Inspection(f"LSP in {root}", LSP_HELP.format(root=root))
-    for name, read, count in (("lsp", lsp.read_lsp, 2000), ("lspet", lsp.read_lspet, 10000)):
-        if name == "lspet" and not (root / name).exists():
+    own, extended = lsp.folders(root)
+    for name, folder, read, count in (("lsp", own, lsp.read_lsp, 2000), ("lspet", extended, lsp.read_lspet, 10000)):
+        if name == "lspet" and not folder.exists():
             inspection.present.append("no extension (lspet); Table 3 trains on it too")
             continue
         try:
-            people = read(root / name)
+            people = read(folder)
         except Exception as error:  # scipy raises all kinds of errors
-            inspection.problems.append(f"{root / name / 'joints.mat'}: {error}")
+            inspection.problems.append(f"{folder / 'joints.mat'}: {error}")
             continue
         inspection.present.append(f"{name}: {len(people):,} people" + (f" of {count:,}" if len(people) < count else ""))
         _check_images(inspection, people.files, quick, progress)

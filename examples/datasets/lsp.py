@@ -30,7 +30,13 @@ def load_lsp(
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` should be 'train' or 'test'. Found {split!r}.")
-    return load_crops(split_of(read_lsp(Path(root) / "lsp"), split), f"lsp-{split}", size=size, canvas=canvas, **cache)[0]
+    return load_crops(split_of(read_lsp(folders(root)[0]), split), f"lsp-{split}", size=size, canvas=canvas, **cache)[0]
+
+
+def folders(root: str | Path) -> tuple[Path, Path]:
+    """The folders of LSP and its extension. root: their parent, or LSP's own folder with joints.mat."""
+    own = Path(root) if (Path(root) / "joints.mat").is_file() else Path(root) / "lsp"
+    return own, own.parent / "lspet"
 
 
 def read_lsp(folder: Path) -> Originals:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,16 +159,41 @@ class People:
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` should be at least 1. Found {batch_size}.")
-        order = np.random.default_rng([seed, epoch]).permutation(len(self)) if shuffle else np.arange(len(self))
+        order = self.order(seed, epoch) if shuffle else torch.arange(len(self))
         end = len(self) - len(self) % batch_size if drop_last else len(self)
-        return (self.rows(torch.from_numpy(order[first : min(first + batch_size, end)])) for first in range(0, end, batch_size))
+        return (as_floats(self.rows(order[first : min(first + batch_size, end)])) for first in range(0, end, batch_size))
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The order of everybody in an epoch, [N] long."""
+        return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(self)))
+
+    def loaded(self, indices: Iterable[Tensor], *, pin: bool = False, ahead: int = 2) -> Iterator[Batch]:
+        """The `rows` of each index. A thread reads `ahead` batches before they are asked for, into pinned memory if `pin`."""
+
+        def load(index: Tensor) -> Batch:
+            rows = self.rows(index)
+            return {name: value.pin_memory() for name, value in rows.items()} if pin else rows
+
+        with ThreadPoolExecutor(1) as reader:
+            waiting: deque[Future[Batch]] = deque()
+            for index in indices:
+                waiting.append(reader.submit(load, index))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def rows(self, index: Tensor) -> Batch:
-        """Those of these numbers, [n] long."""
+        """Those of these numbers, [n] long, with images as uint8: a quarter of what floats take on the way to a device."""
         return {
-            "image": self.images[index].float() / 255,
+            "image": self.images[index],
             "keypoints": self.keypoints[index],
             "visibility": self.visibility[index],
             "pck_length": self.pck_length[index],
             "index": index,
         }
+
+
+def as_floats(batch: Batch) -> Batch:
+    """The batch with its images as floats in [0, 1]."""
+    return {**batch, "image": batch["image"].float() / 255}

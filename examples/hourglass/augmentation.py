@@ -11,7 +11,8 @@ from torch import Tensor
 
 import adaug
 from adaug import keypoints
-from adaug.learners import Paper
+from adaug.learners import Generator, Paper
+from adaug.operations import ClippedNormal, TruncatedNormal
 from examples.datasets.people import TARGETS, Batch, Joints
 from examples.hourglass.config import LEARNED_BY_RUNNING, UNLEARNED, Config
 from examples.hourglass.losses import heatmap_loss, predicted_heatmaps
@@ -45,8 +46,16 @@ def policy_of(config: Config, joints: Joints, generators: Paper | None = None) -
 
 def scale_and_rotation(config: Config) -> tuple[adaug.Scale, adaug.Rotate]:
     """The scales and rotations of a run, for random and adversarial views alike."""
-    (low, high), angle = config.scale, config.rotation
-    return adaug.Scale(low, high, 7), adaug.Rotate(-angle, angle, 9)
+    (low, high), angle, spread = config.scale, config.rotation, config.spread
+    scaled: Any = None  # evenly over the range
+    turned: Any = None
+    if config.random == "gaussian":
+        scaled = TruncatedNormal(1.0, (high - low) / 4, low, high)
+        turned = TruncatedNormal(0.0, angle / 2, -angle, angle)
+    elif config.random == "upright":
+        scaled = ClippedNormal(1.0, (high - low) / 4, low, high)
+        turned = ClippedNormal(0.0, angle / 2, -angle, angle, still=0.6)
+    return adaug.Scale(low, high, 7, spread=spread, random=scaled), adaug.Rotate(-angle, angle, 9, spread=spread, random=turned)
 
 
 def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -> adaug.AdversarialAugmenter:
@@ -64,9 +73,11 @@ def make_augmenter(config: Config, joints: Joints, steps: int, **changes: Any) -
 
 
 def generators_of(config: Config) -> Paper:
-    """How generators learn: they read the first hourglass, as in the paper."""
+    """How generators learn: they read the first hourglass, as in the paper, and are by default as wide and as fine as it."""
     update = adaug.RewardPenalty(config.alpha, config.beta, config.cap)
-    return Paper(READS, update, optimizer=partial(make_optimizer, config, lr=config.generator_lr))
+    width, size = config.generator_width or config.channels, config.generator_size or config.size
+    generator, optimizer = partial(Generator, width=width, size=size), partial(make_optimizer, config, lr=config.generator_lr)
+    return Paper(READS, update, generator, optimizer)
 
 
 def make_optimizer(config: Config, parameters: Any, lr: float) -> torch.optim.Optimizer:
@@ -78,7 +89,7 @@ def loss_of(config: Config, outputs: Sequence[Tensor], batch: Batch) -> Tensor:
     """The heat-map loss of each person, [B]."""
     h, w = outputs[-1].shape[-2:]
     stride = batch["image"].shape[-1] / w
-    target = keypoints.render_heatmaps(batch["keypoints"], (h, w), 1.0, stride=stride, visibility=batch["visibility"])
+    target = keypoints.render_heatmaps(batch["keypoints"], (h, w), config.sigma, stride=stride, visibility=batch["visibility"])
     return heatmap_loss(config.loss, outputs, target, batch["visibility"])
 
 

@@ -24,12 +24,14 @@ from examples.datasets.photograph_pck import pck_in_photographs
 from examples.datasets.safe_files import write_whole
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, loss_of
-from examples.hourglass.checkpoints import one_run
+from examples.hourglass.checkpoints import NAME, one_run
 from examples.hourglass.config import (
     ARMS,
     LEARNED_BY_RUNNING,
     MEASURES,
+    OTHERS_FROM_THE_START,
     UNLEARNED,
+    WITHOUT_GENERATORS,
     Config,
     Machine,
     distributed,
@@ -43,6 +45,7 @@ from examples.hourglass.tables import NEXT, average, hard_views, markdown_table,
 from examples.hourglass.training import Run, train
 
 FILE = "results.json"
+FEW = 6  # people in a pass below which BatchNorm's statistics are poor
 VERSION = 3  # raise it if a reader could misunderstand an older file. 3: audits instead of turned and hidden views
 
 
@@ -57,14 +60,25 @@ def compare(
 def _compare(data: Data, config: Config, options: argparse.Namespace, make_augmenter: MakeAugmenter) -> dict[str, Any]:
     runs: dict[str, list[Run]] = {}
     measured: dict[str, list[dict[str, Any]]] = {}
-    with distributed(Machine(options.device, options.compile, options.channels_last)) as machine:
+    shared: set[int] = set()  # the seeds whose stage 1 this call has trained
+    asked = Machine(options.device, options.compile, options.channels_last, options.sync_batchnorm)
+    with distributed(asked) as machine:
         if rank() == 0:
             print(_heading(data, config, options), flush=True)
         for seed in options.seeds:
             for arm in options.arms:
                 of_arm, folder = replace(config, arm=arm, seed=seed), options.out / f"{arm}-seed{seed}"
-                more: dict[str, Any] = {"make_augmenter": make_augmenter, "machine": machine, "resume": options.resume}
-                run = train(data.people, data.test, of_arm, folder, threshold=data.metric.threshold, **more)
+                more: dict[str, Any] = {"make_augmenter": make_augmenter, "machine": machine, "test": data.test}
+                more |= {"threshold": data.metric.threshold, "resume": options.resume}
+                fresh = not options.resume or not (folder / NAME).is_file()
+                if config.epochs[0] and arm not in OTHERS_FROM_THE_START and fresh:
+                    more["stage_1"] = first = options.out / f"stage1-seed{seed}"
+                    again = {**more, "stage_1": None, "resume": options.resume or seed in shared, "only_stage_1": True}
+                    train(data.people, data.validation, replace(of_arm, arm="random"), first, **again)
+                    shared.add(seed)
+                    if rank() == 0:
+                        print(f"{arm}, seed {seed}: starts from stage 1 in {first}, as all arms of this seed do.", flush=True)
+                run = train(data.people, data.validation, of_arm, folder, **more)
                 runs.setdefault(arm, []).append(run)
                 measured.setdefault(arm, []).append(
                     {
@@ -110,20 +124,35 @@ def _compare(data: Data, config: Config, options: argparse.Namespace, make_augme
 
 def _heading(data: Data, config: Config, options: argparse.Namespace) -> str:
     steps = (config.epochs[0] + config.epochs[2]) * (len(data.people) // config.batch_size)
+    held_out = " (the test people, as in the paper)" if data.validation is data.test else ", held out"
     text = (
         f"A network ({config.stacks}-stack {config.block} hourglass) learns to find people's joints in crops of {config.size}² "
-        f"pixels.\nTrained on {len(data.people)}: {data.trained_on}.\nTested on {len(data.test)}: {data.tested_on}.\n\n"
+        f"pixels.\nTrained on {len(data.people)}: {data.trained_on}.\nValidated on {len(data.validation)}{held_out}.\n"
+        f"Tested on {len(data.test)}: {data.tested_on}.\n\n"
         f"Each training takes {steps} steps of {config.batch_size} people from the same first weights (seed "
         f"{', '.join(map(str, options.seeds))}). Only the views\ndiffer, scaled by {config.scale[0]:g} to {config.scale[1]:g} "
         f"and turned by up to ±{config.rotation:g}°{config.variant and f' ({config.variant})'}:\n"
     )
-    return text + "".join(f"  {arm:<8} {ARMS[arm]}\n" for arm in options.arms)
+    text += "".join(f"  {arm:<8} {ARMS[arm]}\n" for arm in options.arms)
+    if any(arm not in WITHOUT_GENERATORS for arm in options.arms):
+        text += f"\nGenerators: {config.narrowed() or 'as wide and as fine as the hourglass'}; "
+        text += (
+            "no cap on their updates, so they may collapse to one bin" if config.cap is None else f"a cap of {config.cap:g} / k"
+        )
+        text += f"; stage 2 takes {config.pretrain_people or 'all'} people an epoch.\n"
+    rows = config.batch_size // (ranks() * config.accumulate)
+    if rows < FEW and not options.sync_batchnorm:
+        text += (
+            f"\nWarning: a pass has only {rows} people. BatchNorm then normalises by few, and a branch gets one or none. "
+            "Take a larger --batch-size, a smaller --accumulate, or --sync-batchnorm.\n"
+        )
+    return text
 
 
 def _measure(run: Run, data: Data) -> dict[str, Any]:
     def scores(people: People) -> dict[str, Scores]:
-        size, part = run.config.size, {"rank": rank(), "ranks": ranks()}
-        table = evaluate(run.model, people, run.config.loss, size=size, thresholds=thresholds, **part)
+        more: dict[str, Any] = {"rank": rank(), "ranks": ranks(), "precision": run.config.precision, "size": run.config.size}
+        table = evaluate(run.model, people, run.config.loss, thresholds=thresholds, **more)
         return {str(threshold): row for threshold, row in table.items()}
 
     thresholds, main = sorted({*data.metric.curve, data.metric.threshold}), str(data.metric.threshold)
@@ -141,7 +170,8 @@ def _measure(run: Run, data: Data) -> dict[str, Any]:
 
 def _audit(run: Run, data: Data, out: Path) -> adaug.Audit:
     """Audits a run on the test people and saves the audit beside the results."""
-    audited = audit(run.model, data.test, run.config.loss, size=run.config.size, threshold=data.metric.threshold)
+    more: dict[str, Any] = {"size": run.config.size, "precision": run.config.precision, "threshold": data.metric.threshold}
+    audited = audit(run.model, data.test, run.config.loss, **more)
     audited.save(out / f"audit-{run.folder.name}.npz")
     return audited
 
@@ -151,7 +181,8 @@ def _predict_in_photographs(run: Run, test: People, originals: Originals) -> Arr
     share = range(len(test))[rank() :: ranks()]
     people, where = (test.subset(share), originals.subset(share)) if ranks() > 1 else (test, originals)
     size = run.config.size
-    predicted = where.to_image(predict(run.model, people, size, run.config.loss).double().numpy(), size)
+    found = predict(run.model, people, size, run.config.loss, precision=run.config.precision)
+    predicted = where.to_image(found.double().numpy(), size)
     if ranks() == 1:
         return predicted
     parts: list[Any] = [None] * ranks()

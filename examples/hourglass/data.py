@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +41,16 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """People to train and to test on, with names for reports. originals: the test people in their photographs, if any.
+    """People to train on, to validate and to test on, with names for reports.
 
+    validation: decides when the learning rate falls. The test people decide nothing, except in MPII, whose validation people
+        are those of the paper's Table 1.
+    originals: the test people in their photographs, if any.
     source: how to choose the same test people again.
     """
 
     people: People
+    validation: People
     test: People
     metric: Metric
     trained_on: str
@@ -63,6 +67,7 @@ class Data:
             "kind": self.kind,
             "source": asdict(self.source),
             "train_people": len(self.people),
+            "validation_people": len(self.validation),
             "test_people": len(self.test),
             "joints": self.people.joints.name,
             "coordinates": "crops" if self.originals is None else "original photographs",
@@ -71,8 +76,9 @@ class Data:
 
 def drawn(train: Source, test: Source, *, size: int) -> Data:
     """Drawn people with MPII's joints. They need no files, but a `number`."""
-    people, shown = (_draw(source, size) for source in (train, test))
-    return Data(people, shown, PCKH, POSES[train.poses], POSES[test.poses], "drawn", source=test)
+    held_out = replace(train, number=max(1, (test.number or 3) // 3), seed=test.seed + 1)
+    people, validation, shown = (_draw(source, size) for source in (train, held_out, test))
+    return Data(people, validation, shown, PCKH, POSES[train.poses], POSES[test.poses], "drawn", source=test)
 
 
 def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any) -> Data:
@@ -80,27 +86,34 @@ def of_mpii(root: Path, train: Source, test: Source, *, size: int, **cache: Any)
     with pointing_at_check(f"--mpii {root}"):
         people, _ = _crops(_limited(mpii.read_mpii(root, "train"), train), "mpii-train", size, cache)
     shown, where = people_to_test("mpii-valid", test, size=size, mpii_root=root, **cache)
-    return Data(people, shown, PCKH, "MPII training set", "MPII validation set", "mpii-valid", where, test)
+    return Data(people, shown, shown, PCKH, "MPII training set", "MPII validation set", "mpii-valid", where, test)
 
 
 def of_lsp(
     root: Path, train: Source, test: Source, *, size: int, extension: bool = True, mpii_root: Path | None = None, **cache: Any
 ) -> Data:
-    """Trains on LSP's first half, its extension and all labelled people of MPII; tests on LSP's second half (Table 3)."""
+    """Trains on LSP's first half, its extension and all labelled people of MPII; tests on LSP's second half (Table 3).
+
+    The last tenth of LSP's first half is held out for validation.
+    """
     parts, names = [], []
+    own, extended = lsp.folders(root)
     with pointing_at_check(f"--lsp {root}" + (f" --mpii {mpii_root}" if mpii_root else "")):
         if mpii_root is not None:
             parts.append(mpii.common_joints(mpii.read_mpii(mpii_root, "trainval")))
             names.append("MPII")
-        parts.append(lsp.split_of(lsp.read_lsp(root / "lsp"), "train"))
+        first_half = lsp.split_of(lsp.read_lsp(own), "train")
+        kept = len(first_half) - max(1, len(first_half) // 10)
+        parts.append(first_half.subset(range(kept)))
         names.append("LSP training set")
         if extension and (train.number is None or train.number > sum(map(len, parts))):
-            parts.append(lsp.read_lspet(root / "lspet"))
+            parts.append(lsp.read_lspet(extended))
             names.append("LSPET")
         together = _limited(concatenate(parts), train)
         people, _ = _crops(together, "mpii-lsp-train" if mpii_root else "lsp-train", size, cache)
+        validation, _ = _crops(first_half.subset(range(kept, len(first_half))), "lsp-validation", size, cache)
     shown, where = people_to_test("lsp-test", test, size=size, lsp_root=root, **cache)
-    return Data(people, shown, PCK_TORSO, " + ".join(names), "LSP test set", "lsp-test", where, test)
+    return Data(people, validation, shown, PCK_TORSO, " + ".join(names), "LSP test set", "lsp-test", where, test)
 
 
 def people_to_test(
@@ -113,7 +126,9 @@ def people_to_test(
     if root is None:
         raise ValueError(f"The folder of the test people should be given for {kind}. Found none; pass {option} DIR.")
     with pointing_at_check(f"{option} {root}"):
-        everybody = mpii.read_mpii(root, "valid") if kind == "mpii-valid" else lsp.split_of(lsp.read_lsp(root / "lsp"), "test")
+        everybody = (
+            mpii.read_mpii(root, "valid") if kind == "mpii-valid" else lsp.split_of(lsp.read_lsp(lsp.folders(root)[0]), "test")
+        )
         return _crops(_limited(everybody, source), kind, size, cache)
 
 

@@ -12,11 +12,21 @@ from torch import Tensor, nn
 import adaug
 from adaug import keypoints
 from examples.datasets.people import TARGETS, Batch, People, Scores
+from examples.hourglass.config import Precision, autocast
 from examples.hourglass.losses import Loss, predicted_heatmaps
 from examples.hourglass.tables import VIEWS
 
 
-def predict(model: nn.Module, people: People, size: int, loss: Loss, *, flip: bool = True, batch_size: int = 64) -> Tensor:
+def predict(
+    model: nn.Module,
+    people: People,
+    size: int,
+    loss: Loss,
+    *,
+    flip: bool = True,
+    batch_size: int = 64,
+    precision: Precision = "fp32",
+) -> Tensor:
     """Predicts keypoints [N, J, 2] in the central crop of each person, size x size, on the CPU.
 
     It reads batch by batch, so a data set may be larger than the memory. flip: average with the maps of the mirror image.
@@ -24,9 +34,9 @@ def predict(model: nn.Module, people: People, size: int, loss: Loss, *, flip: bo
     margin = (people.images.shape[-1] - size) // 2
     device = next(model.parameters()).device
     predicted = [torch.empty(0, len(people.joints), 2)]
-    with evaluating(model):
-        for batch in people.batches(batch_size, shuffle=False):
-            image = batch["image"][..., margin : margin + size, margin : margin + size].to(device)
+    with evaluating(model), autocast(device, precision):
+        for batch in people.loaded(torch.arange(len(people)).split(batch_size), pin=device.type == "cuda"):
+            image = batch["image"][..., margin : margin + size, margin : margin + size].to(device, non_blocking=True) / 255
             maps = predicted_heatmaps(loss, model(image))
             if flip:
                 mirrored = predicted_heatmaps(loss, model(image.flip(-1)))
@@ -51,15 +61,25 @@ def pck(predicted: Tensor, people: People, threshold: float, *, device: torch.de
 
 
 def evaluate(
-    model: nn.Module, people: People, loss: Loss, *, size: int, thresholds: Sequence[float], rank: int = 0, ranks: int = 1
+    model: nn.Module,
+    people: People,
+    loss: Loss,
+    *,
+    size: int,
+    thresholds: Sequence[float],
+    rank: int = 0,
+    ranks: int = 1,
+    precision: Precision = "fp32",
 ) -> dict[float, Scores]:
     """The PCK at each threshold, on everybody's central crop. A rank predicts every `ranks`-th person."""
     shown = people.subset(range(rank, len(people), ranks)).cropped(size)
-    predicted, device = predict(model, shown, size, loss), next(model.parameters()).device
+    predicted, device = predict(model, shown, size, loss, precision=precision), next(model.parameters()).device
     return {threshold: pck(predicted, shown, threshold, device=device) for threshold in thresholds}
 
 
-def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold: float) -> adaug.Audit:
+def audit(
+    model: nn.Module, people: People, loss: Loss, *, size: int, threshold: float, precision: Precision = "fp32"
+) -> adaug.Audit:
     """Audits a model: which joints are found (1) or not (0), like PCK but without a flip test. Joints in no group do not count.
 
     A view scales the length that PCK divides by as it scales the spread of the joints.
@@ -77,7 +97,8 @@ def audit(model: nn.Module, people: People, loss: Loss, *, size: int, threshold:
     shown = ({**batch, "length_to_spread": batch["pck_length"] / _spread(batch["keypoints"])} for batch in batches)
     targets, bar = {**TARGETS, "length_to_spread": "other"}, None if len(people) > 1000 else False
     more: dict[str, Any] = {"targets": targets, "output_size": size, "groups": people.joints.groups, "progress": bar}
-    return adaug.audit(model, shown, found, VIEWS, num_draws=0, **more)
+    with autocast(next(model.parameters()).device, precision):
+        return adaug.audit(model, shown, found, VIEWS, num_draws=0, **more)
 
 
 def _spread(joints: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 GROWTH = 32  # channels that a dense layer adds
+WIDTHS = {"residual": 256, "dense": 128}  # the paper's channels of an hourglass
 NECK = 4  # a dense layer's 1x1 convolution gives NECK * GROWTH channels
 
 BlockFactory = Callable[[int, int], nn.Module]
@@ -116,7 +117,7 @@ class StackedHourglass(nn.Module):
         if stride not in (2, 4):
             raise ValueError(f"`stride` should be 4, or 2 for small images. Found {stride!r}.")
         if width is None:
-            width = 256 if block == "residual" else 128
+            width = WIDTHS[block]
         if width < 4 or width % 4:
             raise ValueError(f"`width` should be a positive multiple of 4 (the stem has a quarter of it). Found {width}.")
         for name, value in {"joints": joints, "stacks": stacks, "modules": modules, "depth": depth}.items():

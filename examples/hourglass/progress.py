@@ -1,19 +1,21 @@
-"""The progress of training: means over an epoch, records of epochs, the bar in the terminal, and TensorBoard's curves."""
+"""The progress of training: means over an epoch, records of epochs, the line in the terminal, and TensorBoard's curves."""
 
 from __future__ import annotations
 
+import resource
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
 from examples.datasets.people import Scores
-from examples.hourglass.config import Config, rank
+from examples.hourglass.config import WITHOUT_GENERATORS, Config, rank
 
 STAGES = {1: "random views", 2: "generators alone", 3: "its own views"}
 
@@ -30,6 +32,13 @@ class Means:
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
             self.counts[name] = self.counts.get(name, 0) + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.counts = dict(state["counts"])
 
     def of_kind(self, kind: str) -> dict[str, Tensor]:
         """Name -> mean, for one kind."""
@@ -61,60 +70,99 @@ class Epoch:
 
 
 class Progress:
-    """Shows the bar in the terminal and writes TensorBoard's curves. Only the first rank does.
+    """Tells how a run goes, on one line of the terminal or in a log, and writes TensorBoard's curves. Only the first rank does.
 
     Args:
         plan, steps: The stage and the number of steps of each epoch.
-        done: How many epochs were finished before.
+        done: The epochs that were finished before.
     """
 
     def __init__(
-        self, folder: Path, config: Config, plan: Sequence[int], steps: Sequence[int], done: Sequence[Epoch], bar: bool
+        self, folder: Path, config: Config, plan: Sequence[int], steps: Sequence[int], done: Sequence[Epoch], shown: bool
     ) -> None:
-        self.arm, self.plan = config.arm, plan
-        self.bar = tqdm(
-            total=sum(steps),
-            initial=sum(steps[: len(done)]),
-            unit="step",
-            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file needs no animation
-            disable=not (bar and rank() == 0),
-            bar_format="{desc} {percentage:3.0f} % |{bar:20}| {elapsed}, {remaining} left{postfix}",
-        )
+        self.config, self.plan, self.steps = config, plan, steps
+        self.shown, self.live = shown and rank() == 0, sys.stderr.isatty()
+        self.epoch_number, self.at = len(done), 0  # epochs and steps of the next one that are done
         self.pck = next((epoch.pck["Mean"] for epoch in reversed(done) if epoch.pck), None)
+        self.measured = {stage: [0.0, 0] for stage in STAGES}  # seconds and steps
+        for epoch, count in zip(done, steps, strict=False):
+            self._measure(epoch.stage, epoch.seconds, count)
+        self.begun = self.told = time.monotonic()
+        self.first = 0  # the first step of this epoch that this process made
         self.writer: Any = None
         if rank() == 0:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only the first rank writes
 
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(done) + 1)
-        self._describe(len(done))
 
     def close(self) -> None:
-        self.bar.close()
+        if self.shown and self.live:
+            print(file=sys.stderr)
         if self.writer is not None:
             self.writer.close()
 
+    def start(self, at: int = 0) -> None:
+        """Call it before the first step of each epoch. at: steps that a killed run had made of it."""
+        self.begun, self.first, self.at = time.monotonic(), at, at
+
     def step(self, means: Means) -> None:
         """Call it after each step of an optimizer."""
-        self.bar.update()
-        if not self.bar.disable and self.bar.n % 10 == 0:
-            shown = [f"loss {float(means.total('loss')):.2f}"] if means.sums else []
-            shown += [f"{name} harder {float(value):.0%}" for name, value in means.of_kind("reward_rate").items()]
-            shown += [] if self.pck is None else [f"PCK {self.pck:.1f}"]
-            self.bar.set_postfix_str(", ".join(shown), refresh=False)
+        self.at += 1
+        now = time.monotonic()
+        if self.shown and now - self.told >= (0.5 if self.live else 30):  # a log needs no animation
+            self.told = now
+            print(
+                ("\r\033[K" if self.live else "") + self.line(means), end="" if self.live else "\n", file=sys.stderr, flush=True
+            )
 
     def epoch(self, epoch: Epoch) -> None:
         """Call it after each epoch."""
         self.pck = epoch.pck["Mean"] if epoch.pck else self.pck
+        self._measure(epoch.stage, epoch.seconds, self.steps[self.epoch_number])
+        self.epoch_number, self.at = epoch.number, 0
         if self.writer is not None:
             scalars = {"lr": epoch.lr, "seconds": epoch.seconds}
             for kind in ("loss", "reward_rate", "entropy", "pck"):
                 scalars |= {f"{kind}/{name}": value for name, value in getattr(epoch, kind).items()}
             for name, value in scalars.items():
                 self.writer.add_scalar(name, value, epoch.number)
-        self._describe(epoch.number)
 
-    def _describe(self, done: int) -> None:
-        if done < len(self.plan):
-            stage = f" ({STAGES[self.plan[done]]})" if len(set(self.plan)) > 1 else ""
-            text = f"{self.arm:>7}: epoch {done + 1:>2} of {len(self.plan)}{stage}"
-            self.bar.set_description_str(text, refresh=sys.stderr.isatty())
+    def line(self, means: Means) -> str:
+        """Where the run is, its loss, how often views were harder, PCK, rate, memory, and the time that is left."""
+        stage, seconds = self.plan[self.epoch_number], max(time.monotonic() - self.begun, 1e-9)
+        made, name = self.at - self.first, f"{self.config.arm} seed {self.config.seed}"
+        parts = [f"{name}: epoch {self.epoch_number + 1} of {len(self.plan)} ({STAGES[stage]})"]
+        parts.append(f"step {self.at} of {self.steps[self.epoch_number]}")
+        parts += [f"loss {float(means.total('loss')):.2f}"] if means.sums else []
+        parts += [f"{branch} harder {float(value):.0%}" for branch, value in means.of_kind("reward_rate").items()]
+        parts += [] if self.pck is None else [f"PCK {self.pck:.1f}"]
+        parts.append(f"{made * self.config.batch_size / seconds:.0f} images/s")
+        parts.append(f"{memory(means.device) / 2**30:.1f} GiB")
+        known = self.measured[stage]
+        left = self.seconds_left({**self.measured, stage: [known[0] + seconds, known[1] + made]})
+        return ", ".join([*parts, f"{timedelta(seconds=round(left))} left"])
+
+    def seconds_left(self, measured: Mapping[int, Sequence[float]]) -> float:
+        """A stage's own seconds a step if it has been seen, else those of others by the passes that its steps take."""
+        done = sum(seconds for seconds, _ in measured.values())
+        unit = done / max(sum(count * self.passes(stage) for stage, (_, count) in measured.items()), 1e-9)
+        ahead = [*self.steps[self.epoch_number :]]
+        ahead[0] -= self.at
+        each = {stage: seconds / count if count else unit * self.passes(stage) for stage, (seconds, count) in measured.items()}
+        return sum(count * each[stage] for stage, count in zip(self.plan[self.epoch_number :], ahead, strict=True))
+
+    def passes(self, stage: int) -> float:
+        """Forward passes of everybody that a step takes. A backward pass counts as two."""
+        learns = self.config.arm not in WITHOUT_GENERATORS
+        return min(self.config.pretrain_views, 7 * 9) + 1 if stage == 2 else 5.0 if stage == 3 and learns else 3.0
+
+    def _measure(self, stage: int, seconds: float, count: int) -> None:
+        known = self.measured[stage]
+        self.measured[stage] = [known[0] + seconds, known[1] + count]
+
+
+def memory(device: torch.device) -> int:
+    """The most bytes that this process has used so far, of the GPU if there is one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

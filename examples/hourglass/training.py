@@ -6,11 +6,10 @@ order, and take the same number of optimizer steps. The random arm goes on with 
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import adaug
-from examples.datasets.people import TARGETS, Batch, Joints, People, Scores
+from examples.datasets.people import TARGETS, Batch, Joints, People, Scores, as_floats
 from examples.hourglass import augmentation
 from examples.hourglass.augmentation import MakeAugmenter, difficulty_of, loss_of, make_optimizer, scale_and_rotation
-from examples.hourglass.checkpoints import load_checkpoint, one_run, plain, save_checkpoint
-from examples.hourglass.config import CPU, WITHOUT_GENERATORS, Config, Machine, rank, ranks
+from examples.hourglass.checkpoints import NAME, load_checkpoint, one_run, plain, save_checkpoint
+from examples.hourglass.config import CPU, WITHOUT_GENERATORS, Config, Machine, autocast, rank, ranks
 from examples.hourglass.evaluation import evaluate
 from examples.hourglass.model import StackedHourglass
 from examples.hourglass.progress import Epoch, Means, Progress
 
 PRETRAIN_LR = 2.5e-4  # of the generators in stage 2, section 5.1
-BIN_PEOPLE = 48  # training people on whom the error per bin is measured
+BIN_PEOPLE = 96  # test people on whom the error per bin is measured, for Figure 5
+PART = 50  # steps of stage 2 between two checkpoints
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,30 @@ class Run:
 
 def train(
     people: People,
-    test: People,
+    validation: People,
     config: Config,
     folder: str | Path,
     *,
+    test: People | None = None,
+    stage_1: str | Path | None = None,
+    only_stage_1: bool = False,
     threshold: float = 0.5,
     make_augmenter: MakeAugmenter = augmentation.make_augmenter,
     machine: Machine = CPU,
     resume: bool = True,
     progress: bool = True,
 ) -> Run:
-    """Trains a network, from the folder's checkpoint if there is one. Writes a checkpoint after each epoch.
+    """Trains a network, from the folder's checkpoint if there is one.
 
-    A run that was killed goes on from its last epoch. It ends with the very weights of one that was not, on the same machine.
+    It writes a checkpoint after each epoch, and in stage 2 after every `PART` steps. A run that was killed goes on from there,
+    and ends with the very weights of one that was not, on the same machine.
 
     Args:
-        threshold: Of the PCK of the test people, which `patience` watches.
+        validation: The people whose PCK `patience` watches.
+        test: The people on whom the error in each bin is measured, for Figure 5. It decides nothing. Default: `validation`.
+        stage_1: The folder of a run with `only_stage_1`, of the random arm, to start from. The weights are the same as without.
+        only_stage_1: Whether to end after stage 1.
+        threshold: Of this PCK.
         make_augmenter: Makes an augmenter from config, joints and the number of stage 3's calls. Say in `config.variant` how
             it differs from the example's.
 
@@ -70,25 +78,39 @@ def train(
         ValueError: The folder holds a run of another config or other people, or a damaged checkpoint.
         OSError: The folder cannot be written, or another run is in it.
     """
-    folder, history = Path(folder), list[Epoch]()
+    folder = Path(folder)
     with one_run(folder) if rank() == 0 else nullcontext():
-        session = _Session(people, test, config, threshold, make_augmenter, machine)
+        session = _Session(people, validation, validation if test is None else test, config, threshold, make_augmenter, machine)
         identity = {"config": plain(config), "people": people.fingerprint()}
         saved = load_checkpoint(folder, identity) if resume else None
         if saved is not None:
             session.load_state_dict(saved["session"])
-            history = [Epoch(**epoch) for epoch in saved["history"]]
+        elif stage_1 is not None:
+            saved = load_checkpoint(Path(stage_1), {**identity, "config": plain(replace(config, arm="random"))})
+            if saved is None:
+                raise FileNotFoundError(f"{stage_1} should hold the checkpoint of stage 1. Found none; train it first.")
+            session.start_from(saved["session"])
+        history = [] if saved is None else [Epoch(**epoch) for epoch in saved["history"]]
         session.wrap()
+
+        def save() -> None:
+            if rank() == 0:
+                state = {"session": session.state_dict(), "history": [plain(epoch) for epoch in history]}
+                save_checkpoint(folder, {**identity, **state})
+
+        if stage_1 is not None and not (folder / NAME).is_file():
+            save()
         plan = plan_of(config)
-        if len(history) < len(plan):
-            steps = [session.steps_of(stage) for stage in plan]
-            with closing(Progress(folder, config, plan, steps, history, progress)) as shown:
-                for stage in plan[len(history) :]:
-                    history.append(session.epoch(stage, plan, history, shown))
-                    if rank() == 0:
-                        state = {"session": session.state_dict(), "history": [plain(epoch) for epoch in history]}
-                        save_checkpoint(folder, {**identity, **state})
+        end = config.epochs[0] if only_stage_1 else len(plan)
+        if len(history) < end:
+            steps = [session.steps_of(stage) for stage in plan[:end]]
+            with closing(Progress(folder, config, plan[:end], steps, history, progress)) as shown:
+                for stage in plan[len(history) : end]:
+                    history.append(session.epoch(stage, plan, history, shown, save))
+                    save()
                     shown.epoch(history[-1])
+        if ranks() > 1:
+            dist.barrier()  # another run may start from this checkpoint
     return Run(config, session.model, session.augmenter, history, folder)
 
 
@@ -117,21 +139,40 @@ def learning_rate(
     return config.lr * decay if stalled else config.lr
 
 
+@dataclass(frozen=True)
+class Partial:
+    """How far an epoch of stage 2 is: its steps, their means, and the seconds (wall clock, CPU) that they took."""
+
+    steps: int = 0
+    means: dict[str, Any] = field(default_factory=lambda: {"sums": {}, "counts": {}})
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+
 class _Session:
     """The model, its optimizer and the augmenter of a run; `epoch` takes them through one."""
 
     def __init__(
-        self, people: People, test: People, config: Config, threshold: float, make_augmenter: MakeAugmenter, machine: Machine
+        self,
+        people: People,
+        validation: People,
+        test: People,
+        config: Config,
+        threshold: float,
+        make_augmenter: MakeAugmenter,
+        machine: Machine,
     ) -> None:
         size, parts = config.batch_size, ranks() * config.accumulate
         if size % parts:
             raise ValueError(f"`batch_size` should be a multiple of ranks x accumulate = {parts}. Found {size}.")
         if len(people) < size:
             raise ValueError(f"There should be at least a batch of people to train on, {size}. Found {len(people)}.")
-        self.people, self.test, self.config, self.threshold, self.machine = people, test, config, threshold, machine
+        self.people, self.validation, self.test, self.config, self.threshold = people, validation, test, config, threshold
+        self.machine, self.partial = machine, Partial()
         self.device = torch.device(machine.device)
         layout = torch.channels_last if machine.channels_last else torch.preserve_format
-        self.model = make_model(config, people.joints).to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        model = make_model(config, people.joints)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if machine.sync_batchnorm else model
+        self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.network: nn.Module = self.model  # as it is called in training: perhaps compiled, perhaps with DDP around it
         self.optimizer = make_optimizer(config, self.model.parameters(), config.lr)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")  # type: ignore[attr-defined, unused-ignore]
@@ -140,33 +181,48 @@ class _Session:
 
     def wrap(self) -> None:
         """DDP and compilation. The augmenter's hooks come first: compiled code would never call later ones."""
-        self.augmenter.bind(self.model, next(self._parts(next(self._batches(0)))))
+        self.augmenter.bind(self.model, next(self._batches(0, 1)))
         if ranks() > 1:
             self.network = DistributedDataParallel(self.model, [self.device.index] if self.device.index is not None else None)
         if self.machine.compile:
             self.network = torch.compile(self.network)  # type: ignore[assignment]
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler", "augmenter")}
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler", "augmenter")}
+        return {**parts, "partial": {one.name: getattr(self.partial, one.name) for one in fields(Partial)}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            getattr(self, name).load_state_dict(value)
+            if name == "partial":
+                self.partial = Partial(**value)
+            else:
+                getattr(self, name).load_state_dict(value)
+
+    def start_from(self, state: dict[str, Any]) -> None:
+        """Loads stage 1 of the random arm. Its augmenter has another policy, so this one only goes on with its counters."""
+        counts = {name: state["augmenter"][name] for name in ("seed", "counts")}
+        self.load_state_dict({**state, "augmenter": {**self.augmenter.state_dict(), **counts}})
 
     # -- an epoch
 
     def steps_of(self, stage: int) -> int:
-        """The batches of an epoch; stage 2 takes few people."""
-        return min(self.config.pretrain_people, len(self.people)) // self.config.batch_size or 1 if stage == 2 else self.steps
+        """The batches of an epoch; stage 2 may take fewer people."""
+        few = self.config.pretrain_people
+        return self.steps if stage != 2 or few is None else min(self.steps, few // self.config.batch_size) or 1
 
-    def epoch(self, stage: int, plan: Sequence[int], history: Sequence[Epoch], progress: Progress) -> Epoch:
-        """Goes through one epoch of a stage and says what happened."""
+    def epoch(
+        self, stage: int, plan: Sequence[int], history: Sequence[Epoch], progress: Progress, save: Callable[[], None]
+    ) -> Epoch:
+        """Goes through one epoch of a stage and says what happened. save: writes a checkpoint inside stage 2."""
         started, worked = time.perf_counter(), time.process_time()
+        progress.start(self.partial.steps)
         trained = sum(epoch.stage != 2 for epoch in history)
         means = Means(self.device)
         lr = 0.0
         if stage == 2:
-            self._pretrain(sum(epoch.stage == 2 for epoch in history), means, progress)
+            before = self.partial.seconds
+            self._pretrain(sum(epoch.stage == 2 for epoch in history), means, progress, save)
+            started, worked = started - before[0], worked - before[1]
         else:
             scores = [epoch.pck["Mean"] for epoch in history if epoch.pck]
             lr = learning_rate(self.config, trained / sum(stage != 2 for stage in plan), scores)
@@ -198,14 +254,15 @@ class _Session:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
-        arm = self.config.arm
+        arm, accumulate = self.config.arm, self.config.accumulate
         random = arm in ("none", "random") or (stage == 1 and arm != "trivial")
-        for batch in self._batches(epoch):
-            parts = list(self._parts(batch))
-            for part in parts:
-                with self._autocast(), nullcontext() if part is parts[-1] else self._no_sync():
-                    loss = self._random(part, means) if random else self._step(part, means)
-                    self.scaler.scale(loss / self.config.accumulate).backward()
+        for i, part in enumerate(self._batches(epoch, self.steps), start=1):
+            last = i % accumulate == 0
+            with self._autocast(), nullcontext() if last else self._no_sync():
+                loss = self._random(part, means) if random else self._step(part, means)
+                self.scaler.scale(loss / accumulate).backward()
+            if not last:
+                continue
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
@@ -229,32 +286,45 @@ class _Session:
         means.add(result.metrics)
         return result.loss
 
-    def _pretrain(self, epoch: int, means: Means, progress: Progress) -> None:
-        """An epoch of stage 2: the generators on the frozen model."""
-        count = self.steps_of(2)
+    def _pretrain(self, epoch: int, means: Means, progress: Progress, save: Callable[[], None]) -> None:
+        """An epoch of stage 2: the generators on the frozen model, from where a killed run was."""
+        count, accumulate = self.steps_of(2), self.config.accumulate
+        means.load_state_dict(self.partial.means)
+        began = time.perf_counter() - self.partial.seconds[0], time.process_time() - self.partial.seconds[1]
 
-        def loader() -> Iterator[Batch]:
-            for batch in itertools.islice(self._batches(epoch, seed=self.config.seed + 1), count):
-                progress.step(means)
-                yield from self._parts(batch)
+        def loader(first: int, last: int) -> Iterator[Batch]:
+            for i, part in enumerate(self._batches(epoch, last, first, self.config.seed + 1)):
+                if i % accumulate == 0:
+                    progress.step(means)
+                yield part
 
+        more: dict[str, Any] = {"lr": PRETRAIN_LR, "max_views": self.config.pretrain_views}
+        for first in range(self.partial.steps, count, PART):
+            last = min(first + PART, count)
+            with self._autocast():
+                parts, steps = loader(first, last), (last - first) * accumulate
+                divergence = self.augmenter.pretrain(self.model, parts, partial(loss_of, self.config), steps=steps, **more)
+            for i in range(steps):
+                means.add({f"loss/{name}": values[i] for name, values in divergence.items()})
+            seconds = time.perf_counter() - began[0], time.process_time() - began[1]
+            self.partial = Partial(last, means.state_dict(), seconds)
+            if last < count:
+                save()
+        self.partial = Partial()
         with self._autocast():
-            loss_fn, steps, most = partial(loss_of, self.config), count * self.config.accumulate, self.config.pretrain_views
-            divergence = self.augmenter.pretrain(self.model, loader(), loss_fn, steps=steps, lr=PRETRAIN_LR, max_views=most)
-            distributions = self.augmenter.distributions(self.model, next(self._parts(next(self._batches(0)))))
-        means.add({f"loss/{name}": values.mean() for name, values in divergence.items()})
+            distributions = self.augmenter.distributions(self.model, next(self._batches(0, 1)))
         means.add({f"entropy/{name}": torch.special.entr(value).sum(1).mean() for name, value in distributions.items()})
         means.add({f"distribution/{name}": value.mean(0) for name, value in distributions.items()})
 
     def _evaluate(self) -> Scores:
-        at, size, part = [self.threshold], self.config.size, {"rank": rank(), "ranks": ranks()}
-        (scores,) = evaluate(self.model, self.test, self.config.loss, size=size, thresholds=at, **part).values()
+        more: dict[str, Any] = {"rank": rank(), "ranks": ranks(), "precision": self.config.precision, "size": self.config.size}
+        (scores,) = evaluate(self.model, self.validation, self.config.loss, thresholds=[self.threshold], **more).values()
         return {group: round(value, 4) for group, value in scores.items()}
 
     def _by_bin(self) -> dict[str, list[float]]:
-        """The error per bin of scale and rotation, of training people: others may be turned to begin with."""
-        few = self.people.subset(range(min(BIN_PEOPLE, len(self.people))))
-        batches = [self._moved(batch) for batch in few.batches(self.config.batch_size, shuffle=False)]
+        """The error per bin of scale and rotation, on testing data as in Figure 5."""
+        few = min(BIN_PEOPLE, len(self.test))
+        batches = [self._moved(self.test.rows(index)) for index in torch.arange(few).split(self.config.batch_size)]
         difficulty, views = partial(difficulty_of, self.config), scale_and_rotation(self.config)
         more: dict[str, Any] = {
             "higher_is_better": False,
@@ -263,32 +333,29 @@ class _Session:
             "progress": False,
         }
         more |= {"num_draws": 0, "pairs": False, "num_pictures": 0}  # each alone
-        looks = {view.name: adaug.audit(self.model, batches, difficulty, view, **more) for view in views}
+        with self._autocast():
+            looks = {view.name: adaug.audit(self.model, batches, difficulty, view, **more) for view in views}
         return {name: [round(float(mean), 5) for mean in look.curve(name, alike=True).mean] for name, look in looks.items()}
 
     # -- data, precision, ranks
 
-    def _batches(self, epoch: int, seed: int | None = None) -> Iterator[Batch]:
-        """Batches of `batch_size` in the order of an epoch, the same in every arm."""
-        seed = self.config.seed if seed is None else seed
-        return self.people.batches(self.config.batch_size, seed=seed, epoch=epoch, drop_last=True)
+    def _batches(self, epoch: int, last: int, first: int = 0, seed: int | None = None) -> Iterator[Batch]:
+        """This rank's rows of the batches `first` to `last` of an epoch, in `accumulate` parts each. Others are not read.
 
-    def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """This rank's rows of a batch, in the parts that go through the model one after the other."""
-        parts = ranks() * self.config.accumulate
-        for i in range(rank(), parts, ranks()):
-            yield self._moved({name: value[i::parts] for name, value in batch.items()})
+        The order is the same in every arm.
+        """
+        size, order = self.config.batch_size, self.people.order(self.config.seed if seed is None else seed, epoch)
+        indices = my_parts(order[first * size : last * size], size, self.config.accumulate, rank(), ranks())
+        return map(self._moved, self.people.loaded(indices, pin=self.device.type == "cuda"))
 
     def _moved(self, batch: Batch) -> Batch:
-        moved = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        moved = as_floats({name: value.to(self.device, non_blocking=True) for name, value in batch.items()})
         if self.machine.channels_last:
             moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
         return moved
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.config.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if self.config.precision == "bf16" else torch.float16)
+        return autocast(self.device, self.config.precision)
 
     def _no_sync(self) -> AbstractContextManager[Any]:
         """Gradients are averaged over the ranks with the last part of a batch only."""
@@ -300,6 +367,12 @@ class _Session:
         if ranks() > 1:
             for buffer in self.model.buffers():
                 dist.broadcast(buffer, 0)
+
+
+def my_parts(order: Tensor, batch_size: int, accumulate: int, rank: int, ranks: int) -> Iterator[Tensor]:
+    """The numbers of the people that a rank computes, part after part."""
+    parts = ranks * accumulate
+    return (batch[i::parts] for batch in order.split(batch_size) for i in range(rank, parts, ranks))
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -23,12 +23,14 @@ from benchmarks.compare.studies import hourglasses
 from benchmarks.paper import server_file
 from benchmarks.paper.comparisons import load_model
 from examples import hourglass_lsp, hourglass_mpii
+from examples.datasets import check
 from examples.datasets.check import pointing_at_check
 from examples.datasets.drawn_people import draw_people
 from examples.datasets.people import LSP, MPII
 from examples.datasets.photograph_pck import pck_in_photographs
 from examples.hourglass import comparison, data
-from examples.hourglass.config import PAPER, Config, starting_point
+from examples.hourglass.augmentation import policy_of
+from examples.hourglass.config import PAPER, Config, run_script, starting_point
 from examples.hourglass.data import Source
 from tests.examples.data_sets.test_mpii import hourglass_row, points, structs
 
@@ -102,6 +104,7 @@ def test_mpii_from_end_to_end(mpii_root: Path, tmp_path: Path, capsys: pytest.Ca
         "kind": "mpii-valid",
         "source": {"number": None, "poses": "narrow", "seed": 0},
         "train_people": TRAIN,
+        "validation_people": VALID,
         "test_people": VALID,
         "joints": "MPII",
         "coordinates": "original photographs",
@@ -162,7 +165,7 @@ def test_the_servers_file(mpii_root: Path, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("extension", "count"), [pytest.param([], 11, marks=pytest.mark.slow), (["--lspet"], 13)])
+@pytest.mark.parametrize(("extension", "count"), [pytest.param([], 10, marks=pytest.mark.slow), (["--lspet"], 12)])
 def test_mpii_with_lsp(mpii_root: Path, lsp_root: Path, tmp_path: Path, extension: list[str], count: int) -> None:
     results = run(hourglass_mpii, tmp_path, "--mpii", mpii_root, "--lsp", lsp_root, *extension)
     assert results["people"] == {"train": count, "test": 2, "joints": "LSP"}
@@ -178,7 +181,7 @@ def test_mpii_with_lsp(mpii_root: Path, lsp_root: Path, tmp_path: Path, extensio
 
 def test_lsp_from_end_to_end(lsp_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run(hourglass_lsp, tmp_path, "--data", lsp_root)
-    assert results["people"] == {"train": 4, "test": 2, "joints": "LSP"}
+    assert results["people"] == {"train": 3, "test": 2, "joints": "LSP"}  # one of four is held out for validation
     (scores,) = results["arms"]["random"]
     # The torso scales with the crop, so both coordinates count the same joints.
     assert scores["benchmark"]["0.2"]["Mean"] == pytest.approx(scores["pck"]["0.2"]["Mean"])
@@ -222,6 +225,61 @@ def test_paper_gives_other_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     hourglass_mpii.main(["--paper", "--stacks", "2", "--people", "2", "--test-people", "2"])
     hourglass_lsp.main(["--data", "x", "--paper", "--size", "128"])
     assert [(config.stacks, config.size, config.optimizer) for config in configs] == [(2, 256, "rmsprop"), (1, 128, "rmsprop")]
+
+
+def test_paper_is_the_paper() -> None:
+    policy = policy_of(PAPER, LSP)
+    papers = adaug.policies.paper(LSP.flip_pairs)
+    assert [branch.operations for branch in policy.branches] == [branch.operations for branch in papers.branches]
+    assert policy.flip == papers.flip
+    how = policy.branches[0].learned
+    assert (how.update.cap, how.generator.keywords["width"]) == (None, 256)
+    assert PAPER.narrowed() == ""
+    assert (PAPER.pretrain_people, PAPER.pretrain_views, PAPER.epochs[1], PAPER.sigma) == (None, 63, 1, 1)
+    assert replace(PAPER, generator_width=64, generator_size=16).narrowed() == (
+        "64 of 256 channels and what they read is pooled to 16²"
+    )
+
+
+def test_none_is_a_value_of_options_that_may_be_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = []
+    monkeypatch.setattr(hourglass_mpii, "compare", lambda people, config, *_: configs.append(config) or {})
+    people = ["--people", "2", "--test-people", "2"]
+    hourglass_mpii.main([*people, "--cap", "none", "--patience", "3", "--sigma", "2", "--alpha", "0.1", "--random", "uniform"])
+    (config,) = configs
+    assert (config.cap, config.patience, config.sigma, config.alpha, config.random) == (None, 3, 2.0, 0.1, "uniform")
+    with pytest.raises(SystemExit):
+        hourglass_mpii.main(["--cap", "many"])
+    assert "argument --cap: invalid float or none value: 'many'" in capsys.readouterr().err
+
+
+def test_data_is_the_folder_with_joints_or_its_parent(
+    lsp_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [run(hourglass_lsp, tmp_path, "--data", root, out=root.name) for root in (lsp_root, lsp_root / "lsp")]
+    assert results[0]["arms"]["random"][0]["pck"] == results[1]["arms"]["random"][0]["pck"]
+    assert check.check_lsp(lsp_root / "lsp").problems == check.check_lsp(lsp_root).problems == []
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        hourglass_lsp.main(["--help"])
+    assert "DIR/lspet/joints.mat" in capsys.readouterr().out
+
+
+def test_errors_are_in_the_words_of_the_command_line() -> None:
+    def fails() -> None:
+        raise OSError(
+            "Replace them, or leave them out by skip_corrupt=True, or give `cache_dir`. `batch_size` and `other` stay."
+        )
+
+    with pytest.raises(SystemExit, match=r"error: .*by --skip-corrupt, or give --cache\. --batch-size and `other` stay\."):
+        run_script(fails)
+
+
+def test_few_people_in_a_pass_are_warned_of(lsp_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(hourglass_lsp, tmp_path, "--data", lsp_root)
+    assert "Warning: a pass has only 3 people." in capsys.readouterr().out
 
 
 def test_what_is_missing_points_at_check(mpii_root: Path, lsp_root: Path, tmp_path: Path) -> None:

@@ -353,3 +353,25 @@ def test_pretraining_leaves_out_losses_that_are_not_finite():
 
     found, _ = pretrained("asr", [make_batch(4)], loss, 5, max_views=14)
     assert all(torch.isfinite(p).all() for p in found.values())
+
+
+def test_pretraining_in_parts_is_pretraining_at_once():
+    loader = [nets.make_batch(4, seed=seed) for seed in range(6)]
+
+    def state(augmenter):
+        return nets.saved_generators(augmenter.state_dict())
+
+    whole, model = nets.make_augmenter(), nets.make_network()
+    whole.pretrain(model, loader, nets.loss_fn, steps=6, max_views=4)
+    first = nets.make_augmenter()
+    first.pretrain(model, loader[:2], nets.loss_fn, steps=2, max_views=4)
+    second = nets.make_augmenter()
+    second.bind(model, loader[0])
+    second.load_state_dict(first.state_dict())
+    second.pretrain(model, loader[2:], nets.loss_fn, steps=4, max_views=4)
+    for name, expected in state(whole).items():
+        found = state(second)[name]
+        assert all(torch.equal(found["generator"][key], value) for key, value in expected["generator"].items())
+        assert found["votes"].keys() == expected["votes"].keys()
+        assert all(torch.equal(found["votes"][key], value) for key, value in expected["votes"].items())
+    assert state(whole)["aho"]["votes"]

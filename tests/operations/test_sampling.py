@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adaug._runtime.random import Stream, seeded
-from adaug.operations.distributions import ClippedNormal, draw_without_replacement, truncated_normal
+from adaug.operations.distributions import ClippedNormal, TruncatedNormal, draw_without_replacement, truncated_normal
 
 pytestmark = pytest.mark.numeric
 
@@ -126,3 +126,23 @@ def test_clipped_normal_stays_still_and_piles_up_as_often_as_it_says(still):
 def test_clipped_normal_with_a_base_is_its_power():
     noise = grid(1000)
     torch.testing.assert_close(ClippedNormal(0, 0.25, -0.5, 0.5, base=2)(noise), 2 ** ClippedNormal(0, 0.25, -0.5, 0.5)(noise))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "low", "high"), [(0, 15, -30, 30), (1, 0.125, 0.75, 1.25), (0, 1, 0.5, 3), (2, 9, 1, 2)]
+)
+def test_a_truncated_gaussian_has_its_shape_and_no_mass_at_its_ends(mean, std, low, high):
+    x = TruncatedNormal(mean, std, low, high)(grid(100_000))
+    assert low <= x.min() < x.max() <= high
+    assert (x.diff() >= 0).all()
+    edges = torch.linspace(low, high, 11, dtype=x.dtype)
+    below = [cdf((edge - mean) / std) for edge in edges.tolist()]
+    expected = torch.tensor([(b - a) / (below[-1] - below[0]) for a, b in itertools.pairwise(below)], dtype=x.dtype)
+    torch.testing.assert_close(torch.histogram(x, edges).hist / len(x), expected, atol=1e-3, rtol=0)
+    assert ((x == low) | (x == high)).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (50, 60)])
+def test_a_truncated_gaussian_needs_a_range_that_it_reaches(low, high):
+    with pytest.raises(ValueError, match=r"should have low < high.*Found N\(0"):
+        TruncatedNormal(0, 1, low, high)

@@ -186,6 +186,12 @@ def test_paper_holds_the_papers_numbers():
     assert all(b.learned for b in policy.branches)
     assert asr.layouts == {"scale": 7, "rotate": 9}
     assert aho.layouts == {"occlude": (4, 4)}
+    noise = (torch.arange(100_000) + 0.5) / 100_000  # section 5.2: random views from Gaussians about the image as it is
+    for operation, middle in ((scale, 1.0), (rotate, 0.0)):
+        drawn = operation.draw_random(len(noise), nets.Noise(noise))
+        assert drawn.mean().item() == pytest.approx(middle, abs=1e-3)
+        assert drawn.std().item() == pytest.approx(0.88 * (operation.high - operation.low) / 4, rel=0.01)
+        assert operation.low <= drawn.min() < drawn.max() <= operation.high
 
 
 def test_wide_turns_further_and_mostly_not_at_all():

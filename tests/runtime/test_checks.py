@@ -13,7 +13,7 @@ import torch
 import adaug
 from adaug._runtime import checks
 from adaug.learners import Paper, Running
-from adaug.operations import Apply, ClippedNormal, Gain
+from adaug.operations import Apply, ClippedNormal, Gain, TruncatedNormal
 from adaug.policies import Window
 
 JUNK = {
@@ -46,6 +46,7 @@ MAKE = {
     adaug.OccludeFeatures: {"grid": (4, 4), "cells": (1, 2), "variant": "up"},
     adaug.OccludeImage: {"grid": (4, 4), "cells": 1},
     ClippedNormal: {"mean": 0.0, "std": 1.0, "low": -1.0, "high": 1.0, "still": 0.0, "base": None},
+    TruncatedNormal: {"mean": 0.0, "std": 1.0, "low": -1.0, "high": 1.0},
     adaug.RewardPenalty: {"alpha": 0.2, "beta": 0.5, "cap": 2.0},
     Running: {"cap": 2.0, "floor": 0.05},
     Paper: {

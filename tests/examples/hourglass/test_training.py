@@ -20,17 +20,19 @@ from typing import Any
 import pytest
 import torch
 
+import adaug
 from adaug.learners import Paper
 from benchmarks.paper.ablations import Ablation
 from examples import hourglass_mpii
 from examples.datasets import safe_files
 from examples.datasets.drawn_people import draw_people
 from examples.datasets.people import MPII, People
-from examples.hourglass import checkpoints
+from examples.hourglass import checkpoints, training
 from examples.hourglass.augmentation import policy_of
 from examples.hourglass.checkpoints import one_run
 from examples.hourglass.config import ARMS, UNLEARNED, Arm, Config, Machine
-from examples.hourglass.training import Run, learning_rate, make_model, train
+from examples.hourglass.progress import Means, Progress
+from examples.hourglass.training import Run, learning_rate, make_model, my_parts, train
 
 ROOT = Path(__file__).resolve().parents[3]
 # Eight pixels a side at the neck's level would be no hourglass; 32 pixels, stride 2 and two halvings leave 4 x 4.
@@ -241,6 +243,76 @@ def test_config_says_what_is_wrong(people: People, tmp_path: Path) -> None:
 def whole(people: People, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing interrupted."""
     return run(people, tmp_path_factory.mktemp("whole"))
+
+
+# -- stage 1 is shared, stage 2 is resumed inside its epoch, ranks read their own rows ------------------------------------
+
+
+@pytest.mark.parametrize("arm", [
+    "random", "asr+aho", *(pytest.param(arm, marks=pytest.mark.slow) for arm in ("uniform", "running", "robust", "asr", "aho"))
+])  # fmt: skip
+def test_a_shared_stage_1_gives_the_very_weights_of_an_own_one(people: People, tmp_path: Path, arm: Arm) -> None:
+    config, few = replace(TINY, arm=arm), people.subset([0, 1, 2])
+    train(people, few, replace(TINY, arm="random"), tmp_path / "1", only_stage_1=True, progress=False)
+    shared = train(people, few, config, tmp_path / "shared", stage_1=tmp_path / "1", progress=False)
+    _assert_the_same(shared, run(people, tmp_path / "own", arm=arm))
+
+
+def test_a_stage_1_of_other_settings_is_refused(people: People, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="should hold the checkpoint of stage 1"):
+        train(people, people, TINY, tmp_path / "a", stage_1=tmp_path / "nowhere", progress=False)
+    train(people, people, replace(TINY, arm="random", lr=0.5), tmp_path / "1", only_stage_1=True, progress=False)
+    with pytest.raises(ValueError, match=r"same settings.*lr: 0\.5 there"):
+        train(people, people, TINY, tmp_path / "b", stage_1=tmp_path / "1", progress=False)
+
+
+def test_stage_2_goes_on_inside_its_epoch(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config: dict[str, Any] = {"pretrain_people": None, "batch_size": 3, "accumulate": 3, "epochs": (1, 2, 1)}
+    whole = run(people, tmp_path / "whole", **config)  # four steps an epoch, in one part
+    monkeypatch.setattr(training, "PART", 1)
+    usual, calls = adaug.AdversarialAugmenter.pretrain, 0
+
+    def killed(*given: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 7:
+            raise KeyboardInterrupt
+        return usual(*given, **more)
+
+    monkeypatch.setattr(adaug.AdversarialAugmenter, "pretrain", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(people, tmp_path / "part", **config)
+    assert torch.load(tmp_path / "part" / checkpoints.NAME, weights_only=True)["session"]["partial"]["steps"] == 2
+    _assert_the_same(run(people, tmp_path / "part", **config), whole)
+    assert calls == 9, "two steps of the epoch were not made again"
+
+
+@pytest.mark.parametrize(("ranks", "accumulate"), [(1, 1), (2, 1), (4, 2), (3, 4)])
+def test_ranks_read_their_own_rows_and_all_together_everybody(ranks: int, accumulate: int) -> None:
+    order, size = torch.randperm(72), 24
+    each = [list(my_parts(order, size, accumulate, rank, ranks)) for rank in range(ranks)]
+    assert {len(parts) for parts in each} == {3 * accumulate}
+    for step, batch in enumerate(order.split(size)):
+        read = torch.cat([torch.cat(parts[step * accumulate : (step + 1) * accumulate]) for parts in each])
+        assert sorted(read.tolist()) == sorted(batch.tolist())
+
+
+def test_the_time_left_knows_what_each_stage_costs(tmp_path: Path) -> None:
+    config = replace(TINY, arm="asr+aho", pretrain_views=63)
+    progress = Progress(tmp_path, config, [1, 2, 3], [10, 4, 10], [], False)
+    progress.at = 5
+    assert progress.seconds_left({1: [15.0, 5], 2: [0.0, 0], 3: [0.0, 0]}) == pytest.approx(5 * 3 + 4 * 64 + 10 * 5)
+    assert progress.seconds_left({1: [15.0, 5], 2: [8.0, 4], 3: [0.0, 0]}) < 5 * 3 + 4 * 2 + 10 * 5
+    progress.close()
+    progress = Progress(tmp_path, replace(config, arm="random"), [1, 3], [10, 10], [], False)
+    assert progress.seconds_left({1: [30.0, 10], 2: [0.0, 0], 3: [0.0, 0]}) == pytest.approx(60)
+    progress.start()
+    progress.step(Means(torch.device("cpu")))
+    assert re.search(
+        r"random seed 0: epoch 1 of 2 \(random views\), step 1 of 10, \d+ images/s, .* GiB, .* left",
+        progress.line(Means(torch.device("cpu"))),
+    )
+    progress.close()
 
 
 # -- resuming --------------------------------------------------------------------------------------------------------
