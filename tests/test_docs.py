@@ -87,11 +87,13 @@ def test_diffs_run_after_the_change(page):
 def test_options_of_commands_exist():
     folders = [ROOT / name for name in ("examples", "benchmarks")]
     sources = "".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    known = set(re.findall(r'"(--[\w-]+)"', sources))
+    known |= {f"--{name.replace('_', '-')}" for name in re.findall(r"(?m)^    (\w+): [^=\n]+ = setting\(", sources)}
     for page in PAGES:
         for _, block in blocks(page, "console"):
             for command in re.findall(r"python .*(?:examples|benchmarks)(?:\\\n|.)*", block):
                 options = set(re.findall(r"(?<= )--[\w-]+", command))
-                assert options <= set(re.findall(r'"(--[\w-]+)"', sources)), command
+                assert options <= known, command
 
 
 def test_the_reference_covers_every_public_name():
