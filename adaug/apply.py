@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from torch import Tensor
-
 from adaug._batches.batch import Batch, UserBatch
 from adaug._batches.fits import check_operations, check_values
 from adaug._batches.kinds import REST, Target
@@ -93,6 +91,11 @@ def unapply_view(
     """
     rest = checked({"rest": rest}, {"rest": REST})["rest"]
     if isinstance(view, View) and view.sizes_differ:
+        if not isinstance(entries, (list, tuple)) or not all(isinstance(row, Mapping) for row in entries):
+            raise ValueError(
+                "A view of images of different sizes should come with a list that holds a mapping for each image. Found "
+                f"{type(entries).__name__} of other entries; pass [{{'boxes': ...}}, ...]."
+            )
         view = view.each(len(entries))
     if isinstance(view, (list, tuple)) and all(isinstance(one, View) for one in view):
         if not isinstance(entries, (list, tuple)) or len(entries) != len(view):
@@ -128,11 +131,12 @@ def _dealt(pairs: Sequence[tuple[Operation, Any]], batch: Batch) -> list[Sequenc
     if len(batch.parts) == 1:
         return [pairs]
 
-    def of_row(magnitude: Any, i: int) -> Any:
-        return magnitude[i : i + 1] if isinstance(magnitude, Tensor) and has_rows(magnitude, len(batch)) else magnitude
+    def of_row(operation: Operation, magnitude: Any, i: int) -> Any:
+        cells = operation.hides is not None and getattr(magnitude, "ndim", 1) == 1  # several cells of every row
+        return magnitude[i : i + 1] if has_rows(magnitude, len(batch)) and not cells else magnitude
 
     pairs = [_checked(pair) for pair in pairs]
-    return [[(operation, of_row(magnitude, i)) for operation, magnitude in pairs] for i in range(len(batch))]
+    return [[(operation, of_row(operation, magnitude, i)) for operation, magnitude in pairs] for i in range(len(batch))]
 
 
 def _checked(pair: Any) -> tuple[Operation, Any]:

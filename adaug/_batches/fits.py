@@ -65,6 +65,9 @@ def check_values(batch: Batch, *, wait: bool = True) -> None:
         check_numbers(
             key, entry, batch.kinds[key].kind if key in batch.kinds else "label", len(batch), batch.size, objects, given
         )
+    for key, form in batch.forms.items():
+        if form.columns == 2:
+            _check_columns(key, form.given.detach())
     for key in batch.flat:
         check_images(key, image_of(batch.entries, key), len(batch))
 
@@ -89,6 +92,16 @@ def _check_third(key: Any, third: Tensor) -> None:
             f"The third column of {key!r} should be a visibility: 0, 1, 2 or -1, or a confidence from 0 to 1. Found "
             f'{float(third[wrong][0]):.3g}; pass adaug.Target("keypoints", format="xyz") if it is something else, such as a '
             'depth, which then stays as it is, or format="xyv" if it is a visibility all the same.'
+        )
+
+
+def _check_columns(key: Any, given: Tensor) -> None:
+    """Raises ValueError if keypoints [B, 2K] seem to be x, y, visibility, as in COCO."""
+    third = given[:, 2::3]
+    if given.shape[1] % 3 == 0 and bool(((third == third.round()) & (third >= -1) & (third <= 2)).all()) and bool(given.any()):
+        raise ValueError(
+            f"{key!r} should be x, y, x, y, ... Found {tuple(given.shape)} whose every third number is -1, 0, 1 or 2, as a "
+            'visibility is; pass adaug.Target("keypoints", format="xyv"), or reshape it to [B, K, 2].'
         )
 
 

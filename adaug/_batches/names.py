@@ -75,10 +75,16 @@ def kind_named(name: Any, beside: Collection[Any] = ()) -> str | None:
 
 def _sized(size: Tensor, view: Any) -> Tensor:
     """The size of the view, [n, 2] (height, width) or (width, height), in place of that of the images."""
-    made = size
+    made, known = size, torch.tensor(view.canvas is None, device=size.device).expand(*size.shape[:-1], 1)
     for order in (slice(None, None, -1), slice(None)) if view.canvas is not None else ():
         before, after = (size.new_tensor(of[order]) for of in (view.canvas, view.size))
-        made = torch.where((size == before).all(-1, keepdim=True), after, made)
+        same = (size == before).all(-1, keepdim=True)
+        made, known = torch.where(same, after, made), known | same
+    if size.device.type == "cpu" and not known.all():
+        raise ValueError(
+            f"A size of images should be that of the images, {view.canvas}. Found {size[~known[..., 0]][0].tolist()}; pass "
+            'targets={name: "other"} if it should stay, or adaug.Target(move=...) if it is the size of an object.'
+        )
     return made
 
 

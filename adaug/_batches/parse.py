@@ -50,7 +50,7 @@ def parse(
         entries = dict(enumerate(source))
     else:
         raise TypeError(f"A batch should be a mapping or a tuple. Found {type(batch).__name__}.")
-    asked = frozenset(given)
+    asked = frozenset(given) | {(key,) for key in given}
     given = own_kinds(entries) | given
     given |= {target.rows: PLAIN["other"] for target in given.values() if target.rows not in (None, *given)}
     rows = listed_rows(entries, given, None if stand_in is None else len(stand_in))

@@ -56,8 +56,11 @@ def save_with(augmenter: Saved, optimizer: Any, name: str = NAME) -> None:
     def save(_: Optimizer, state: dict[str, Any]) -> None:
         state[name] = augmenter.state_dict()
 
-    def load(_: Optimizer, state: dict[str, Any]) -> None:
-        if name in state:
+    def load(mine: Optimizer, state: dict[str, Any]) -> None:
+        sizes = [[len(group["params"]) for group in groups] for groups in (mine.param_groups, state["param_groups"])]
+        if sizes[0] != sizes[1]:
+            state.pop(name, None)  # torch refuses it, so the augmenter stays as it is too
+        elif name in state:
             augmenter.load_state_dict(state.pop(name))  # torch gives a copy; it fails before the optimizer changes
         else:
             warn_unsaved(f"the optimizer's state has no {name!r}")

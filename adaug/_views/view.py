@@ -82,7 +82,8 @@ class View:
         )
 
     def each(self, n: int) -> list[View]:
-        """A view for each of n rows, which knows the size of its own image."""
+        """A view for each of n rows, which knows the size of its own image. Raises ValueError if it has other rows."""
+        self.check_rows(n)
         rows = [self.select(torch.tensor([i])) for i in range(n)]
         return [replace(row, canvas=_one(row.canvas), size=_one(row.size)) for row in rows]
 

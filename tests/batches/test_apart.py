@@ -109,3 +109,24 @@ def test_a_step_says_what_to_use_instead() -> None:
     with pytest.raises(ValueError, match="should have one size"):
         augmenter.step(nn.Conv2d(3, 3, 1), parts(), lambda output, batch: torch.rand(3))
     assert augmenter.steps == 0
+
+
+def test_what_may_mix_rows_up_is_refused() -> None:
+    images, _ = parts()
+    flat = {"images": images, "boxes": torch.rand(3, 4), "batch_idx": torch.tensor([0, 0, 1])}
+    with pytest.raises(ValueError, match="objects in lists"):
+        adaug.apply_view(flat, [(Rotate(-90, 90, 9), 30.0)], targets={"boxes": adaug.Target("boxes", rows="batch_idx")})
+    augmenter = adaug.AdversarialAugmenter(POLICY, seed=0)
+    _, targets = augmenter.draw((images, [{"keypoints": torch.full((1, 2, 2), 9.0)} for _ in images]))
+    assert augmenter.view is not None
+    with pytest.raises(ValueError, match="as many rows as it was made for, 3. Found 2"):
+        adaug.unapply_view(targets[1:], augmenter.view)
+    with pytest.raises(ValueError, match="a mapping for each image"):
+        adaug.unapply_view({"keypoints": torch.rand(3, 2, 2)}, augmenter.view)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (24, 40)], ids=["equal", "different"])
+def test_cells_mean_the_same_for_all_sizes(size: tuple[int, int]) -> None:
+    images = [torch.ones(3, 24, 24), torch.ones(3, *size)]
+    made = adaug.apply_view({"images": images}, [(adaug.OccludeImage((4, 4)), torch.tensor([5, 6]))])["images"]
+    assert [float((image == 0).float().mean()) for image in made] == [0.125, 0.125]

@@ -308,3 +308,21 @@ def test_numpy_rows_come_back_as_numpy() -> None:
     case = CASES["mmpose"]
     made = adaug.apply_view(case.make(*plain()), TURN, targets=case.targets, rest="other")
     assert isinstance(made["data_samples"][0].gt_instances.keypoints, np.ndarray)
+
+
+def test_triples_in_a_row_are_no_pairs() -> None:
+    image, points, _ = plain()
+    triples = torch.cat([points[:, :4], torch.full((N, 4, 1), 2.0)], -1).flatten(1)
+    with pytest.raises(ValueError, match='format="xyv"'):
+        adaug.apply_view({"image": image, "keypoints": triples}, TURN)
+
+
+def test_a_second_image_in_a_list() -> None:
+    rows = [{"image": image, "next": image} for image in plain()[0]]
+    for row in adaug.apply_view(rows, TURN, targets={"next": "image"}):
+        assert torch.equal(row["image"], row["next"])
+
+
+def test_a_size_of_something_else_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="A size of images should be that of the images"):
+        adaug.apply_view({"image": plain()[0], "size": torch.full((N, 2), 8.0)}, TURN)

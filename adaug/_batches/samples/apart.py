@@ -71,6 +71,12 @@ def read(batch: UserBatch, targets: Mapping[Any, str | Target] | None, rest: str
     n = _rows_apart(batch, given)
     if n is None:
         return parse(batch, targets, rest)
+    flat = [key for key, target in given.items() if target.rows is not None]
+    if flat:
+        raise ValueError(
+            f"Images of different sizes should have their objects in lists, one for each image. Found {flat[0]!r}, with the "
+            "objects of all images in one tensor; split it, or pad the images to one size."
+        )
     rows = (
         [type(batch)([row]) for row in batch]
         if is_rows(batch, given)
