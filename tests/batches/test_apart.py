@@ -119,7 +119,7 @@ def test_what_may_mix_rows_up_is_refused() -> None:
     augmenter = adaug.AdversarialAugmenter(POLICY, seed=0)
     _, targets = augmenter.draw((images, [{"keypoints": torch.full((1, 2, 2), 9.0)} for _ in images]))
     assert augmenter.view is not None
-    with pytest.raises(ValueError, match="as many rows as it was made for, 3. Found 2"):
+    with pytest.raises(ValueError, match="as it was made for, 3"):
         adaug.unapply_view(targets[1:], augmenter.view)
     with pytest.raises(ValueError, match="a mapping for each image"):
         adaug.unapply_view({"keypoints": torch.rand(3, 2, 2)}, augmenter.view)
