@@ -128,9 +128,7 @@ def main() -> None:
         ratios = [pair[1] / pair[0] for pair in pairs]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         lines.append(f"| {workers} | {before:.0f} | {after:.0f} | {spread} |")
-    title = (
-        f"`policies.robust()` on one layer: 4 images of 64 x 64 with a mask. The target is {TARGET_MS} ms more."
-    )
+    title = f"`policies.robust()` on one layer: 4 images of 64 x 64 with a mask. The target is {TARGET_MS} ms more."
     print("\n".join(lines))
     save("two_lines", {"steps": steps, "loaders": loaders}, title + "\n\n" + "\n".join(lines))
 

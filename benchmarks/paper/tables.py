@@ -73,7 +73,9 @@ def _table(number: int, block: str, comparison: Comparison) -> Table:
         seeds, gain = comparison.gain(arm)
         if seeds:
             rows[f"{_name(1, arm)} − {_name(1, 'random')}, ours (n = {seeds})"] = gain
-    variant = f" ({config['variant']})" if config.get("variant") else ""
+    special = [config["variant"]] if config.get("variant") else []
+    special += [f"random views: {config['random']}"] if config.get("random", "gaussian") != "gaussian" else []
+    variant = f" ({', '.join(special)})" if special else ""
     title = (
         f"Ours{variant}, {people_of(comparison)}, {metric['name']}@{metric['threshold']:g}: "
         f"{config['block']} hourglass, {config['stacks']} × {config['modules']}, "

@@ -161,17 +161,17 @@ class People:
             raise ValueError(f"`batch_size` should be at least 1. Found {batch_size}.")
         order = self.order(seed, epoch) if shuffle else torch.arange(len(self))
         end = len(self) - len(self) % batch_size if drop_last else len(self)
-        return (as_floats(self.rows(order[first : min(first + batch_size, end)])) for first in range(0, end, batch_size))
+        return (self.rows(order[first : min(first + batch_size, end)]) for first in range(0, end, batch_size))
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The order of everybody in an epoch, [N] long."""
         return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(self)))
 
     def loaded(self, indices: Iterable[Tensor], *, pin: bool = False, ahead: int = 2) -> Iterator[Batch]:
-        """The `rows` of each index. A thread reads `ahead` batches before they are asked for, into pinned memory if `pin`."""
+        """The `raw_rows` of each index. A thread reads `ahead` batches in advance, into pinned memory if `pin`."""
 
         def load(index: Tensor) -> Batch:
-            rows = self.rows(index)
+            rows = self.raw_rows(index)
             return {name: value.pin_memory() for name, value in rows.items()} if pin else rows
 
         with ThreadPoolExecutor(1) as reader:
@@ -184,6 +184,10 @@ class People:
                 yield waiting.popleft().result()
 
     def rows(self, index: Tensor) -> Batch:
+        """Those of these numbers, [n] long."""
+        return as_floats(self.raw_rows(index))
+
+    def raw_rows(self, index: Tensor) -> Batch:
         """Those of these numbers, [n] long, with images as uint8: a quarter of what floats take on the way to a device."""
         return {
             "image": self.images[index],

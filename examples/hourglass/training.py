@@ -324,7 +324,7 @@ class _Session:
     def _by_bin(self) -> dict[str, list[float]]:
         """The error per bin of scale and rotation, on testing data as in Figure 5."""
         few = min(BIN_PEOPLE, len(self.test))
-        batches = [self._moved(self.test.rows(index)) for index in torch.arange(few).split(self.config.batch_size)]
+        batches = [self._moved(self.test.raw_rows(index)) for index in torch.arange(few).split(self.config.batch_size)]
         difficulty, views = partial(difficulty_of, self.config), scale_and_rotation(self.config)
         more: dict[str, Any] = {
             "higher_is_better": False,

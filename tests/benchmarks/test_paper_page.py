@@ -117,7 +117,7 @@ def test_the_page_of_drawn_people(runs: list[Path], tmp_path: Path, capsys: pyte
     # No row of ours stands in a table of MPII's.
     for table in printed.split("**The paper")[1:]:
         assert ", ours (" not in table.split("**Ours")[0].split("##")[0]
-    ours = r"\*\*Ours \(random views mostly small\), drawn people who also bend and lie, PCKh@0\.5: "
+    ours = r"\*\*Ours \(random views: upright\), drawn people who also bend and lie, PCKh@0\.5: "
     assert re.search(ours + "residual hourglass, 1 × 1, 3 K parameters", printed)
     assert "+ASR+AHO − Random Aug., ours (n = 1)" in printed
 
