@@ -192,7 +192,7 @@ class Batch:
             return entry.clone() if copies else entry
         if entry is form.read and not copies:
             return form.given
-        return form.back(entry.clone(), self.size)
+        return form.back(entry.clone() if copies else entry, self.size)
 
     def _is_nested(self, key: Key) -> bool:
         return isinstance(key, tuple) and not (isinstance(self.source, Mapping) and key in self.source)

@@ -46,12 +46,8 @@ USUAL_NAMES = {
 }
 # Places and sizes in the picture that an image was cut from. They stay, however the image moves.
 OF_THE_ORIGINAL = ("original_size", "orig_size", "ori_size", "original_shape", "orig_shape", "ori_shape", "orig_target_sizes")
-OF_THE_CROP = (
-    "center",
-    "scale",
-    "rotation",
-    "area",
-)  # center and scale, side by side, say how an image was cut from its picture
+# How an image was cut from its picture, if the first two stand side by side.
+OF_THE_CROP = ("center", "scale", "rotation", "area")
 OF_THE_IMAGE = ("size", "image_size", "img_size", "image_shape", "img_shape", "input_size")  # its height and width
 IMAGE_OF_OBJECT = ("batch_idx", "batch_index", "batch_indices", "image_idx", "image_index", "img_idx", "img_index")
 KIND_OF = {name: kind for kind, names in USUAL_NAMES.items() for name in names}

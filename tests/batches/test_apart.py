@@ -104,6 +104,14 @@ def test_difficulties_reach_the_table_and_what_nobody_knows_is_said() -> None:
         augmenter.observe({"loss_classifier": torch.tensor(1.0)})
 
 
+def test_functions_of_images_need_one_size() -> None:
+    policy = adaug.Policy((), [lambda image: image * 0.5])
+    augmenter = adaug.AdversarialAugmenter(policy, seed=0)
+    with pytest.raises(ValueError, match="functions in `common` should get images of one size"):
+        augmenter.draw(parts())
+    assert augmenter.steps == 0
+
+
 def test_a_step_says_what_to_use_instead() -> None:
     augmenter = adaug.AdversarialAugmenter(POLICY, seed=0)
     with pytest.raises(ValueError, match="should have one size"):

@@ -49,6 +49,13 @@ class Apart(Batch):
     def __len__(self) -> int:
         return len(self.each)
 
+    def with_image(self, image: Tensor) -> Batch:
+        """Refused: one tensor cannot hold the images."""
+        raise ValueError(
+            "A policy with functions in `common` should get images of one size, because these see them together. Found "
+            f"{len(self)} images of different sizes; pad them, or use operations such as adaug.Brightness."
+        )
+
     def apply(self, view: View, view_size: Size | None, *, back: bool = False) -> Batch:
         """The batch under a view. Without a view size, each row keeps the size that its view makes."""
         view.check_rows(len(self))
